@@ -1,0 +1,39 @@
+"""AudioGen (Kreuk et al., ICLR 2023) in JAX and Flax.
+
+    audio b n c -> Encodec.encode -> codes b k t
+                                       |  patterns.interleave
+                                     steps b k s
+    sentences -> T5 -> Cond b l d ->  LM -> logits b k s v -> sample -> steps
+                                       |  patterns.deinterleave
+    audio b n c <- Encodec.decode <- codes b k t
+
+Axis letters: `b` batch, `n` samples, `c` channels, `t` codec frames, `k`
+codebooks, `s` LM steps, `l` text tokens, `d` width, `h` heads, `e` head size,
+`f` feed-forward, `v` codebook size.  `audiogen.py` is the place to start
+reading.
+"""
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+  "AudioGen": "audiogen_jax.audiogen",
+  "Encodec": "audiogen_jax.codec.encodec",
+  "InputError": "audiogen_jax.core.errors",
+  "Sampling": "audiogen_jax.lm.sampler",
+  "load_codec": "audiogen_jax.audiogen",
+  "make_mesh": "audiogen_jax.core.sharding",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str):
+  """Imports a public name when it is first used."""
+  if name not in _PUBLIC:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  import importlib
+
+  return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)

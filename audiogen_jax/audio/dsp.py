@@ -1,0 +1,338 @@
+"""Spectra and loudness of sound: pure functions of arrays, safe under jit.
+
+Everything is computed in float32.  Lengths and rates are static, so a sound
+that is too short raises `InputError` while tracing, not inside a compiled step.
+"""
+
+import functools
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import scipy
+from jaxtyping import Array, Complex, Float
+
+from audiogen_jax.core.errors import InputError
+
+LOG_FLOOR = 1e-5  # added to mel power before the logarithm
+
+_BLOCK_S = 0.4  # BS.1770-4: gating block; successive blocks share 75 %
+_ABSOLUTE_GATE_LUFS = -70.0
+_RELATIVE_GATE_LU = -10.0
+_OFFSET_LUFS = -0.691
+# Left, right, centre and the two surrounds, which sound louder from behind.
+_CHANNEL_WEIGHTS = np.array([1.0, 1.0, 1.0, 1.41, 1.41], np.float32)
+_SHELF_HZ = 1500.0
+_QUIET_RMS = 2e-3  # below it a sound counts as silence and is not amplified
+
+
+# Spectra
+
+
+def stft(
+  audio: Float[Array, "*b n"],
+  *,
+  n_fft: int,
+  hop: int,
+  window_length: int | None = None,
+  center: bool = False,
+  normalized: bool = False,
+) -> Complex[Array, "*b t f"]:
+  """Short-time Fourier transform with a periodic Hann window.
+
+  Frame t covers samples [t * hop, t * hop + n_fft); samples behind the last
+  whole frame are not seen.  f = n_fft // 2 + 1.
+
+  Args:
+    window_length: Samples under the window, which sits in the middle of the
+      frame; n_fft when None.
+    center: Reflects n_fft // 2 samples at either end, so that frame t is
+      centred on sample t * hop.
+    normalized: Divides by the window's energy, sqrt(sum(window ** 2)).
+  """
+  window = _hann(n_fft if window_length is None else window_length, n_fft)
+  if normalized:
+    window = window / np.sqrt(np.sum(window**2))
+  audio = audio.astype(jnp.float32)
+  if center:
+    audio = _reflect(audio, n_fft // 2)
+  n = audio.shape[-1]
+  if n < n_fft:
+    raise InputError(
+      f"an STFT with n_fft = {n_fft} needs that many samples, got {n}: "
+      "pad the sound or use a smaller n_fft"
+    )
+  frames = _frames(audio, n_fft, hop)
+  window = jnp.asarray(window, jnp.float32)
+  return jnp.fft.rfft(frames * jnp.broadcast_to(window, frames.shape))
+
+
+@functools.cache
+def mel_filters(
+  rate_hz: int,
+  n_fft: int,
+  n_mels: int,
+  f_min_hz: float = 0.0,
+  f_max_hz: float | None = None,
+) -> Float[np.ndarray, "f m"]:
+  """Triangles of height one on the HTK mel scale; f_max_hz: half the rate.
+
+  The array is shared between callers and therefore read-only.
+  """
+  with warnings.catch_warnings():
+    # More filters than bins leaves some empty.  The multi-scale spectral loss
+    # does that on purpose: 64 filters on the 33 bins of its shortest window.
+    warnings.filterwarnings("ignore", message="Empty filters detected")
+    filters = librosa.filters.mel(
+      sr=rate_hz,
+      n_fft=n_fft,
+      n_mels=n_mels,
+      fmin=f_min_hz,
+      fmax=f_max_hz,
+      htk=True,
+      norm=None,
+    )
+  filters = np.ascontiguousarray(filters.T)
+  filters.flags.writeable = False
+  return filters
+
+
+def mel_spectrogram(
+  audio: Float[Array, "*b n"],
+  rate_hz: int,
+  *,
+  n_fft: int = 1024,
+  hop: int = 256,
+  n_mels: int = 64,
+  f_min_hz: float = 64.0,
+  f_max_hz: float | None = None,
+  normalized: bool = False,
+) -> Float[Array, "*b t m"]:
+  """Power in mel bands, exactly t = ceil(n / hop) frames.
+
+  The sound is reflected by (n_fft - hop) // 2 at either end, which centres
+  frame t on sample (t + 1/2) * hop, then zeros fill the last frame.
+
+  Args:
+    normalized: As for `stft`; it applies before the power is taken.
+  """
+  n = audio.shape[-1]
+  if hop > n_fft:
+    raise InputError(f"hop must be at most n_fft = {n_fft}, got {hop}")
+  audio = _reflect(audio.astype(jnp.float32), (n_fft - hop) // 2)
+  whole = (math.ceil(n / hop) - 1) * hop + n_fft
+  audio = _pad(audio, 0, whole - audio.shape[-1])
+  spectrum = stft(audio, n_fft=n_fft, hop=hop, normalized=normalized)
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  filters = mel_filters(rate_hz, n_fft, n_mels, f_min_hz, f_max_hz)
+  # A TPU would otherwise multiply in bfloat16: three digits.
+  return jnp.dot(power, filters, precision=jax.lax.Precision.HIGHEST)
+
+
+def log_mel(
+  audio: Float[Array, "*b n"],
+  rate_hz: int,
+  *,
+  floor: float = LOG_FLOOR,
+  **options,
+) -> Float[Array, "*b t m"]:
+  """log10(floor + mel power); options are those of `mel_spectrogram`."""
+  return jnp.log10(floor + mel_spectrogram(audio, rate_hz, **options))
+
+
+# Loudness
+
+
+def loudness(audio: Float[Array, "*b n c"], rate_hz: int) -> Float[Array, "*b"]:
+  """Integrated loudness in LUFS (ITU-R BS.1770-4); -inf for silence.
+
+  Two details are those of the loudness that AudioGen's recordings are levelled
+  with, not of the standard: the K-weighting is a 1500 Hz shelf and a 38 Hz
+  high-pass at every rate, and each filter's output is clamped to [-1, 1].
+
+  Args:
+    audio: At least 0.4 s of at most 5 channels, ordered L R C Ls Rs.
+  """
+  n, c = audio.shape[-2:]
+  block = round(_BLOCK_S * rate_hz)
+  if n < block:
+    raise InputError(
+      f"loudness needs {_BLOCK_S} s = {block} samples at {rate_hz} Hz, "
+      f"got {n}: pad the sound or leave its level alone"
+    )
+  if c > len(_CHANNEL_WEIGHTS):
+    raise InputError(
+      f"loudness is defined for at most {len(_CHANNEL_WEIGHTS)} channels, "
+      f"got {c}: convert the sound first"
+    )
+  audio = jnp.moveaxis(audio.astype(jnp.float32), -1, -2)  # *b c n
+  for response in _k_weighting(rate_hz):
+    audio = jnp.clip(_filter(audio, response), -1.0, 1.0)
+  blocks = _frames(audio, block, round(block / 4))  # *b c blocks samples
+  power = jnp.mean(jnp.square(blocks), axis=-1)
+  power = jnp.einsum(
+    "...cj,c->...j",
+    power,
+    _CHANNEL_WEIGHTS[:c],
+    precision=jax.lax.Precision.HIGHEST,
+  )
+  level = _lufs(power)
+  audible = level > _ABSOLUTE_GATE_LUFS
+  gate = _lufs(_mean_where(power, audible)) + _RELATIVE_GATE_LU
+  return _lufs(_mean_where(power, audible & (level > gate[..., None])))
+
+
+def normalize_loudness(
+  audio: Float[Array, "*b n c"],
+  rate_hz: int,
+  *,
+  target_lufs: float = -14.0,
+  compress: bool = False,
+) -> Float[Array, "*b n c"]:
+  """Amplifies each sound to the same loudness, then clamps it to [-1, 1].
+
+  Only clamped, because their loudness is undefined or means nothing: sounds
+  shorter than 0.4 s, with an RMS below 0.002, or without one audible block
+  (a constant, say).  Sounds that clip, in the meter's filters or here, miss the
+  target by what is cut.
+
+  Args:
+    compress: Bends peaks with tanh before the clamp instead of cutting them.
+  """
+  audio = audio.astype(jnp.float32)
+  if audio.shape[-2] < round(_BLOCK_S * rate_hz):
+    return jnp.clip(audio, -1.0, 1.0)
+  level = loudness(audio, rate_hz)
+  rms = jnp.sqrt(jnp.mean(jnp.square(audio), axis=(-2, -1)))
+  keep = ((rms < _QUIET_RMS) | jnp.isneginf(level))[..., None, None]
+  gain = jnp.power(10.0, (target_lufs - level) / 20.0)[..., None, None]
+  louder = gain * audio
+  if compress:
+    louder = jnp.tanh(louder)
+  return jnp.clip(jnp.where(keep, audio, louder), -1.0, 1.0)
+
+
+def _lufs(power):
+  return _OFFSET_LUFS + 10.0 * jnp.log10(power)
+
+
+def _mean_where(power, mask):
+  """Mean over the last axis where mask holds; 0 where it holds nowhere."""
+  total = jnp.sum(jnp.where(mask, power, 0.0), axis=-1)
+  return total / jnp.maximum(jnp.sum(mask, axis=-1), 1)
+
+
+@functools.cache
+def _k_weighting(rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+  """Impulse responses of the two filters, cut where they fall below 1e-12.
+
+  The coefficients are those of R. Bristow-Johnson's Audio EQ Cookbook: a high
+  shelf of +4 dB at 1500 Hz with Q = 1/sqrt(2), a high-pass at 38 Hz with
+  Q = 1/2.
+  """
+  if rate_hz <= 2 * _SHELF_HZ:
+    raise InputError(
+      f"loudness needs a rate above {2 * _SHELF_HZ:g} Hz, got {rate_hz}: "
+      "resample the sound"
+    )
+  a = 10 ** (4.0 / 40)
+  w = 2 * math.pi * _SHELF_HZ / rate_hz
+  cos, slope = math.cos(w), math.sqrt(a) * math.sin(w) * math.sqrt(2)
+  shelf = (
+    [
+      a * (a + 1 + (a - 1) * cos + slope),
+      -2 * a * (a - 1 + (a + 1) * cos),
+      a * (a + 1 + (a - 1) * cos - slope),
+    ],
+    [
+      a + 1 - (a - 1) * cos + slope,
+      2 * (a - 1 - (a + 1) * cos),
+      a + 1 - (a - 1) * cos - slope,
+    ],
+  )
+  w = 2 * math.pi * 38.0 / rate_hz
+  cos, alpha = math.cos(w), math.sin(w)
+  high_pass = (
+    [(1 + cos) / 2, -(1 + cos), (1 + cos) / 2],
+    [1 + alpha, -2 * cos, 1 - alpha],
+  )
+  impulse = np.zeros(rate_hz)  # one second: both decay in a fifth of it
+  impulse[0] = 1.0
+  responses = [scipy.signal.lfilter(*f, impulse) for f in (shelf, high_pass)]
+  shelf, high_pass = (
+    r[: np.flatnonzero(np.abs(r) > 1e-12)[-1] + 1] for r in responses
+  )
+  return shelf, high_pass
+
+
+def _filter(audio, response):
+  """Causal convolution with a fixed response; the length stays n.
+
+  A recursive filter is a loop over samples, which no accelerator likes.  FFTs
+  of fixed-size pieces (overlap-save) run as one batch, and their size being a
+  power of two suits every backend.
+  """
+  n, taps = audio.shape[-1], len(response)
+  size = max(4096, 1 << (4 * taps - 1).bit_length())
+  hop = size - taps + 1  # samples of a piece that do not wrap around
+  count = -(-n // hop)
+  audio = _pad(audio, taps - 1, count * hop - n)
+  spectrum = jnp.fft.rfft(_frames(audio, size, hop))
+  transfer = jnp.asarray(np.fft.rfft(response, size), jnp.complex64)
+  pieces = jnp.fft.irfft(
+    spectrum * jnp.broadcast_to(transfer, spectrum.shape), size
+  )
+  pieces = pieces[..., taps - 1 :]
+  return pieces.reshape(*pieces.shape[:-2], count * hop)[..., :n]
+
+
+# Frames
+
+
+def _hann(length: int, n_fft: int) -> np.ndarray:
+  """Periodic Hann window in the middle of n_fft samples, float64."""
+  if length > n_fft:
+    raise InputError(
+      f"window_length must be at most n_fft = {n_fft}, got {length}"
+    )
+  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+  left = (n_fft - length) // 2
+  return np.pad(window, (left, n_fft - length - left))
+
+
+def _frames(audio, length: int, hop: int):
+  """Overlapping frames [*b n] -> [*b t length], whole ones only.
+
+  Rows of `hop` samples side by side, for length = 2.5 hop:
+
+      row t | row t + 1 | row t + 2 (first half)
+
+  Slices and one concatenation: a gather would be slow on TPUs, and its gradient
+  a scatter.
+  """
+  n = audio.shape[-1]
+  count = 1 + (n - length) // hop
+  across = -(-length // hop)
+  rows = count + across - 1
+  audio = _pad(audio[..., : rows * hop], 0, max(0, rows * hop - n))
+  audio = audio.reshape(*audio.shape[:-1], rows, hop)
+  frames = [audio[..., i : i + count, :] for i in range(across)]
+  return jnp.concatenate(frames, axis=-1)[..., :length]
+
+
+def _pad(audio, left: int, right: int, mode: str = "constant"):
+  """Pads the last axis."""
+  return jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(left, right)], mode)
+
+
+def _reflect(audio, pad: int):
+  n = audio.shape[-1]
+  if n <= pad:
+    raise InputError(
+      f"reflecting {pad} samples at the ends needs {pad + 1} samples, "
+      f"got {n}: pad the sound or use a smaller n_fft"
+    )
+  return _pad(audio, pad, pad, "reflect")

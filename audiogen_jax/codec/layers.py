@@ -1,0 +1,268 @@
+"""Convolutions, norms and the LSTM that SEANet is built from.
+
+Every layer that looks sideways takes `(x, length)`: `x` is padded to some
+bucket, `length` counts the steps of each row that are real.  A convolution pads
+at `length`, not at the end of the array, so padding changes nothing and many
+lengths share one compilation.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from audiogen_jax.core.types import Tree
+
+Norm = Literal["weight_norm", "layer_norm", "none"]
+PadMode = Literal["constant", "reflect"]
+
+# Meanings of the parameters' axes: the codec is small and is kept whole.
+AXES = {
+  r".*/(kernel|kernel_v)": (None, None, None),
+  r".*/(bias|kernel_g|scale)": (None,),
+  r".*/lstm/layer_\d+_(input|hidden)_kernel": (None, None),
+  r".*/lstm/layer_\d+_(input|hidden)_bias": (None,),
+}
+
+
+def pad(
+  x: Float[Array, "b t c"],
+  length: Int[Array, " b"],
+  left: int,
+  right: Int[Array, " b"],
+  room: int,
+  mode: PadMode,
+) -> Float[Array, "b p c"]:
+  """Pads each row around its own length.
+
+  In `reflect` mode a row no longer than its padding is first lengthened by
+  zeros, mirrored, and cut again, as EnCodec does.
+
+  Args:
+    x: Rows; what lies at and beyond `length` is ignored.
+    length: Real steps of each row.
+    left: Steps to add in front.
+    right: Steps to add behind each row's end.
+    room: Steps to lengthen the array by at its end, at least `max(right)`.
+    mode: Zeros or mirror.
+
+  Returns:
+    An array of `left + t + room` steps; zeros behind the padding.
+  """
+  t = x.shape[1]
+  real = jnp.arange(t)[None, :] < length[:, None]
+  x = jnp.where(real[..., None], x, 0)
+  x = jnp.pad(x, ((0, 0), (left, room), (0, 0)))
+  if mode == "constant":
+    return x
+  most = jnp.maximum(left, right)
+  end = jnp.maximum(length, most + 1)[:, None]  # where the mirror stands
+  step = jnp.arange(-left, t + room)[None, :]
+  shown = step < (length + right)[:, None]
+  source = jnp.abs(step)
+  source = jnp.where(source < end, source, jnp.abs(2 * (end - 1) - source))
+  x = jnp.take_along_axis(
+    x, (source + left)[..., None], axis=1, mode="fill", fill_value=0
+  )
+  return jnp.where(shown[..., None], x, 0)
+
+
+class _LayerNorm(nn.Module):
+  """Layer norm over channels and real steps; scale and bias a channel."""
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b t c"], length: Int[Array, " b"]
+  ) -> Float[Array, "b t c"]:
+    c = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones, (c,))
+    bias = self.param("bias", nn.initializers.zeros, (c,))
+    real = jnp.arange(x.shape[1])[None, :, None] < length[:, None, None]
+    count = (length * c)[:, None, None]
+    mean = jnp.sum(x, (1, 2), keepdims=True, where=real) / count
+    centred = x - mean
+    square = jnp.square(centred)
+    variance = jnp.sum(square, (1, 2), keepdims=True, where=real) / count
+    centred = centred * jax.lax.rsqrt(variance + 1e-5)
+    return centred * scale[None, None] + bias[None, None]
+
+
+def _uniform(fan_in: int) -> nn.initializers.Initializer:
+  """U(±1/√fan_in): what the published training starts from."""
+  bound = fan_in**-0.5
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def _norm_over(v: jax.Array, axis: int) -> jax.Array:
+  """Length of `v [w i o]` for each entry of `axis`; other axes become 1."""
+  others = tuple(a for a in range(v.ndim) if a != axis)
+  return jnp.sqrt(jnp.sum(jnp.square(v), others, keepdims=True))
+
+
+def _kernel(
+  module: nn.Module, shape: tuple[int, ...], fan_in: int, norm: Norm, axis: int
+) -> jax.Array:
+  """The kernel `[w i o]`, or direction and length where it is weight-normed.
+
+  Weight norm (Salimans & Kingma, 2016): `kernel = g v / |v|`, with one `g` for
+  each entry of `axis`.
+  """
+  init = _uniform(fan_in)
+  if norm != "weight_norm":
+    return module.param("kernel", init, shape)
+  v = module.param("kernel_v", init, shape)
+
+  def init_g(key, length):
+    return _norm_over(v, axis).reshape(length)
+
+  g = module.param("kernel_g", init_g, (shape[axis],))
+  return _folded(g, v, axis)
+
+
+def _folded(g: jax.Array, v: jax.Array, axis: int) -> jax.Array:
+  along = [1] * v.ndim
+  along[axis] = -1
+  return g.reshape(along) * v / _norm_over(v, axis)
+
+
+def fold_weight_norm(params: Tree) -> Tree:
+  """Replaces each `kernel_g, kernel_v` by the `kernel` that they stand for.
+
+  The result belongs to the same configuration with `norm="none"`.
+  """
+  folded = {}
+  for name, part in params.items():
+    if not isinstance(part, dict):
+      folded[name] = part
+    elif "kernel_v" in part:
+      axis = 1 if name.endswith("_transposed") else 2
+      kernel = _folded(part["kernel_g"], part["kernel_v"], axis)
+      folded[name] = {"kernel": kernel, "bias": part["bias"]}
+    else:
+      folded[name] = fold_weight_norm(part)
+  return folded
+
+
+class Conv(nn.Module):
+  """Convolution `b t c -> b ⌈t/stride⌉ features`, padded as EnCodec pads.
+
+  Attributes:
+    features: Output channels.
+    width: Kernel width.
+    stride: Step.
+    dilation: Distance between taps.
+    causal: All padding in front, but for what completes the last frame.
+    pad_mode: See `SEANetConfig`.
+    norm: See `SEANetConfig`.
+  """
+
+  features: int
+  width: int
+  stride: int = 1
+  dilation: int = 1
+  causal: bool = False
+  pad_mode: PadMode = "constant"
+  norm: Norm = "none"
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b t c"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b u f"], Int[Array, " b"]]:
+    t, c = x.shape[1:]
+    shape = (self.width, c, self.features)
+    kernel = _kernel(self, shape, self.width * c, self.norm, axis=2)
+    bias = self.param("bias", _uniform(self.width * c), (self.features,))
+    total = (self.width - 1) * self.dilation + 1 - self.stride
+    right = 0 if self.causal else total // 2
+    frames = -(-length // self.stride)
+    extra = frames * self.stride - length
+    out = -(-t // self.stride)
+    room = right + out * self.stride - t
+    x = pad(x, length, total - right, right + extra, room, self.pad_mode)
+    x = jax.lax.conv_general_dilated(
+      x,
+      kernel.astype(x.dtype),
+      window_strides=(self.stride,),
+      padding="VALID",
+      rhs_dilation=(self.dilation,),
+      dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    x = x + bias[None, None]
+    if self.norm == "layer_norm":
+      x = _LayerNorm(name="norm")(x, frames)
+    return x, frames
+
+
+class ConvTranspose(nn.Module):
+  """Transposed convolution of width `2 ratio`: `b t c -> b (t ratio) features`.
+
+  Each input step writes two blocks of `ratio` outputs, its own and the next:
+  one matrix product and one shifted sum.
+  """
+
+  features: int
+  ratio: int
+  causal: bool = False
+  norm: Norm = "none"
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b t c"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b u f"], Int[Array, " b"]]:
+    b, t, c = x.shape
+    r, f = self.ratio, self.features
+    # PyTorch takes fan-in from the output channels of a transposed kernel.
+    kernel = _kernel(self, (2 * r, c, f), 2 * r * f, self.norm, axis=1)
+    bias = self.param("bias", _uniform(2 * r * f), (f,))
+    real = jnp.arange(t)[None, :, None] < length[:, None, None]
+    x = jnp.where(real, x, 0)
+    blocks = jnp.einsum("btc,wcf->btwf", x, kernel.astype(x.dtype))
+    own = jnp.pad(blocks[:, :, :r], ((0, 0), (0, 1), (0, 0), (0, 0)))
+    following = jnp.pad(blocks[:, :, r:], ((0, 0), (1, 0), (0, 0), (0, 0)))
+    x = (own + following).reshape(b, (t + 1) * r, f) + bias[None, None]
+    if self.norm == "layer_norm":
+      x = _LayerNorm(name="norm")(x, (length + 1) * r)
+    left = 0 if self.causal else r - r // 2
+    return x[:, left : left + t * r], length * r
+
+
+class LSTM(nn.Module):
+  """Stacked LSTM with a residual connection around it; looks only back.
+
+  Gates in the order input, forget, cell, output, with two biases, so that
+  published weights map one to one.
+  """
+
+  layers: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
+    b, _, c = x.shape
+    init = _uniform(c)
+    out = x
+    for i in range(self.layers):
+      w_in = self.param(f"layer_{i}_input_kernel", init, (c, 4 * c))
+      w_hidden = self.param(f"layer_{i}_hidden_kernel", init, (c, 4 * c))
+      b_in = self.param(f"layer_{i}_input_bias", init, (4 * c,))
+      b_hidden = self.param(f"layer_{i}_hidden_bias", init, (4 * c,))
+      # One large product for all steps; the scan keeps only what must wait.
+      inputs = out @ w_in + (b_in + b_hidden)[None, None]
+
+      def step(carry, gates, w_hidden=w_hidden):
+        hidden, cell = carry
+        gates = gates + hidden @ w_hidden
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return (hidden, cell), hidden
+
+      zeros = jnp.zeros((b, c), x.dtype)
+      _, out = jax.lax.scan(step, (zeros, zeros), inputs.swapaxes(0, 1))
+      out = out.swapaxes(0, 1)
+    return x + out

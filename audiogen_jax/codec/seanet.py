@@ -1,0 +1,182 @@
+"""SEANet: the convolutional encoder and decoder of EnCodec.
+
+EnCodec (Défossez et al., 2022, §3.1), itself after SEANet (Tagliasacchi et al.,
+2020).  Arrays are padded to buckets; `length` says how much of each row is real
+(see `layers`).
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float, Int
+
+from audiogen_jax.codec.layers import LSTM, Conv, ConvTranspose, Norm, PadMode
+
+
+@dataclasses.dataclass(frozen=True)
+class SEANetConfig:
+  """Shape of encoder and decoder; the defaults are AudioGen's 16 kHz codec.
+
+  Attributes:
+    channels: Audio channels.
+    width: Size of a latent frame.
+    filters: Channels after the first convolution; doubled at every stage.
+    ratios: Up-sampling factors in decoder order; the encoder reverses them.
+    residual_layers: Residual blocks in a stage, dilated by
+      `dilation_base ** j`.
+    kernel: Width of the first convolution.
+    last_kernel: Width of the last one.
+    residual_kernel: Width of the dilated convolution of a residual block.
+    dilation_base: Base of the dilations.
+    compress: A residual block narrows its channels by this factor.
+    lstm_layers: LSTM layers between convolutions and latents; 0 for none.
+    true_skip: Residual blocks add their input itself; else a 1x1 convolution.
+    causal: Look only back.  The last frame still sees the padding that
+      completes it.
+    pad_mode: What lies beyond the ends: zeros, or the mirrored sound.
+    norm: Of the convolutions.  `layer_norm` is over channels and time and
+      cannot be causal.
+    unnormed_outer_blocks: Blocks without `norm`, counted from the waveform.
+  """
+
+  channels: int = 1
+  width: int = 128
+  filters: int = 64
+  ratios: tuple[int, ...] = (8, 5, 4, 2)
+  residual_layers: int = 1
+  kernel: int = 7
+  last_kernel: int = 7
+  residual_kernel: int = 3
+  dilation_base: int = 2
+  compress: int = 2
+  lstm_layers: int = 2
+  true_skip: bool = True
+  causal: bool = False
+  pad_mode: PadMode = "constant"
+  norm: Norm = "weight_norm"
+  unnormed_outer_blocks: int = 0
+
+  def __post_init__(self):
+    if self.causal and self.norm == "layer_norm":
+      raise ValueError(
+        "a causal codec cannot use layer_norm: its mean over time looks ahead"
+      )
+
+  @property
+  def hop(self) -> int:
+    """Samples a latent frame."""
+    return math.prod(self.ratios)
+
+  def norm_of(self, block: int) -> Norm:
+    """Norm of block 0 … stages + 1, counted from the waveform."""
+    return "none" if block < self.unnormed_outer_blocks else self.norm
+
+
+class _Block(nn.Module):
+  """What encoder and decoder share: convolutions of one configuration."""
+
+  config: SEANetConfig
+
+  def conv(self, name: str, features: int, width: int, **options) -> Conv:
+    """A convolution of block 0 … n + 1 counted from the waveform."""
+    block = options.pop("block")
+    return Conv(
+      features,
+      width,
+      causal=self.config.causal,
+      pad_mode=self.config.pad_mode,
+      norm=self.config.norm_of(block),
+      name=name,
+      **options,
+    )
+
+
+class Residual(_Block):
+  """x + conv1(elu(conv(elu(x)))), narrow in the middle.
+
+  Attributes:
+    dilation: Of the first convolution.
+    block: Which block this belongs to, for its norm.
+  """
+
+  dilation: int
+  block: int
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b t c"], length: Int[Array, " b"]
+  ) -> Float[Array, "b t c"]:
+    c, block = self.config, self.block
+    features = x.shape[-1]
+    y = jax.nn.elu(x)
+    narrow = features // c.compress
+    y, _ = self.conv(
+      "narrow", narrow, c.residual_kernel, dilation=self.dilation, block=block
+    )(y, length)
+    y = jax.nn.elu(y)
+    y, _ = self.conv("widen", features, 1, block=block)(y, length)
+    if not c.true_skip:
+      x, _ = self.conv("shortcut", features, 1, block=block)(x, length)
+    return x + y
+
+
+class Encoder(_Block):
+  """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b n c"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b t d"], Int[Array, " b"]]:
+    c = self.config
+    x, length = self.conv("conv_in", c.filters, c.kernel, block=0)(x, length)
+    for i, ratio in enumerate(reversed(c.ratios)):
+      for j in range(c.residual_layers):
+        x = Residual(
+          c, c.dilation_base**j, block=i + 1, name=f"down_{i}_residual_{j}"
+        )(x, length)
+      x = jax.nn.elu(x)
+      features = c.filters * 2 ** (i + 1)
+      x, length = self.conv(
+        f"down_{i}", features, 2 * ratio, stride=ratio, block=i + 1
+      )(x, length)
+    if c.lstm_layers:
+      x = LSTM(c.lstm_layers, name="lstm")(x)
+    x = jax.nn.elu(x)
+    last = len(c.ratios) + 1
+    return self.conv("conv_out", c.width, c.last_kernel, block=last)(x, length)
+
+
+class Decoder(_Block):
+  """Latents `b t width` -> sound `b (t hop) c`; the encoder's mirror image."""
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b t d"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b n c"], Int[Array, " b"]]:
+    c = self.config
+    stages = len(c.ratios)
+    features = c.filters * 2**stages
+    x, length = self.conv("conv_in", features, c.kernel, block=stages + 1)(
+      x, length
+    )
+    if c.lstm_layers:
+      x = LSTM(c.lstm_layers, name="lstm")(x)
+    for i, ratio in enumerate(c.ratios):
+      block = stages - i
+      features //= 2
+      x = jax.nn.elu(x)
+      x, length = ConvTranspose(
+        features,
+        ratio,
+        causal=c.causal,
+        norm=c.norm_of(block),
+        name=f"up_{i}_transposed",
+      )(x, length)
+      for j in range(c.residual_layers):
+        x = Residual(
+          c, c.dilation_base**j, block=block, name=f"up_{i}_residual_{j}"
+        )(x, length)
+    x = jax.nn.elu(x)
+    return self.conv("conv_out", c.channels, c.last_kernel, block=0)(x, length)

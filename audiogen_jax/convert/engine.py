@@ -1,0 +1,284 @@
+"""Tables that say, once, how foreign tensors and ours correspond.
+
+A table maps each foreign name to the parts of our tree that it holds.  Both
+directions read the same table, so what is imported can be exported.  Foreign
+tensors differ from ours by a reshape and a transposition only: values are never
+touched.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import numpy as np
+
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.text.t5 import T5Config
+
+
+class Stored(Protocol):
+  """A tensor that is read when asked for."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self) -> np.ndarray:
+    """Its values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """What a foreign tensor, or some of its first axis, is in our tree.
+
+  Attributes:
+    path: Our parameter, `encoder/conv_in/kernel`.
+    split: Shape that the foreign tensor is seen in.
+    order: Axes of `split` in our order.
+    rank: Leading axes of `split` that are one foreign axis; the rest are the
+      foreign tensor's other axes.
+    index: Where in our array the result goes: a layer, a codebook.
+  """
+
+  path: str
+  split: tuple[int, ...]
+  order: tuple[int, ...]
+  rank: tuple[int, ...]
+  index: tuple[int | slice, ...] = ()
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape in the foreign tensor."""
+    sizes, at = [], 0
+    for count in self.rank:
+      sizes.append(math.prod(self.split[at : at + count]))
+      at += count
+    return tuple(sizes)
+
+  def ours(self, foreign: np.ndarray) -> np.ndarray:
+    """The foreign values with their axes in our order."""
+    return foreign.reshape(self.split).transpose(self.order)
+
+  def foreign(self, ours: np.ndarray) -> np.ndarray:
+    """Our values in the foreign layout."""
+    ordered = ours[self.index].reshape([self.split[a] for a in self.order])
+    return ordered.transpose(np.argsort(self.order)).reshape(self.shape)
+
+
+Table: TypeAlias = Mapping[str, list[Part]]
+
+
+def linear(
+  path: str,
+  out: tuple[int, ...],
+  into: tuple[int, ...],
+  index: tuple[int, ...] = (),
+) -> Part:
+  """A foreign `[out, in]` matrix that is ours as `[*in, *out]`."""
+  o, i = len(out), len(into)
+  order = (*range(o, o + i), *range(o))
+  return Part(path, (*out, *into), order, (o, i), index)
+
+
+def vector(path: str, *shape: int, index: tuple[int, ...] = ()) -> Part:
+  """A foreign vector that is ours as an array of `shape`."""
+  order = tuple(range(len(shape)))
+  return Part(path, shape, order, (len(shape),), index)
+
+
+def array(
+  path: str,
+  *shape: int,
+  order: tuple[int, ...] | None = None,
+  index: tuple[int | slice, ...] = (),
+) -> Part:
+  """A foreign array of `shape` with its axes in another order."""
+  order = tuple(range(len(shape))) if order is None else order
+  return Part(path, shape, order, (1,) * len(shape), index)
+
+
+def abstract(init: Callable[[Any, jax.Array], Tree], config: Any) -> Tree:
+  """The shapes that `init(config, key)` makes."""
+  return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+  """An array that is made, from what is stored elsewhere, when it is read."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read: Callable[[], np.ndarray]
+
+
+def load(
+  stored: Mapping[str, Stored],
+  table: Table,
+  abstract: Tree,
+  *,
+  where: str,
+  ignored: str = r"$^",
+) -> Tree:
+  """Our tree as lazy arrays, in the types they are stored in.
+
+  Everything that can be wrong is found here, before any value is read.
+
+  Args:
+    stored: What the file holds.
+    table: What to do with it.
+    abstract: Our tree as shapes.
+    where: Name of the file, for messages.
+    ignored: Expression for foreign names that belong to no part of us.
+
+  Raises:
+    InputError: If names are missing or left over, or a shape differs.
+  """
+  left = [n for n in stored if n not in table and not re.match(ignored, n)]
+  missing = [name for name in table if name not in stored]
+  if left or missing:
+    lists = [_some("lacks", missing), _some("holds unknown", left)]
+    raise InputError(f"{where} {' and '.join(filter(None, lists))}")
+  pieces: dict[str, list[tuple[Stored, slice, Part]]] = {}
+  for name, parts in table.items():
+    tensor = stored[name]
+    rows = sum(part.shape[0] for part in parts)
+    want = (rows, *parts[0].shape[1:])
+    if tuple(tensor.shape) != want:
+      raise InputError(
+        f"{where}: {name} has shape {list(tensor.shape)}; its configuration"
+        f" asks for {list(want)}"
+      )
+    row = 0
+    for part in parts:
+      span = slice(row, row + part.shape[0])
+      pieces.setdefault(part.path, []).append((tensor, span, part))
+      row = span.stop
+  flat = {
+    path: _assembled(path, leaf.shape, pieces.get(path, []))
+    for path, leaf in _flat(abstract)
+  }
+  return _nest(flat)
+
+
+def _assembled(
+  path: str, shape: tuple[int, ...], pieces: list[tuple[Stored, slice, Part]]
+) -> Lazy:
+  """One array of ours from the pieces of foreign ones that make it up."""
+  sizes = [math.prod(part.split) for _, _, part in pieces]
+  if sum(sizes) != math.prod(shape):
+    raise ValueError(f"the table fills {sum(sizes)} of {path} {shape}")
+
+  def read() -> np.ndarray:
+    made = np.empty(shape, pieces[0][0].dtype)
+    for tensor, span, part in pieces:
+      target = made[part.index]
+      target[...] = part.ours(tensor.read()[span]).reshape(target.shape)
+    return made
+
+  return Lazy(shape, pieces[0][0].dtype, read)
+
+
+def realise(tree: Tree, place: Callable[[str, np.ndarray], Any]) -> Tree:
+  """Reads lazy arrays, the largest first, and hands each to `place`.
+
+  In this order no more is held at any time than the result and, at the very
+  beginning, the largest array once more.
+  """
+  flat = dict(_flat(tree))
+  order = sorted(flat, key=lambda path: -math.prod(flat[path].shape))
+  made = {path: place(path, flat[path].read()) for path in order}
+  return _nest({path: made[path] for path in flat})
+
+
+def export(tree: Tree, table: Table) -> dict[str, Lazy]:
+  """Foreign tensors by name, each made from our arrays when it is read."""
+  ours = dict(_flat(tree))
+  foreign = {}
+  for name, parts in table.items():
+    shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
+
+    def read(parts=parts):
+      blocks = [p.foreign(np.asarray(ours[p.path])) for p in parts]
+      whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+      return np.ascontiguousarray(whole)
+
+    dtype = np.dtype(ours[parts[0].path].dtype)
+    foreign[name] = Lazy(shape, dtype, read)
+  return foreign
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """A model as its parts, before or after it is anywhere in memory.
+
+  Trees are lazy arrays, arrays, or a `checkpoint.Folder` in our own format.
+
+  Attributes:
+    codec: Configuration of the codec.
+    codec_tree: Its variables.
+    lm: Configuration of the language model; None for a codec alone.
+    lm_tree: Its parameters, stacked.
+    text: Configuration of the text encoder, if it comes along.
+    text_tree: Its parameters.
+    tokenizer: Folder of its tokenizer; None for bytes.
+    text_name: Hub name or folder where the text encoder can be had.
+    window_s: The duration trained on, in seconds.
+  """
+
+  codec: EncodecConfig
+  codec_tree: Tree
+  lm: LMConfig | None = None
+  lm_tree: Tree = None
+  text: T5Config | None = None
+  text_tree: Tree = None
+  tokenizer: str | None = None
+  text_name: str | None = None
+  window_s: float = 10.0
+
+
+def only(config: Mapping[str, Any], name: str, *allowed: Any) -> Any:
+  """The value of a foreign key, which must be one that we can build.
+
+  A key that is absent counts as the first allowed value.
+
+  Raises:
+    InputError: If it has another value.
+  """
+  value = config.get(name, allowed[0])
+  if value not in allowed:
+    raise InputError(
+      f"{name} = {value!r} is not supported; only"
+      f" {' or '.join(map(repr, allowed))}"
+    )
+  return value
+
+
+def _some(verb: str, names: list[str]) -> str:
+  if not names:
+    return ""
+  more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+  return f"{verb} {', '.join(names[:3])}{more}"
+
+
+def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f"{prefix}{name}/")
+    else:
+      yield f"{prefix}{name}", value
+
+
+def _nest(flat: Mapping[str, np.ndarray]) -> Tree:
+  tree: dict[str, Any] = {}
+  for path, value in flat.items():
+    *folders, name = path.split("/")
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[name] = value
+  return tree

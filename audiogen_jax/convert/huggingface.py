@@ -1,0 +1,345 @@
+"""Hugging Face folders: T5, EnCodec and MusicGen, read; MusicGen, written.
+
+A folder holds `config.json` and `model.safetensors` (or several of them with an
+index, or an old `pytorch_model.bin`).
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert import (
+  engine,
+  huggingface_config,
+  seanet,
+  torch_file,
+)
+from audiogen_jax.convert.engine import (
+  Parts,
+  Stored,
+  Table,
+  array,
+  linear,
+  only,
+  vector,
+)
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm import model
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.lm.patterns import Pattern
+from audiogen_jax.text import t5
+from audiogen_jax.text.t5 import T5Config
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+# T5 folders come with the decoder that text-to-text models have.
+_T5_IGNORED = r"decoder\.|lm_head\.|encoder\.embed_tokens\."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+  """A tensor in a safetensors file."""
+
+  path: Path
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self) -> np.ndarray:
+    """Its values; the file is mapped only meanwhile."""
+    with safetensors.safe_open(self.path, framework="numpy") as file:
+      return file.get_tensor(self.name)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+  """`config.json` of a folder.
+
+  Raises:
+    InputError: If it is missing or not JSON.
+  """
+  path = folder / "config.json"
+  if not path.is_file():
+    raise InputError(f"{folder} lacks config.json")
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def stored(folder: Path) -> dict[str, Stored]:
+  """Every tensor of a folder by its name.
+
+  Raises:
+    InputError: If there are no weights, or a file is broken.
+  """
+  paths = sorted(folder.glob("model*.safetensors"))
+  if not paths:
+    if (folder / "pytorch_model.bin").is_file():
+      return torch_file.read(folder / "pytorch_model.bin")
+    raise InputError(f"{folder} lacks model.safetensors")
+  index = folder / "model.safetensors.index.json"
+  if index.is_file():
+    wanted = set(json.loads(index.read_text())["weight_map"].values())
+    missing = sorted(wanted - {p.name for p in paths})
+    if missing:
+      raise InputError(f"{folder} lacks {', '.join(missing)}")
+  tensors: dict[str, Stored] = {}
+  for path in paths:
+    try:
+      with safetensors.safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+          part = file.get_slice(name)
+          dtype = _DTYPES.get(part.get_dtype())
+          if dtype is None:
+            raise InputError(f"{path}: {name} is of type {part.get_dtype()}")
+          shape = tuple(part.get_shape())
+          tensors[name] = _Tensor(path, name, shape, np.dtype(dtype))
+    except (safetensors.SafetensorError, OSError) as error:
+      raise InputError(f"{path} is truncated or damaged: {error}") from None
+  return tensors
+
+
+def read_t5(folder: Path) -> tuple[T5Config, Tree]:
+  """The encoder of a T5 folder, whether or not its decoder is there too."""
+  cfg = config_of(folder)
+  only(cfg, "model_type", "t5")
+  config = huggingface_config.t5_config(cfg)
+  abstract = engine.abstract(t5.init, config)
+  tree = engine.load(
+    stored(folder),
+    t5_table(config),
+    abstract,
+    where=str(folder),
+    ignored=_T5_IGNORED,
+  )
+  return config, tree
+
+
+def read_encodec(folder: Path) -> tuple[EncodecConfig, Tree]:
+  """An EnCodec folder."""
+  cfg = config_of(folder)
+  only(cfg, "model_type", "encodec")
+  return _load_codec(cfg, stored(folder), str(folder))
+
+
+def read_musicgen(folder: Path) -> Parts:
+  """A MusicGen folder: text encoder, language model and codec in one."""
+  cfg = config_of(folder)
+  only(cfg, "model_type", "musicgen")
+  where, everything = str(folder), stored(folder)
+  text = huggingface_config.t5_config(cfg["text_encoder"])
+  lm = huggingface_config.lm_config(cfg, text.width)
+  table = lm_table(lm)
+  if "enc_to_dec_proj.weight" not in everything:
+    # At equal widths the format leaves the projection out.
+    table = {k: v for k, v in table.items() if not k.startswith("enc_to_dec")}
+  rooms: dict[str, dict[str, Stored]] = {"text": {}, "codec": {}, "lm": {}}
+  for name, tensor in everything.items():
+    if name.startswith("text_encoder."):
+      rooms["text"][name.removeprefix("text_encoder.")] = tensor
+    elif name.startswith("audio_encoder."):
+      rooms["codec"][name.removeprefix("audio_encoder.")] = tensor
+    else:
+      rooms["lm"][name] = tensor
+  abstract = engine.abstract(model.init, lm)
+  if len(table) < len(lm_table(lm)):
+    del abstract["text_proj"]
+  lm_tree = engine.load(
+    rooms["lm"],
+    table,
+    abstract,
+    where=where,
+    ignored=r"decoder\.model\.decoder\.embed_positions\.",
+  )
+  if "text_proj" not in lm_tree:
+    d, dtype = text.width, lm_tree["embed"].dtype
+    lm_tree["text_proj"] = {
+      "kernel": engine.Lazy((d, d), dtype, lambda: np.eye(d, dtype=dtype)),
+      "bias": engine.Lazy((d,), dtype, lambda: np.zeros(d, dtype)),
+    }
+  codec, codec_tree = _load_codec(cfg["audio_encoder"], rooms["codec"], where)
+  stereo = cfg["decoder"].get("audio_channels", 1) == 2
+  return Parts(
+    codec=dataclasses.replace(codec, stereo_codes=stereo),
+    codec_tree=codec_tree,
+    lm=lm,
+    lm_tree=lm_tree,
+    text=text,
+    text_tree=engine.load(
+      rooms["text"],
+      t5_table(text),
+      engine.abstract(t5.init, text),
+      where=where,
+      ignored=_T5_IGNORED,
+    ),
+    tokenizer=str(folder),
+    text_name=cfg["text_encoder"].get("_name_or_path") or None,
+    window_s=30.0,
+  )
+
+
+def write_musicgen(folder: Path, parts: Parts) -> None:
+  """Writes a folder that `transformers` loads as MusicGen.
+
+  Raises:
+    InputError: For what that format cannot say: prepended text, biases,
+      patterns other than MusicGen's delays, or a text encoder that is not at
+      hand.
+  """
+  lm, text = parts.lm, parts.text
+  if lm is None or text is None:
+    raise InputError(
+      "a MusicGen folder holds codec, language model and text encoder; give the"
+      " text encoder too (--text-encoder)"
+    )
+  t = lm.transformer
+  delays = huggingface_config.delays(lm.codebooks, parts.codec.stereo_codes)
+  for name, bad in (
+    ("prepend_text", lm.prepend_text),
+    ("head_bias", lm.head_bias),
+    ("attention_bias", t.attention_bias),
+    ("ff_bias", t.ff_bias),
+    ("cross_attention = False", not t.cross_attention),
+    (f"pattern {lm.pattern}", lm.pattern != Pattern("delay", delays)),
+  ):
+    if bad:
+      raise InputError(f"the MusicGen format cannot hold {name}")
+  tensors = {
+    f"text_encoder.{k}": v
+    for k, v in engine.export(parts.text_tree, t5_table(text)).items()
+  }
+  codec = seanet.table(parts.codec, seanet.TRANSFORMERS)
+  for name, value in engine.export(parts.codec_tree, codec).items():
+    tensors[f"audio_encoder.{name}"] = value
+  tensors |= engine.export(parts.lm_tree, lm_table(lm))
+  if text.width == t.width:
+    kernel = np.asarray(parts.lm_tree["text_proj"]["kernel"])
+    bias = np.asarray(parts.lm_tree["text_proj"]["bias"])
+    if np.any(bias) or not np.array_equal(kernel, np.eye(t.width)):
+      raise InputError(
+        f"the MusicGen format has no text projection where both widths are"
+        f" {t.width}, and this model has one"
+      )
+    tensors = {k: v for k, v in tensors.items() if "enc_to_dec" not in k}
+  save_file(
+    {name: value.read() for name, value in tensors.items()},
+    folder / "model.safetensors",
+    metadata={"format": "pt"},
+  )
+  (folder / "config.json").write_text(
+    json.dumps(huggingface_config.musicgen(parts), indent=2)
+  )
+  generation = {
+    "decoder_start_token_id": lm.size,
+    "pad_token_id": lm.size,
+    "bos_token_id": lm.size,
+    "do_sample": True,
+    "guidance_scale": 3.0,
+    "max_length": int(parts.window_s * parts.codec.tokens.frame_rate_hz) + 3,
+  }
+  path = folder / "generation_config.json"
+  path.write_text(json.dumps(generation, indent=2))
+
+
+def t5_table(config: T5Config) -> Table:
+  """Every tensor of the encoder."""
+  d, f, heads = config.width, config.ff, (config.heads, config.head_size)
+  bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+  made = {
+    "shared.weight": [array("embed", config.vocabulary, d)],
+    bias: [array("position_bias", config.buckets, config.heads)],
+    "encoder.final_layer_norm.weight": [vector("out_norm", d)],
+  }
+  up = {"wi": "up"}
+  if config.activation == "gated-gelu":
+    up = {"wi_0": "gate", "wi_1": "up"}
+  for i in range(config.layers):
+    index, stem = (i,), f"encoder.block.{i}.layer"
+    attention, dense = f"{stem}.0.SelfAttention", f"{stem}.1.DenseReluDense"
+    for name in "qkv":
+      part = linear(f"layers/{name}", heads, (d,), index)
+      made[f"{attention}.{name}.weight"] = [part]
+    made[f"{attention}.o.weight"] = [linear("layers/o", (d,), heads, index)]
+    for theirs, ours in up.items():
+      part = linear(f"layers/{ours}", (f,), (d,), index)
+      made[f"{dense}.{theirs}.weight"] = [part]
+    made[f"{dense}.wo.weight"] = [linear("layers/down", (d,), (f,), index)]
+    for j, ours in ((0, "attention_norm"), (1, "ff_norm")):
+      part = vector(f"layers/{ours}", d, index=index)
+      made[f"{stem}.{j}.layer_norm.weight"] = [part]
+  return made
+
+
+def lm_table(config: LMConfig) -> Table:
+  """Every tensor of MusicGen's decoder."""
+  t, d = config.transformer, config.transformer.width
+  heads = (t.heads, t.head_size)
+  made: dict[str, list] = {
+    "enc_to_dec_proj.weight": [
+      linear("text_proj/kernel", (d,), (config.text_width,))
+    ],
+    "enc_to_dec_proj.bias": [vector("text_proj/bias", d)],
+  }
+
+  def norm(theirs, ours, index=()):
+    made[f"{theirs}.weight"] = [vector(f"{ours}/scale", d, index=index)]
+    made[f"{theirs}.bias"] = [vector(f"{ours}/bias", d, index=index)]
+
+  stem = "decoder.model.decoder"
+  for k in range(config.codebooks):
+    rows = array("embed", config.size + 1, d, index=(k,))
+    made[f"{stem}.embed_tokens.{k}.weight"] = [rows]
+    head = linear("heads/kernel", (config.size,), (d,), (k,))
+    made[f"decoder.lm_heads.{k}.weight"] = [head]
+  for i in range(t.layers):
+    layer = f"{stem}.layers.{i}"
+    for theirs, ours, packs in (
+      ("self_attn", "self_attn", {"q": "qkv", "k": "qkv", "v": "qkv"}),
+      ("encoder_attn", "cross_attn", {"q": "q", "k": "kv", "v": "kv"}),
+    ):
+      for name in "qkv":
+        pack = packs[name] if t.packed else name
+        within = slice(None), pack.index(name)
+        index = (i, *within) if len(pack) > 1 else (i,)
+        part = linear(f"layers/{ours}/{pack}/kernel", heads, (d,), index)
+        made[f"{layer}.{theirs}.{name}_proj.weight"] = [part]
+      out = linear(f"layers/{ours}/out/kernel", (d,), heads, (i,))
+      made[f"{layer}.{theirs}.out_proj.weight"] = [out]
+    norm(f"{layer}.self_attn_layer_norm", "layers/self_norm", (i,))
+    norm(f"{layer}.encoder_attn_layer_norm", "layers/cross_norm", (i,))
+    norm(f"{layer}.final_layer_norm", "layers/ff_norm", (i,))
+    up = linear("layers/up/kernel", (t.ff,), (d,), (i,))
+    made[f"{layer}.fc1.weight"] = [up]
+    down = linear("layers/down/kernel", (d,), (t.ff,), (i,))
+    made[f"{layer}.fc2.weight"] = [down]
+  norm(f"{stem}.layer_norm", "out_norm")
+  return made
+
+
+def _load_codec(
+  cfg: Mapping[str, Any], tensors: Mapping[str, Stored], where: str
+) -> tuple[EncodecConfig, Tree]:
+  # Folders written before PyTorch had parametrisations use the older names.
+  names = {"weight_g": "original0", "weight_v": "original1"}
+  state = {
+    re.sub(
+      r"weight_[gv]$",
+      lambda m: f"parametrizations.weight.{names[m[0]]}",
+      name,
+    ): tensor
+    for name, tensor in tensors.items()
+  }
+  config = huggingface_config.codec_config(cfg)
+  table = seanet.table(config, seanet.TRANSFORMERS)
+  abstract = engine.abstract(encodec.init, config)
+  return config, engine.load(state, table, abstract, where=where)

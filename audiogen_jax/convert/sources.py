@@ -1,0 +1,291 @@
+"""Any source -> the parts of a model.
+
+A source is an embedded name, a hub id, a folder or a gs:// URI; a folder is in
+our own format, in the published one, or Hugging Face's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import huggingface_hub
+import jax
+from etils import epath
+
+from audiogen_jax import __version__
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert import audiocraft, engine, huggingface
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.core import checkpoint, config, sharding
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.text.t5 import T5Config
+from audiogen_jax.text.tokenizer import Tokenizer
+
+FORMAT, VERSION = "audiogen_jax", 1
+
+_ASSETS = Path(__file__).parents[1] / "assets"
+_WEIGHTS = ["*.json", "*.safetensors", "*.bin", "*.model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+  """`config.json` of our own format."""
+
+  codec: EncodecConfig
+  lm: LMConfig | None = None
+  text: T5Config | None = None
+  text_name: str | None = None
+  window_s: float = 10.0
+  format: str = FORMAT
+  version: int = VERSION
+  written_by: str = ""
+
+
+def locate(source: str | Path, *, files: list[str] | None = None) -> epath.Path:
+  """The folder that `source` stands for, downloaded if it is a hub id.
+
+  Raises:
+    InputError: If there is no such folder, name or hub id, or no network.
+  """
+  text = str(source)
+  if "://" in text or Path(text).exists():
+    folder = epath.Path(text)
+    if not folder.is_dir():
+      raise InputError(f"{text} is not a folder with a model")
+    return folder
+  if (_ASSETS / text / checkpoint.CONFIG).is_file():
+    return epath.Path(_ASSETS / text)
+  if text.startswith((".", "/", "~")) or text.count("/") > 1:
+    raise InputError(f"{text} does not exist")
+  try:
+    path = huggingface_hub.snapshot_download(
+      text, allow_patterns=files or _WEIGHTS
+    )
+  except Exception as error:  # the hub's errors have no common ancestor
+    reason = " ".join(str(error).split())[:120]
+    raise InputError(
+      f"{text} is neither a folder here nor could it be had from the hub"
+      f" ({type(error).__name__}: {reason}); download it elsewhere"
+      f" (hf download {text} --local-dir DIR) and name the folder"
+    ) from None
+  return epath.Path(path)
+
+
+def kind(folder: epath.Path) -> str:
+  """`orbax`, `audiocraft`, `musicgen`, `encodec` or `t5`.
+
+  Raises:
+    InputError: If the folder is of no kind that is known.
+  """
+  path = folder / checkpoint.CONFIG
+  if (folder / audiocraft.LM_FILE).exists():
+    return "audiocraft"
+  if (folder / audiocraft.CODEC_FILE).exists():
+    return "audiocraft"
+  if path.exists():
+    cfg = checkpoint.read_config(folder)
+    if cfg.get("format") == FORMAT:
+      return "orbax"
+    if cfg.get("model_type") in ("musicgen", "encodec", "t5"):
+      return cfg["model_type"]
+    raise InputError(
+      f"{path} describes {cfg.get('model_type') or 'something'!r}, which is not"
+      " an AudioGen, MusicGen, EnCodec or T5 model"
+    )
+  raise InputError(
+    f"{folder} holds no model: neither {audiocraft.LM_FILE} nor"
+    f" {audiocraft.CODEC_FILE} nor {checkpoint.CONFIG}"
+  )
+
+
+def open_parts(
+  source: str | Path,
+  *,
+  text_encoder: str | Path | None = None,
+  need_text: bool = True,
+) -> Parts:
+  """The parts of a model, nothing of their values read yet.
+
+  Args:
+    source: See above.
+    text_encoder: Source of the text encoder, where it does not come along or
+      another one is wanted.
+    need_text: Whether a text encoder that has to be fetched is fetched.
+
+  Raises:
+    InputError: For anything that is missing, damaged or of the wrong kind.
+  """
+  folder = locate(source)
+  which = kind(folder)
+  if which == "orbax":
+    parts = _open_orbax(folder)
+  elif which == "audiocraft":
+    parts = _open_audiocraft(Path(folder))
+  elif which == "musicgen":
+    parts = huggingface.read_musicgen(Path(folder))
+  elif which == "encodec":
+    parts = Parts(*huggingface.read_encodec(Path(folder)))
+  else:
+    raise InputError(f"{folder} is a text encoder, not an audio model")
+  if parts.lm is None:
+    return parts
+  beside = Path(folder) / "t5"
+  if text_encoder is None and parts.text is None:
+    if "://" not in str(folder) and beside.is_dir():
+      text_encoder = beside
+    elif need_text:
+      text_encoder = parts.text_name
+  if text_encoder is not None:
+    parts = _with_text(parts, text_encoder)
+  elif parts.text is None and need_text:
+    raise InputError(f"{source} names no text encoder; give one")
+  return parts
+
+
+def realise(
+  tree: Tree, abstract: Tree, table: Mapping[str, Axes], placement: Placement
+) -> Tree:
+  """Arrays on the devices of `placement`, in the types of `abstract`.
+
+  Args:
+    tree: A tree of `Parts`.
+    abstract: Shapes and wanted types.
+    table: The room's `AXES`.
+    placement: Where to.
+  """
+  targets = sharding.shardings(abstract, table, placement)
+  if isinstance(tree, checkpoint.Folder):
+    wanted = jax.tree.map(
+      lambda leaf, to: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=to
+      ),
+      abstract,
+      targets,
+    )
+    return tree.restore(wanted)
+  flat = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+    flat[sharding.path_name(path)] = leaf.dtype
+  places = {
+    sharding.path_name(path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(targets)
+  }
+  return engine.realise(
+    tree,
+    lambda path, values: jax.device_put(
+      values.astype(flat[path], copy=False), places[path]
+    ),
+  )
+
+
+def write_orbax(
+  folder: str | Path, parts: Parts, tokenizer: Tokenizer | None = None
+) -> None:
+  """Writes our own format.
+
+  Args:
+    folder: Where; must not exist yet.
+    parts: Configurations and trees of JAX arrays.
+    tokenizer: Written along with the text encoder, if that is among them.
+
+  Raises:
+    InputError: If the folder exists or cannot be written.
+  """
+  rooms = {"codec": parts.codec_tree, "lm": parts.lm_tree}
+  rooms["text"] = parts.text_tree
+  trees = {room: tree for room, tree in rooms.items() if tree is not None}
+  described = _Config(
+    codec=parts.codec,
+    lm=parts.lm,
+    text=parts.text if "text" in trees else None,
+    text_name=parts.text_name,
+    window_s=parts.window_s,
+    written_by=f"audiogen_jax {__version__}",
+  )
+
+  def extras(work: Path) -> None:
+    if "text" in trees and tokenizer is not None:
+      tokenizer.save(work / "tokenizer")
+
+  checkpoint.export(folder, config.as_dict(described), trees, extras)
+
+
+def _open_orbax(folder: epath.Path) -> Parts:
+  values = checkpoint.read_config(folder)
+  version = values.get("version")
+  if version != VERSION:
+    raise InputError(
+      f"{folder} has format version {version}; this is audiogen_jax"
+      f" {__version__}, which reads version {VERSION}: use the release that"
+      f" wrote it ({values.get('written_by')})"
+    )
+  described = config.build(_Config, values)
+  words = folder / "tokenizer"
+  return Parts(
+    codec=described.codec,
+    codec_tree=checkpoint.Folder(folder / "codec"),
+    lm=described.lm,
+    lm_tree=checkpoint.Folder(folder / "lm") if described.lm else None,
+    text=described.text,
+    text_tree=checkpoint.Folder(folder / "text") if described.text else None,
+    # The byte tokenizer has no files.
+    tokenizer=str(words) if words.exists() else None,
+    text_name=described.text_name,
+    window_s=described.window_s,
+  )
+
+
+def _open_audiocraft(folder: Path) -> Parts:
+  codec = audiocraft.read_codec(folder)
+  if isinstance(codec, str):
+    # The pointer names a hub id, or a folder beside this one.
+    beside = folder / codec
+    codec = huggingface.read_encodec(
+      Path(locate(beside if beside.is_dir() else codec))
+    )
+  parts = Parts(*codec)
+  if not (folder / audiocraft.LM_FILE).is_file():
+    return parts
+  lm, lm_tree, extra = audiocraft.read_lm(folder)
+  stereo = extra.pop("stereo_codes")
+  parts = dataclasses.replace(
+    parts,
+    codec=dataclasses.replace(parts.codec, stereo_codes=stereo),
+    lm=lm,
+    lm_tree=lm_tree,
+    **extra,
+  )
+  tokens = parts.codec.tokens
+  if (lm.codebooks, lm.size) != (tokens.codebooks, tokens.size):
+    raise InputError(
+      f"{folder}: the language model writes {lm.codebooks} codebooks of"
+      f" {lm.size}, the codec reads {tokens.codebooks} of {tokens.size}"
+    )
+  return parts
+
+
+def _with_text(parts: Parts, source: str | Path) -> Parts:
+  try:
+    folder = Path(locate(source))
+  except InputError as error:
+    raise InputError(f"text encoder: {error}") from None
+  which = kind(epath.Path(folder))
+  if which != "t5":
+    raise InputError(f"text encoder {folder} is a {which} model, not a T5")
+  text, tree = huggingface.read_t5(folder)
+  if text.width != parts.lm.text_width:
+    raise InputError(
+      f"text encoder {source} has states of {text.width}; the model was trained"
+      f" with {parts.lm.text_width}"
+      + (f" ({parts.text_name})" if parts.text_name else "")
+    )
+  return dataclasses.replace(
+    parts,
+    text=text,
+    text_tree=tree,
+    tokenizer=str(folder),
+    text_name=parts.text_name or str(source),
+  )

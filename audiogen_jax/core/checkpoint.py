@@ -1,0 +1,154 @@
+"""Orbax: arrays on disk or in a bucket, restored straight to where they belong.
+
+An exported model is a folder:
+
+    config.json     what it is; written last, so a folder that has it is whole
+    codec/          Orbax checkpoints, one a room, so that a codec can be had
+    lm/             without the language model
+    text/
+    tokenizer/
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+
+CONFIG = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A tree that lies on disk or in a bucket in our own format."""
+
+  path: epath.Path
+
+  def abstract(self) -> Tree:
+    """Shapes and types as stored."""
+    with ocp.StandardCheckpointer() as checkpointer:
+      metadata = checkpointer.metadata(self.path)
+    tree = getattr(metadata, "item_metadata", metadata)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+      getattr(tree, "tree", tree),
+    )
+
+  def restore(self, abstract: Tree) -> Tree:
+    """Reads the tree, each array in the type and on the devices of `abstract`.
+
+    Raises:
+      InputError: If what is stored does not fit, or is damaged.
+    """
+    if not self.path.exists():
+      raise InputError(f"{self.path} does not exist; the export is incomplete")
+    try:
+      with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(self.path, abstract)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+      reason = " ".join(str(error).split())[:200]
+      raise InputError(f"{self.path} cannot be restored: {reason}") from None
+
+
+def read_config(folder: str | epath.Path) -> dict[str, Any]:
+  """`config.json` of an exported model.
+
+  Raises:
+    InputError: If it is missing or not JSON.
+  """
+  path = epath.Path(folder) / CONFIG
+  if not path.exists():
+    raise InputError(f"{folder} lacks {CONFIG}; the export is incomplete")
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def export(
+  folder: str | epath.Path,
+  config: dict[str, Any],
+  trees: dict[str, Tree],
+  extras: Callable[[Path], None] | None = None,
+) -> None:
+  """Writes an exported model.
+
+  On a local disk everything goes to a sibling first, which takes the name at
+  the end; in a bucket `config.json` is written last.
+
+  Args:
+    folder: Where; must not exist yet.
+    config: For `config.json`.
+    trees: JAX arrays by room.
+    extras: Writes further files into a local folder that it is given.
+
+  Raises:
+    InputError: If the folder exists already or cannot be written.
+  """
+  target = epath.Path(folder)
+  if target.exists():
+    raise InputError(f"{target} exists already; choose another folder")
+  local = "://" not in str(folder)
+  if not local:
+    _write(target, config, trees, extras)
+    return
+  with local_folder(Path(folder)) as work:
+    _write(epath.Path(work), config, trees, extras)
+
+
+@contextlib.contextmanager
+def local_folder(folder: Path) -> Iterator[Path]:
+  """A temporary sibling that takes the name `folder` if all goes well.
+
+  Raises:
+    InputError: If `folder` exists already or cannot be made.
+  """
+  if folder.exists():
+    raise InputError(f"{folder} exists already; choose another folder")
+  work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir()
+  except OSError as error:
+    raise InputError(f"cannot write {folder}: {error.strerror}") from None
+  try:
+    yield work
+    work.rename(folder)
+  finally:
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(
+  folder: epath.Path,
+  config: dict[str, Any],
+  trees: dict[str, Tree],
+  extras: Callable[[Path], None] | None,
+) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  # Weights hardly shrink: compression took five times as long and held each
+  # array twice.
+  handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+  with ocp.Checkpointer(handler) as checkpointer:
+    for room, tree in trees.items():
+      args = ocp.args.PyTreeSave(tree)
+      checkpointer.save(folder.absolute() / room, args=args)
+  if extras is not None:
+    with tempfile.TemporaryDirectory() as work:
+      extras(Path(work))
+      for path in sorted(Path(work).rglob("*")):
+        if path.is_file():
+          to = folder / path.relative_to(work)
+          to.parent.mkdir(parents=True, exist_ok=True)
+          to.write_bytes(path.read_bytes())
+  (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

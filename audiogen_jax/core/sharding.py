@@ -1,0 +1,168 @@
+"""From what an axis means to where it lives.
+
+A room names the axes of its parameters (`AXES`: regular expression on the path
+-> meanings), a caller says where meanings go (`rules`: meaning -> mesh axes),
+and a `Placement` joins the two.  No model ever names a mesh axis.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+
+Axes: TypeAlias = tuple[str | None, ...]
+Rules: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
+
+# Sampling: prompts are spread over `data`, heads and feed-forward over
+# `tensor`.
+SAMPLING_RULES: Rules = {
+  "batch": "data",
+  "heads": "tensor",
+  "ff": "tensor",
+  "vocab": "tensor",
+}
+
+_active: contextvars.ContextVar["Placement | None"] = contextvars.ContextVar(
+  "placement", default=None
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """A mesh and the rules that send meanings to its axes.
+
+  Hashable, so that it can be a static argument of `jax.jit`: the same function
+  on another mesh is another compilation.
+  """
+
+  mesh: Mesh
+  rules: tuple[tuple[str, str | tuple[str, ...] | None], ...]
+
+  @classmethod
+  def make(
+    cls, mesh: Mesh | None, rules: Rules = SAMPLING_RULES
+  ) -> "Placement":
+    """A placement on `mesh`; None takes all local devices along `data`."""
+    if mesh is None:
+      mesh = make_mesh(data=jax.local_device_count())
+    # Users' meshes may come with explicit axis types, under which every
+    # operation would have to name its output's sharding; the compiler's own
+    # propagation is what this code is written for.
+    auto = (AxisType.Auto,) * len(mesh.axis_names)
+    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
+    return cls(mesh, tuple(sorted(rules.items())))
+
+  def spec(self, axes: Axes) -> PartitionSpec:
+    """Mesh axes for these meanings; an absent mesh axis splits nothing."""
+    rules = dict(self.rules)
+    parts = []
+    for axis in axes:
+      target = rules.get(axis) if axis else None
+      names = (target,) if isinstance(target, str) else target or ()
+      names = tuple(n for n in names if n in self.mesh.axis_names)
+      parts.append(names[0] if len(names) == 1 else names or None)
+    return PartitionSpec(*parts)
+
+  def sharding(self, *axes: str | None) -> NamedSharding:
+    """Sharding of an array whose dimensions have these meanings."""
+    return NamedSharding(self.mesh, self.spec(axes))
+
+  def ways(self, axis: str) -> int:
+    """Into how many parts an axis of this meaning is split."""
+    (names,) = self.spec((axis,))
+    names = (names,) if isinstance(names, str) else names or ()
+    return int(np.prod([self.mesh.shape[n] for n in names], dtype=int))
+
+  @contextlib.contextmanager
+  def active(self) -> Iterator[None]:
+    """Within it `constrain` speaks of this mesh; enter inside `jax.jit`."""
+    token = _active.set(self)
+    try:
+      yield
+    finally:
+      _active.reset(token)
+
+
+def make_mesh(**sizes: int) -> Mesh:
+  """A mesh with named axes, for example `make_mesh(data=4, tensor=2)`.
+
+  Raises:
+    InputError: If there are fewer devices than the sizes ask for.
+  """
+  wanted, here = int(np.prod(list(sizes.values()), dtype=int)), jax.devices()
+  if wanted > len(here):
+    shape = " x ".join(f"{k}={v}" for k, v in sizes.items())
+    raise InputError(
+      f"mesh {shape} needs {wanted} devices; {len(here)} are here"
+    )
+  devices = np.asarray(here[:wanted]).reshape(tuple(sizes.values()))
+  return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+  """Tells the compiler where `x` lives; does nothing without a placement."""
+  placement = _active.get()
+  if placement is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, placement.sharding(*axes))
+
+
+def path_name(path: tuple) -> str:
+  """A key path as `encoder/down_0/conv/kernel`."""
+  return "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+
+
+def axes_of(name: str, rank: int, table: Mapping[str, Axes]) -> Axes:
+  """Meanings of the axes of the parameter called `name`.
+
+  Args:
+    name: Path of the parameter, joined by slashes.
+    rank: Its number of dimensions.
+    table: A room's `AXES`.
+
+  Raises:
+    KeyError: If no expression matches, several do, or the rank differs.
+  """
+  hits = [axes for rule, axes in table.items() if re.fullmatch(rule, name)]
+  if len(hits) != 1:
+    raise KeyError(f"parameter {name!r} is matched by {len(hits)} rules, not 1")
+  if len(hits[0]) != rank:
+    raise KeyError(f"{name!r} has {rank} axes, its rule names {hits[0]}")
+  return hits[0]
+
+
+def shardings(
+  tree: Tree, table: Mapping[str, Axes], placement: Placement
+) -> Tree:
+  """A NamedSharding for every parameter of `tree` (arrays or abstract arrays).
+
+  Raises:
+    KeyError: If a parameter has no rule in `table`; the message has its path.
+    InputError: If the mesh does not divide an axis.
+  """
+
+  def one(path, leaf):
+    name = path_name(path)
+    sharding = NamedSharding(
+      placement.mesh, placement.spec(axes_of(name, leaf.ndim, table))
+    )
+    try:
+      sharding.shard_shape(leaf.shape)
+    except ValueError:
+      raise InputError(
+        f"parameter {name} of shape {leaf.shape} cannot be split over the mesh"
+        f" {dict(placement.mesh.shape)} as {sharding.spec}; choose mesh sizes"
+        " that divide it"
+      ) from None
+    return sharding
+
+  return jax.tree_util.tree_map_with_path(one, tree)

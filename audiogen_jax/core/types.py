@@ -1,0 +1,92 @@
+"""What the rooms share: array types, the token contract, text conditions,
+dtypes.
+
+Axis letters, everywhere: `b` batch, `n` samples, `c` channels, `t` codec
+frames, `k` codebooks, `s` LM steps, `l` text tokens, `d` width, `h` heads, `e`
+head size, `f` feed-forward, `v` codebook size.  Channels come last.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from audiogen_jax.core.errors import InputError
+
+AnyArray: TypeAlias = jax.Array | np.ndarray
+Tree: TypeAlias = Any  # a pytree of arrays
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+  """All that the language model knows of the codec.
+
+  Attributes:
+    codebooks: Integers a frame, K.
+    size: Entries of one codebook, V; codes lie in [0, V).
+    frame_rate_hz: Frames a second, rounded down to an integer.
+  """
+
+  codebooks: int
+  size: int
+  frame_rate_hz: int
+
+  def frames(self, duration_s: float) -> int:
+    """Whole frames in `duration_s` seconds, rounded down.
+
+    The published code takes `int(duration * rate)`, which turns 2.3 s at 50 Hz
+    into 114 frames because the product is 114.99…; a millionth of a frame of
+    slack gives the 115 that was meant.
+    """
+    return math.floor(duration_s * self.frame_rate_hz + 1e-6)
+
+
+class Cond(NamedTuple):
+  """What a sentence tells the language model.
+
+  Attributes:
+    states: Text states at the model's width; exact zeros where masked.
+    mask: The positions that attention may look at.  A prompt without text keeps
+      one visible zero vector, as the released code does, so that attention
+      always has something to look at.
+  """
+
+  states: Float[AnyArray, "b l d"]
+  mask: Bool[AnyArray, "b l"]
+
+
+def resolve_dtype(name: str | None) -> jnp.dtype:
+  """Compute type from its name; None means bfloat16 on TPU/GPU, else float32.
+
+  Raises:
+    InputError: If the name is neither "float32" nor "bfloat16".
+  """
+  if name is None:
+    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  if name not in _DTYPES:
+    raise InputError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
+  return jnp.dtype(_DTYPES[name])
+
+
+def precision(dtype: jnp.dtype) -> str:
+  """Precision of matrix products for parameters of `dtype`.
+
+  float32 means float32: left alone, TPUs would multiply in bfloat16 and GPUs in
+  TF32, and codes and tokens would differ between machines.
+  """
+  return "highest" if dtype == jnp.float32 else "default"
+
+
+def bucket(size: int, *, least: int = 1) -> int:
+  """The smallest power of two that is at least `size` and `least`.
+
+  Everything that is compiled is padded to such sizes, so that nearby lengths
+  share one compilation.
+  """
+  return 1 << (max(size, least) - 1).bit_length()

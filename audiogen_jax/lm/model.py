@@ -1,0 +1,366 @@
+"""The language model over codec tokens: steps and text -> logits.
+
+Each step's K tokens are embedded and summed, the transformer runs, and K heads
+predict the next step's tokens.  Text may be prepended to the steps, looked at
+by cross-attention, or both (AudioGen, §3.2).
+
+Parameters come in two shapes.  Checkpoints and training hold all layers stacked
+(`layers/…` with a leading axis), so that one compiled layer is scanned.
+Sampling holds them apart (`layer_0/…`): a scan would copy each layer's weights
+out of the stack at every step.  `unstack` and `stack` go between the two.
+"""
+
+import dataclasses
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from audiogen_jax.core.sharding import Placement, constrain, path_name
+from audiogen_jax.core.types import Cond, Tree, precision
+from audiogen_jax.lm.patterns import Pattern
+from audiogen_jax.lm.transformer import (
+  Block,
+  KeysValues,
+  TransformerConfig,
+  norm,
+  positions,
+  truncated_normal,
+)
+
+_LAYER = {
+  "self_attn/qkv/kernel": ("embed", None, "heads", None),
+  "self_attn/qkv/bias": (None, "heads", None),
+  "cross_attn/kv/kernel": ("embed", None, "heads", None),
+  "cross_attn/kv/bias": (None, "heads", None),
+  "(self|cross)_attn/(q|k|v)/kernel": ("embed", "heads", None),
+  "(self|cross)_attn/(q|k|v)/bias": ("heads", None),
+  "(self|cross)_attn/out/kernel": ("heads", None, "embed"),
+  "(self|cross)_attn/out/bias": ("embed",),
+  "(self|cross|ff)_norm/(scale|bias)": (None,),
+  "up/kernel": ("embed", "ff"),
+  "up/bias": ("ff",),
+  "down/kernel": ("ff", "embed"),
+  "down/bias": ("embed",),
+}
+AXES = (
+  {
+    "text_proj/kernel": (None, "embed"),
+    "text_proj/bias": ("embed",),
+    "embed": (None, None, "embed"),
+    "out_norm/(scale|bias)": (None,),
+    "heads/kernel": (None, "embed", "vocab"),
+    "heads/bias": (None, "vocab"),
+  }
+  | {f"layers/{rule}": ("layers", *axes) for rule, axes in _LAYER.items()}
+  | {rf"layer_\d+/{rule}": axes for rule, axes in _LAYER.items()}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+  """A language model; the defaults are those of AudioGen-medium.
+
+  Attributes:
+    codebooks: Tokens a step, K.
+    size: Entries of a codebook, V.  Token V is special: it fills empty cells
+      and is never predicted.
+    transformer: The stack.
+    pattern: How codes are laid out over steps.
+    text_width: Size of the text encoder's states.
+    prepend_text: Whether text precedes the steps.
+    head_bias: Biases in the K output heads.
+  """
+
+  codebooks: int = 4
+  size: int = 2048
+  transformer: TransformerConfig = TransformerConfig()
+  pattern: Pattern = Pattern("delay", delays=(0, 1, 2, 3))
+  text_width: int = 1024
+  prepend_text: bool = False
+  head_bias: bool = False
+
+
+class LM(nn.Module):
+  """The model.
+
+  Attributes:
+    config: Its shape.
+    dtype: Of the products; norms, softmax and logits are float32.
+    stacked: Whether parameters hold all layers in one stack.
+  """
+
+  config: LMConfig
+  dtype: jnp.dtype = jnp.dtype(jnp.float32)
+  stacked: bool = True
+
+  def setup(self):
+    c, t = self.config, self.config.transformer
+    init = truncated_normal(t.width**-0.5)
+    # One more row than codes: the special token.
+    shape = (c.codebooks, c.size + 1, t.width)
+    self.embed = self.param("embed", init, shape)
+    self.text_proj = nn.Dense(t.width, dtype=self.dtype)
+    if self.stacked:
+      scan = nn.scan(
+        Block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=t.layers,
+      )
+      self.layers = scan(t, self.dtype)
+    else:
+      self.blocks = [
+        Block(t, self.dtype, name=f"layer_{i}") for i in range(t.layers)
+      ]
+    self.out_norm = norm("out_norm")
+    self.heads = _Heads(c, self.dtype)
+
+  def condition(
+    self, states: Float[Array, "b l e"], mask: Bool[Array, "b l"]
+  ) -> Cond:
+    """Text states at the model's width; zeros where `mask` is false."""
+    projected = self.text_proj(states)
+    return Cond(jnp.where(mask[..., None], projected, 0), mask)
+
+  def __call__(
+    self, steps: Int[Array, "b k s"], cond: Cond
+  ) -> Float[Array, "b k s v"]:
+    """Logits for the step after each step, all steps at once.
+
+    Args:
+      steps: Tokens in [0, V]; V is special.
+      cond: What the text says.
+    """
+    x, mask = self._whole(steps, cond)
+    if self.stacked:
+      x, _ = self.layers(x, mask, cond.states, cond.mask)
+    else:
+      for block in self.blocks:
+        x, _ = block(x, mask, cond.states, cond.mask)
+    return self._logits(x[:, x.shape[1] - steps.shape[2] :])
+
+  def prefill(
+    self, steps: Int[Array, "b k s"], cond: Cond, room: int
+  ) -> tuple[list[KeysValues], list[KeysValues]]:
+    """Reads the text, and the first steps of a prompt if there are any.
+
+    The cache of one layer, for text prepended (`l`) and steps (`s`):
+
+        |  l0  l1  l2  |  s0  s1  s2   -   -  …  |
+        |<- prepended->|<-------- room --------->|
+
+    Args:
+      steps: First steps; those past the prompt's end may hold anything, as each
+        place is written again before it is looked at.
+      cond: What the text says.
+      room: Steps that the cache must hold.
+
+    Returns:
+      Each layer's view of the text, and each layer's cache.
+    """
+    t = self.config.transformer
+    b, _, s = steps.shape
+    before = cond.mask.shape[1] if self.config.prepend_text else 0
+    empty = jnp.zeros((b, before + room, t.heads, t.head_size), self.dtype)
+    empty = constrain(empty, "batch", None, "heads", None)
+    caches = [KeysValues(empty, empty) for _ in self.blocks]
+    texts = [
+      block.text(cond.states) if t.cross_attention else None
+      for block in self.blocks
+    ]
+    if before + s:
+      x, mask = self._whole(steps, cond)
+      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, room - s)))
+      for i, block in enumerate(self.blocks):
+        x, caches[i] = block(x, mask, texts[i], cond.mask, caches[i])
+    return texts, caches
+
+  def step(
+    self,
+    tokens: Int[Array, "b k"],
+    place: Int[Array, ""],
+    seen: Bool[Array, "b l"],
+    texts: list[KeysValues],
+    caches: list[KeysValues],
+  ) -> tuple[Float[Array, "b k v"], list[KeysValues]]:
+    """Logits for step `place + 1` from the tokens of step `place`.
+
+    Args:
+      tokens: One column.
+      place: Which.
+      seen: The text's visible positions.
+      texts: From `prefill`.
+      caches: From `prefill` or the step before.
+    """
+    before = seen.shape[1] if self.config.prepend_text else 0
+    x = self._embedded(tokens[..., None])
+    x = self._placed(x, self._offset(seen) + place[None, None])
+    at = before + place
+    key = jnp.arange(caches[0].k.shape[1])
+    mask = (key <= at)[None, None]
+    if before:
+      shown = jnp.pad(
+        seen, ((0, 0), (0, len(key) - before)), constant_values=True
+      )
+      mask = mask & shown[:, None]
+    new = []
+    for block, text, cache in zip(self.blocks, texts, caches, strict=True):
+      x, cache = block(x, mask, text, seen, cache, at)
+      new.append(cache)
+    return self._logits(x)[:, :, 0], new
+
+  def _embedded(self, steps: Int[Array, "b k s"]) -> Float[Array, "b s d"]:
+    book = jnp.arange(self.config.codebooks)[None, :, None]
+    return jnp.sum(self.embed[book, steps], axis=1)
+
+  def _offset(self, seen: Bool[Array, "b l"]) -> Int[Array, "b 1"]:
+    """Places that prepended text takes up in front of the first step."""
+    if not self.config.prepend_text:
+      return jnp.zeros((1, 1), jnp.int32)
+    return jnp.sum(seen, axis=1, keepdims=True, dtype=jnp.int32)
+
+  def _placed(
+    self, x: Float[Array, "b s d"], place: Int[Array, "#b s"]
+  ) -> Float[Array, "b s d"]:
+    x = x.astype(jnp.float32) + positions(place, x.shape[-1])
+    return constrain(x.astype(self.dtype), "batch", None, None)
+
+  def _whole(
+    self, steps: Int[Array, "b k s"], cond: Cond
+  ) -> tuple[Float[Array, "b q d"], Bool[Array, "#b q q"]]:
+    """Input states and causal mask of a sequence read in one piece."""
+    x = self._embedded(steps)
+    place = jnp.arange(steps.shape[2])[None] + self._offset(cond.mask)
+    if self.config.prepend_text:
+      length = cond.mask.shape[1]
+      x = jnp.concatenate([cond.states.astype(x.dtype), x], axis=1)
+      front = jnp.broadcast_to(jnp.arange(length), cond.mask.shape)
+      place = jnp.concatenate([front, place], axis=1)
+    mask = jnp.tri(x.shape[1], dtype=bool)[None]
+    if self.config.prepend_text:
+      rest = ((0, 0), (0, steps.shape[2]))
+      shown = jnp.pad(cond.mask, rest, constant_values=True)
+      mask = mask & shown[:, None]
+    return self._placed(x, place), mask
+
+  def _logits(self, x: Float[Array, "b s d"]) -> Float[Array, "b k s v"]:
+    return self.heads(self.out_norm(x).astype(self.dtype))
+
+
+class _Heads(nn.Module):
+  """K linear heads, one for each codebook; logits in float32."""
+
+  config: LMConfig
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b k s v"]:
+    c, d = self.config, x.shape[-1]
+    init = truncated_normal(d**-0.5)
+    kernel = self.param("kernel", init, (c.codebooks, d, c.size))
+    logits = jnp.einsum(
+      "bsd,kdv->bksv",
+      x,
+      kernel.astype(self.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    if c.head_bias:
+      zeros = nn.initializers.zeros
+      bias = self.param("bias", zeros, (c.codebooks, c.size))
+      logits = logits + bias[None, :, None]
+    return logits
+
+
+def init(config: LMConfig, key: jax.Array) -> Tree:
+  """Random stacked parameters, drawn as the published training draws them.
+
+  Output projections and feed-forward layers of layer i = 1, 2, … are divided by
+  √(2i) ("depthwise: current").
+  """
+  steps = jnp.zeros((1, config.codebooks, 1), jnp.int32)
+  states = jnp.zeros((1, 1, config.text_width))
+  mask = jnp.ones((1, 1), bool)
+
+  def everything(lm: LM):
+    return lm(steps, lm.condition(states, mask))
+
+  params = nn.init(everything, LM(config))(key)["params"]
+  depth = jnp.arange(1, config.transformer.layers + 1)
+
+  def scale(path, leaf):
+    if re.search(r"layers/.*(out|up|down)/kernel", path_name(path)):
+      along = (-1,) + (1,) * (leaf.ndim - 1)
+      return leaf * (2 * depth.reshape(along)) ** -0.5
+    return leaf
+
+  return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def unstack(params: Tree) -> Tree:
+  """Parameters with the layers apart, for sampling; empties `params`.
+
+  Each stacked array is let go once it is split, so that at most one exists
+  twice.
+  """
+  rest = {k: v for k, v in params.items() if k != "layers"}
+  leaves, treedef = jax.tree.flatten(params.pop("layers"))
+  count = len(leaves[0])
+  columns = []
+  while leaves:
+    stack = leaves.pop(0)
+    columns.append([_slice(stack, i) for i in range(count)])
+  for i, layer in enumerate(zip(*columns, strict=True)):
+    rest[f"layer_{i}"] = jax.tree.unflatten(treedef, layer)
+  return rest
+
+
+def stack(params: Tree) -> Tree:
+  """The inverse of `unstack`, leaving `params` as it is."""
+  names = [k for k in params if k.startswith("layer_")]
+  layers = [params[f"layer_{i}"] for i in range(len(names))]
+  rest = {k: v for k, v in params.items() if k not in names}
+  rest["layers"] = jax.tree.map(lambda *parts: jnp.stack(parts), *layers)
+  return rest
+
+
+@jax.jit
+def _slice(stack: Array, i: int) -> Array:
+  return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
+def condition(
+  params: Tree,
+  states: Float[Array, "b l e"],
+  mask: Bool[Array, "b l"],
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+) -> Cond:
+  """`LM.condition`, compiled."""
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    lm = LM(config, dtype, stacked=False)
+    return lm.apply({"params": params}, states, mask, method="condition")
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
+def logits(
+  params: Tree,
+  steps: Int[Array, "b k s"],
+  cond: Cond,
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+) -> Float[Array, "b k s v"]:
+  """`LM.__call__` on unstacked parameters, compiled."""
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    return LM(config, dtype, stacked=False).apply(
+      {"params": params}, steps, cond
+    )

@@ -1,0 +1,397 @@
+"""Sampling: from text and a prompt's codes to new codes.
+
+One prompt is one row: what a row becomes depends on its text, its prompt, its
+own key and the rules, never on its neighbours.  With guidance each row is run
+twice, side by side in the batch, with its text and with that text's zeros.
+
+The data flow, for S steps of which the first `start` are known:
+
+    prefill: text, steps[: start - 1] -> views of the text, caches
+    decode:  steps[s - 1] -> logits -> steps[s]       for s = start … S - 1
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
+from audiogen_jax.lm import model, patterns
+from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.lm.transformer import KeysValues
+
+_UNKNOWN = -1
+_LEAST_STEPS = 128  # smallest bucket of steps: 2.5 s at 50 Hz
+_LEAST_PROMPT = 64
+_REPORT_EVERY = 25  # steps between two reports of progress
+_LEAST_TOKENS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How the next token is drawn; the defaults are AudioGen's.
+
+  Attributes:
+    temperature: Divides the logits; 0 is greedy.
+    top_k: Draw among the k most likely; 0 for all.  Ties stay in.  The default
+      is lowered to the size of a smaller codebook; any other value that is
+      larger than the codebook is an error.
+    top_p: Draw among the most likely that together exceed p; 0 turns it off.
+      Takes precedence over `top_k`, as in the published code.
+    guidance: Classifier-free guidance (Ho & Salimans, 2022): logits are
+      `uncond + guidance (cond - uncond)`; 1 runs the conditional half alone.
+    greedy: Always take the most likely.
+
+  Raises:
+    InputError: For a value out of range.
+  """
+
+  temperature: float = 1.0
+  top_k: int = 250
+  top_p: float = 0.0
+  guidance: float = 3.0
+  greedy: bool = False
+
+  def __post_init__(self):
+    if not 0 <= self.temperature < float("inf"):
+      raise InputError(f"temperature {self.temperature} must be 0 or more")
+    if self.top_k < 0:
+      raise InputError(f"top-k {self.top_k} must be 0 (all) or more")
+    if not 0 <= self.top_p <= 1:
+      raise InputError(f"top-p {self.top_p} must lie in [0, 1]")
+    if not abs(self.guidance) < float("inf"):
+      raise InputError(f"guidance {self.guidance} must be finite")
+
+
+class Rules(NamedTuple):
+  """`Sampling` as traced values: changing them compiles nothing."""
+
+  temperature: Float[AnyArray, ""]
+  top_k: Int[AnyArray, ""]
+  top_p: Float[AnyArray, ""]
+  guidance: Float[AnyArray, ""]
+
+  @classmethod
+  def make(cls, sampling: Sampling, size: int) -> "Rules":
+    """Rules for a codebook of `size` entries.
+
+    Raises:
+      InputError: If `top_k` was chosen and is larger than that.
+    """
+    usual = sampling.greedy or sampling.top_k == Sampling.top_k
+    if sampling.top_k > size and not usual:
+      raise InputError(
+        f"top-k {sampling.top_k} is above the codebook size {size}; take"
+        f" {size} or less, or 0 for all"
+      )
+    temperature = 0.0 if sampling.greedy else sampling.temperature
+    return cls(
+      temperature=np.asarray(temperature, np.float32),
+      top_k=np.asarray(min(sampling.top_k or size, size), np.int32),
+      top_p=np.asarray(sampling.top_p, np.float32),
+      guidance=np.asarray(sampling.guidance, np.float32),
+    )
+
+
+class State(NamedTuple):
+  """What decoding carries from step to step.
+
+  Attributes:
+    steps: All tokens; -1 where still unknown.
+    place: The next step to write.
+    caches: One a layer; rows doubled under guidance.
+  """
+
+  steps: Int[Array, "b k s"]
+  place: Int[Array, ""]
+  caches: list[KeysValues]
+
+
+def choose(
+  logits: Float[Array, "b k v"],
+  keys: Key[Array, " b"],
+  place: Int[Array, ""],
+  rules: Rules,
+) -> Int[Array, "b k"]:
+  """Draws one token a codebook.
+
+  The maximum of `logits + temperature * Gumbel noise` is a draw from
+  softmax(logits / temperature), and at temperature 0 simply the maximum.  The
+  noise of a row comes from its own key and the step alone.
+  """
+  ordered = jnp.sort(logits, axis=-1, descending=True)
+  kth = jnp.take_along_axis(
+    ordered, jnp.broadcast_to(rules.top_k - 1, (*logits.shape[:2], 1)), axis=-1
+  )
+  # At temperature 0 the nucleus would divide by it; the maximum is in any
+  # nucleus.
+  warm = jnp.maximum(rules.temperature, 1e-6)
+  shares = jax.nn.softmax(ordered / warm, axis=-1)
+  before = jnp.cumsum(shares, axis=-1) - shares
+  inside = before <= rules.top_p
+  pth = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
+  threshold = jnp.where(rules.top_p > 0, pth, kth)
+  row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(
+    row_keys
+  )
+  noisy = logits + rules.temperature * noise
+  noisy = jnp.where(logits >= threshold, noisy, -jnp.inf)
+  return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("config", "dtype", "placement", "room", "guided")
+)
+def prefill(
+  params: Tree,
+  steps: Int[Array, "b k s"],
+  cond: Cond,
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+  room: int,
+  guided: bool,
+) -> tuple[list[KeysValues], list[KeysValues]]:
+  """Views of the text and caches; see `LM.prefill`.  Rows double if guided."""
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    if guided:
+      # Row pairs stay together, so that they stay on one device.
+      nothing = jnp.zeros_like(cond.states)
+      states = jnp.stack([cond.states, nothing], axis=1)
+      states = states.reshape(-1, *states.shape[2:])
+      cond = Cond(states, jnp.repeat(cond.mask, 2, axis=0))
+      steps = jnp.repeat(steps, 2, axis=0)
+    lm = LM(config, dtype, stacked=False)
+    return lm.apply({"params": params}, steps, cond, room, method="prefill")
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("config", "dtype", "placement", "guided"),
+  donate_argnames=("state",),
+)
+def decode(
+  params: Tree,
+  state: State,
+  texts: list[KeysValues],
+  seen: Bool[Array, "b l"],
+  keys: Key[Array, " b"],
+  rules: Rules,
+  stop: Int[Array, ""],
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+  guided: bool,
+) -> State:
+  """Writes steps until `stop`; known tokens are kept."""
+  lm = LM(config, dtype, stacked=False)
+  if guided:
+    seen = jnp.repeat(seen, 2, axis=0)
+
+  def body(state: State) -> State:
+    last = jax.lax.dynamic_index_in_dim(
+      state.steps, state.place - 1, axis=2, keepdims=False
+    )
+    if guided:
+      last = jnp.repeat(last, 2, axis=0)
+    logits, caches = lm.apply(
+      {"params": params},
+      last,
+      state.place - 1,
+      seen,
+      texts,
+      state.caches,
+      method="step",
+    )
+    if guided:
+      pairs = logits.reshape(-1, 2, *logits.shape[1:])
+      cond, uncond = pairs[:, 0], pairs[:, 1]
+      logits = uncond + (cond - uncond) * rules.guidance
+    drawn = choose(logits, keys, state.place, rules)[..., None]
+    here = jax.lax.dynamic_slice_in_dim(state.steps, state.place, 1, axis=2)
+    here = jnp.where(here == _UNKNOWN, drawn, here)
+    steps = jax.lax.dynamic_update_slice_in_dim(
+      state.steps, here, state.place, axis=2
+    )
+    return State(steps, state.place + 1, caches)
+
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    return jax.lax.while_loop(lambda s: s.place < stop, body, state)
+
+
+class LanguageModel:
+  """A language model with its weights.
+
+  Attributes:
+    config: What it is.
+    params: Its parameters, unstacked.
+    dtype: Of the products.
+  """
+
+  def __init__(
+    self,
+    config: LMConfig,
+    params: Tree,
+    *,
+    dtype: jnp.dtype,
+    placement: Placement,
+  ):
+    self.config = config
+    self.params = params
+    self.dtype = dtype
+    self._placement = placement
+    self._options = dict(config=config, dtype=dtype, placement=placement)
+
+  def condition(
+    self, states: Float[AnyArray, "b l e"], mask: Bool[AnyArray, "b l"]
+  ) -> Cond:
+    """Text states at the model's width; see `LM.condition`."""
+    b, length = mask.shape
+    more = self._room(b) - b, bucket(length, least=_LEAST_TOKENS) - length
+    pads = tuple((0, m) for m in more)
+    states = self._put(np.pad(states, (*pads, (0, 0))), "batch", None, None)
+    mask = self._put(np.pad(mask, pads), "batch", None)
+    cond = model.condition(self.params, states, mask, **self._options)
+    return Cond(*(np.asarray(x)[:b, :length] for x in cond))
+
+  def logits(
+    self, codes: Int[AnyArray, "b k t"], cond: Cond
+  ) -> tuple[Float[np.ndarray, "b k t v"], Bool[np.ndarray, "k t"]]:
+    """Logits of every code given those before it, and which are predicted.
+
+    The last frames of delayed codebooks fall off the end of what training
+    feeds; their logits are zeros.
+    """
+    codes = np.asarray(codes, np.int32)
+    b, k, t = codes.shape
+    layout = patterns.layout(self.config.pattern, k, t)
+    shown, special = layout.frame[:, : layout.trained], self.config.size
+    steps = patterns.interleave(codes, shown, special)
+    rows, room = self._room(b), bucket(layout.trained, least=_LEAST_PROMPT)
+    more = ((0, rows - b), (0, 0), (0, room - layout.trained))
+    steps = np.pad(steps, more, constant_values=special)
+    logits = model.logits(
+      self.params,
+      self._put(steps, "batch", None, None),
+      self._placed(cond, rows),
+      **self._options,
+    )
+    valid = patterns.valid(layout)
+    # What the model says at step s - 1 is about step s.
+    before = np.where(valid, layout.step - 1, 0)
+    logits = patterns.deinterleave(np.asarray(logits)[:b], before)
+    return np.where(valid[None, ..., None], logits, 0), valid
+
+  def steps(self, frames: int, known: int = 0) -> int:
+    """Steps that `generate` takes."""
+    layout = patterns.layout(self.config.pattern, self.config.codebooks, frames)
+    return layout.frame.shape[1] - patterns.first_step(layout, known)
+
+  def generate(
+    self,
+    cond: Cond,
+    *,
+    frames: int,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    prompt: Int[np.ndarray, "b k p"],
+    window: int = 0,
+    progress: Callable[[int], None] | None = None,
+  ) -> Int[np.ndarray, "b k t"]:
+    """Codes for each row of `cond`, the prompt's first.
+
+    Args:
+      cond: What each row's text says.
+      frames: Frames in all, more than the prompt has.
+      seeds: One a row.
+      sampling: How tokens are drawn.
+      prompt: Codes that each row begins with; none, if `p` is 0.
+      window: Which window of a long sound this is: each draws its own numbers.
+      progress: Called now and then with the steps done since the last call.
+
+    Raises:
+      InputError: If `top_k` is larger than the codebooks.
+    """
+    b, k, known = prompt.shape
+    rules = Rules.make(sampling, self.config.size)
+    layout = patterns.layout(self.config.pattern, k, frames)
+    start, stop = patterns.first_step(layout, known), layout.frame.shape[1]
+    rows, room = self._room(b), bucket(stop, least=_LEAST_STEPS)
+
+    codes = np.full((rows, k, frames), _UNKNOWN, np.int32)
+    codes[:b, :, :known] = prompt
+    steps = np.full((rows, k, room), self.config.size, np.int32)
+    steps[..., :stop] = patterns.interleave(
+      codes, layout.frame, self.config.size
+    )
+    # Prefill reads a bucket of steps, and all but the last known one of them
+    # matter; what it reads of unknown ones is written again before it is used.
+    read = min(bucket(start - 1, least=_LEAST_PROMPT), room) if start > 1 else 0
+    head = np.maximum(steps[..., :read], 0)
+
+    options = self._options | {"guided": sampling.guidance != 1.0}
+    cond = self._placed(cond, rows)
+    head = self._put(head, "batch", None, None)
+    texts, caches = prefill(self.params, head, cond, room=room, **options)
+    seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
+    keys = _keys(self._put(seeds, "batch"), self._put(np.int32(window)))
+    rules = jax.device_put(rules, self._placement.sharding())
+    steps = self._put(steps, "batch", None, None)
+    state = State(steps, self._put(np.int32(start)), caches)
+    every = _REPORT_EVERY if progress else stop
+    for done in range(start, stop, every):
+      until = min(done + every, stop)
+      state = decode(
+        self.params,
+        state,
+        texts,
+        cond.mask,
+        keys,
+        rules,
+        self._put(np.int32(until)),
+        **options,
+      )
+      if progress:
+        state.place.block_until_ready()
+        progress(until - done)
+    return patterns.deinterleave(np.asarray(state.steps)[:b], layout.step)
+
+  def _room(self, rows: int) -> int:
+    """Rows brought to their bucket, and to what the mesh divides."""
+    ways = self._placement.ways("batch")
+    return -(-bucket(rows) // ways) * ways
+
+  def _put(self, values: np.ndarray, *axes: str | None) -> jax.Array:
+    return jax.device_put(values, self._placement.sharding(*axes))
+
+  def _placed(self, cond: Cond, rows: int) -> Cond:
+    """Rows and text length in their buckets; further rows have no text."""
+    states, mask = np.asarray(cond.states), np.asarray(cond.mask)
+    b, length = mask.shape
+    more = ((0, rows - b), (0, bucket(length, least=_LEAST_TOKENS) - length))
+    mask = np.pad(mask, more)
+    mask[b:, 0] = True
+    states = np.pad(states, (*more, (0, 0)))
+    return Cond(
+      self._put(states, "batch", None, None), self._put(mask, "batch", None)
+    )
+
+
+@jax.jit
+def _keys(seeds: UInt[Array, " b"], window: Int[Array, ""]) -> Key[Array, " b"]:
+  """One key a row."""
+
+  def one(seed):
+    return jax.random.fold_in(jax.random.key(seed), window)
+
+  return jax.vmap(one)(seeds)

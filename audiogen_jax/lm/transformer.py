@@ -1,0 +1,236 @@
+"""The decoder-only transformer: pre-norm blocks over an explicit cache.
+
+MusicGen (Copet et al., 2023, §2.3) and AudioGen (Kreuk et al., 2023, §3.2).
+One block reads itself and, if the model is told of text by cross-attention, the
+text:
+
+    x = x + self_attn(self_norm(x))
+    x = x + cross_attn(cross_norm(x), text)
+    x = x + down(gelu(up(ff_norm(x))))
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from audiogen_jax.core.sharding import constrain
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """Shape of the stack; the defaults are those of AudioGen-medium.
+
+  Attributes:
+    width: Size of a state.
+    layers: Blocks.
+    heads: Attention heads.
+    ff: Size of the feed-forward layer.
+    cross_attention: Whether blocks look at the text.
+    packed: One product for queries, keys and values, which reads the weights in
+      one piece; apart, each can have its own sharding or adapter.
+    attention_bias: Biases in the attention's projections.
+    ff_bias: Biases in the feed-forward layer.
+  """
+
+  width: int = 1536
+  layers: int = 48
+  heads: int = 24
+  ff: int = 6144
+  cross_attention: bool = True
+  packed: bool = True
+  attention_bias: bool = False
+  ff_bias: bool = False
+
+  @property
+  def head_size(self) -> int:
+    """Size of one head."""
+    return self.width // self.heads
+
+
+class KeysValues(NamedTuple):
+  """What attention reads: one layer of the cache, or a layer's view of text."""
+
+  k: Float[Array, "b s h e"]
+  v: Float[Array, "b s h e"]
+
+
+# The published code leaves queries, keys and values at PyTorch's U(±1/√d).
+_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def truncated_normal(std: float) -> nn.initializers.Initializer:
+  """Cut at three standard deviations and not corrected for it, as published."""
+  return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
+
+
+def norm(name: str) -> nn.LayerNorm:
+  """Layer norm, computed in float32 whatever the parameters are.
+
+  The quick variance E[x²] - E[x]² loses digits when the mean is large.
+  """
+  return nn.LayerNorm(
+    epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, name=name
+  )
+
+
+class Attention(nn.Module):
+  """Projections and the product of one attention.
+
+  Attributes:
+    config: The stack's.
+    cross: Keys and values come from elsewhere than queries.
+    dtype: Of the products.
+  """
+
+  config: TransformerConfig
+  cross: bool
+  dtype: jnp.dtype
+
+  def setup(self):
+    c = self.config
+
+    def project(*parts: int) -> nn.DenseGeneral:
+      return nn.DenseGeneral(
+        (*parts, c.heads, c.head_size),
+        use_bias=c.attention_bias,
+        dtype=self.dtype,
+        kernel_init=_UNIFORM,
+      )
+
+    if not c.packed:
+      self.q, self.k, self.v = project(), project(), project()
+    elif self.cross:
+      self.q, self.kv = project(), project(2)
+    else:
+      self.qkv = project(3)
+    self.out = nn.DenseGeneral(
+      c.width,
+      axis=(-2, -1),
+      use_bias=c.attention_bias,
+      dtype=self.dtype,
+      kernel_init=truncated_normal(c.width**-0.5),
+    )
+
+  def self_projections(
+    self, x: Float[Array, "b s d"]
+  ) -> tuple[Float[Array, "b s h e"], KeysValues]:
+    """Queries, keys and values of `x`."""
+    if self.config.packed:
+      qkv = self.qkv(x)
+      return qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
+    return self.q(x), KeysValues(self.k(x), self.v(x))
+
+  def keys_values(self, states: Float[Array, "b l d"]) -> KeysValues:
+    """Keys and values of text: once a prompt, not once a step."""
+    if self.config.packed:
+      kv = self.kv(states)
+      return KeysValues(kv[:, :, 0], kv[:, :, 1])
+    return KeysValues(self.k(states), self.v(states))
+
+  def attend(
+    self,
+    q: Float[Array, "b q h e"],
+    seen: KeysValues,
+    mask: Bool[Array, "#b #q s"],
+  ) -> Float[Array, "b q d"]:
+    """softmax(q kᵀ / √e) v over what `mask` shows; the softmax in float32."""
+    q = q * jnp.asarray(self.config.head_size**-0.5, q.dtype)
+    scores = jnp.einsum(
+      "bqhe,bshe->bhqs", q, seen.k, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    x = jnp.einsum("bhqs,bshe->bqhe", weights, seen.v)
+    return self.out(constrain(x, "batch", None, "heads", None))
+
+
+class Block(nn.Module):
+  """One block, see above.
+
+  Attributes:
+    config: The stack's.
+    dtype: Of the products; norms and softmax are float32.
+  """
+
+  config: TransformerConfig
+  dtype: jnp.dtype
+
+  def setup(self):
+    c = self.config
+    self.self_norm, self.ff_norm = norm("self_norm"), norm("ff_norm")
+    self.self_attn = Attention(c, cross=False, dtype=self.dtype)
+    if c.cross_attention:
+      self.cross_norm = norm("cross_norm")
+      self.cross_attn = Attention(c, cross=True, dtype=self.dtype)
+    dense = lambda size, fan_in: nn.Dense(
+      size,
+      use_bias=c.ff_bias,
+      dtype=self.dtype,
+      kernel_init=truncated_normal(fan_in**-0.5),
+    )
+    self.up, self.down = dense(c.ff, c.width), dense(c.width, c.ff)
+
+  def text(self, states: Float[Array, "b l d"]) -> KeysValues:
+    """This layer's view of the text."""
+    return self.cross_attn.keys_values(states)
+
+  def __call__(
+    self,
+    x: Float[Array, "b q d"],
+    mask: Bool[Array, "#b q s"],
+    text: Float[Array, "b l d"] | KeysValues,
+    text_mask: Bool[Array, "b l"],
+    cache: KeysValues | None = None,
+    at: Int[Array, ""] | int = 0,
+  ) -> tuple[Float[Array, "b q d"], KeysValues]:
+    """Runs the block.
+
+    Args:
+      x: States.
+      mask: What each query may look at: of `x`, or of the cache if there is
+        one.
+      text: States of the text, or this layer's view of them if it is at hand.
+      text_mask: The text's visible positions.
+      cache: Room for all steps; the keys and values of `x` are written into it.
+      at: The place of the first state of `x` in the cache.
+
+    Returns:
+      New states, and the cache (or the keys and values of `x`).
+    """
+    q, new = self.self_attn.self_projections(self._normed(self.self_norm, x))
+    if cache is not None:
+      place = (0, at, 0, 0)
+      new = KeysValues(
+        *(
+          jax.lax.dynamic_update_slice(room, part.astype(room.dtype), place)
+          for room, part in zip(cache, new, strict=True)
+        )
+      )
+    x = x + self.self_attn.attend(q, new, mask)
+    if self.config.cross_attention:
+      if not isinstance(text, KeysValues):
+        text = self.text(text)
+      q = self.cross_attn.q(self._normed(self.cross_norm, x))
+      x = x + self.cross_attn.attend(q, text, text_mask[:, None])
+    y = jax.nn.gelu(self.up(self._normed(self.ff_norm, x)), approximate=False)
+    y = constrain(y, "batch", None, "ff")
+    return x + self.down(y), new
+
+  def _normed(self, norm: nn.LayerNorm, x: Array) -> Array:
+    return norm(x).astype(self.dtype)
+
+
+def positions(place: Int[Array, "#b s"], width: int) -> Float[Array, "#b s d"]:
+  """Sinusoidal positions: cosines, then sines.
+
+  The published code divides by `width / 2 - 1` where Vaswani et al. (2017)
+  divide by `width / 2`, and puts cosines first.
+  """
+  half = width // 2
+  rate = 10000.0 ** (-jnp.arange(half) / (half - 1))
+  phase = place[..., None].astype(jnp.float32) * rate[None, None]
+  return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)

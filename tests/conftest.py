@@ -1,0 +1,48 @@
+"""What every test stands on; set before jax is imported for the first time."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+_DEVICES = "--xla_force_host_platform_device_count"
+_xla_flags = os.environ.get("XLA_FLAGS", "")
+if _DEVICES not in _xla_flags:
+  os.environ["XLA_FLAGS"] = f"{_xla_flags} {_DEVICES}=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the network is a bug
+
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# From here on the shapes in signatures are checked at every call.
+jaxtyping.install_import_hook("audiogen_jax", "beartype.beartype")
+
+_TINY_PACK = Path(__file__).parent / "golden" / "audiogen_tiny"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Skips live comparisons where there is nothing to compare with."""
+  wanted = ("torch", "transformers")
+  missing = [n for n in wanted if importlib.util.find_spec(n) is None]
+  if missing:
+    skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed")
+    for item in items:
+      if item.get_closest_marker("torch"):
+        item.add_marker(skip)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+  return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def pack() -> Path:
+  """A parity pack: a checkpoint and what the reference computed from it."""
+  folder = Path(os.environ.get("AUDIOGEN_PARITY_PACK", _TINY_PACK))
+  if not (folder / "expected.npz").is_file():
+    pytest.fail(f"{folder} is not a parity pack: it has no expected.npz")
+  return folder
