@@ -22,10 +22,12 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class RVQConfig:
-  """Attributes:
-  codebooks: How many, K.
-  size: Entries in each, V.
-  width: Size of an entry: that of a latent frame.
+  """Shape of the quantiser.
+
+  Attributes:
+    codebooks: How many, K.
+    size: Entries in each, V.
+    width: Size of an entry: that of a latent frame.
   """
 
   codebooks: int = 4

@@ -1,5 +1,4 @@
-"""Plain dictionaries <-> frozen dataclasses; the only place defaults are
-applied.
+"""Plain dictionaries <-> frozen dataclasses, in one place.
 
 A configuration is written once, as the defaults of a dataclass.  What comes
 from outside (a ConfigDict of a training run, the `config.json` of a checkpoint)

@@ -1,5 +1,4 @@
-"""What the rooms share: array types, the token contract, text conditions,
-dtypes.
+"""What the rooms share: arrays, the token contract, conditions, dtypes.
 
 Axis letters, everywhere: `b` batch, `n` samples, `c` channels, `t` codec
 frames, `k` codebooks, `s` LM steps, `l` text tokens, `d` width, `h` heads, `e`

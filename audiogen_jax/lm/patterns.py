@@ -154,8 +154,8 @@ def _unroll(pattern: Pattern, codebooks: int, frames: int) -> list:
       waits = {delays[k] for k in books} or {0}
       if len(waits) > 1:
         raise InputError(
-          f"pattern.delays = {delays} must be equal for codebooks {books},
-          which" " are written together"
+          f"pattern.delays = {delays} must be equal for codebooks {books},"
+          " which are written together"
         )
       at = t + waits.pop()
       if at < total:

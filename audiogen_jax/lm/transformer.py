@@ -166,13 +166,8 @@ class Block(nn.Module):
     if c.cross_attention:
       self.cross_norm = norm("cross_norm")
       self.cross_attn = Attention(c, cross=True, dtype=self.dtype)
-    dense = lambda size, fan_in: nn.Dense(
-      size,
-      use_bias=c.ff_bias,
-      dtype=self.dtype,
-      kernel_init=truncated_normal(fan_in**-0.5),
-    )
-    self.up, self.down = dense(c.ff, c.width), dense(c.width, c.ff)
+    self.up = self._dense(c.ff, c.width)
+    self.down = self._dense(c.width, c.ff)
 
   def text(self, states: Float[Array, "b l d"]) -> KeysValues:
     """This layer's view of the text."""
@@ -219,6 +214,14 @@ class Block(nn.Module):
     y = jax.nn.gelu(self.up(self._normed(self.ff_norm, x)), approximate=False)
     y = constrain(y, "batch", None, "ff")
     return x + self.down(y), new
+
+  def _dense(self, size: int, fan_in: int) -> nn.Dense:
+    return nn.Dense(
+      size,
+      use_bias=self.config.ff_bias,
+      dtype=self.dtype,
+      kernel_init=truncated_normal(fan_in**-0.5),
+    )
 
   def _normed(self, norm: nn.LayerNorm, x: Array) -> Array:
     return norm(x).astype(self.dtype)

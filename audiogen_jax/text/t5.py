@@ -97,7 +97,9 @@ class _Layer(nn.Module):
     d, h, e, f = c.width, c.heads, c.head_size, c.ff
     fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
     ones = nn.initializers.ones
-    weight = lambda name, *shape: self.param(name, fan_in, shape)
+
+    def weight(name: str, *shape: int) -> Array:
+      return self.param(name, fan_in, shape)
 
     y = _rms_norm(x, self.param("attention_norm", ones, (d,)), c.epsilon)
     q = jnp.einsum("bld,dhe->blhe", y, weight("q", d, h, e))
