@@ -128,7 +128,7 @@ def write(
     # WAV and FLAC hold the same samples, each within half a step.
     audio = np.clip(np.rint(audio * 2**15), -(2**15), 2**15 - 1)
     audio = audio.astype(np.int16)
-  with _replacing(path) as part:
+  with whole(path) as part:
     try:
       with soundfile.SoundFile(
         part, "w", rate_hz, audio.shape[1], subtype, format=kind
@@ -180,7 +180,7 @@ def draw_spectrogram(
     line = " ".join(title.split())
     short = line if len(line) <= 100 else line[:99] + "…"
     wave.set_title(short, loc="left", fontsize=11, parse_math=False)
-  with _replacing(path) as part, warnings.catch_warnings():
+  with whole(path) as part, warnings.catch_warnings():
     # The font has no Chinese and no emoji; a box in the title harms nobody.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     figure.savefig(part, format="png")
@@ -274,8 +274,55 @@ def _checked(audio, what: str) -> np.ndarray:
   return audio
 
 
+def name_outputs(
+  output: pathlib.Path, stems: list[str], suffixes: tuple[str, ...]
+) -> list[pathlib.Path]:
+  """A file for each result, in a folder that can be written.
+
+  Args:
+    output: One file, if its suffix is among `suffixes`, or a folder, which is
+      made if need be.
+    stems: Names of the results, without suffix.
+    suffixes: Those allowed; the first is given to files in a folder.
+
+  Raises:
+    InputError: If the names clash or the folder cannot be written: better now
+      than after hours of work.
+  """
+  twice = {stem for stem in stems if stems.count(stem) > 1}
+  if twice:
+    raise InputError(
+      f"two results would be called {min(twice)}; make them one at a time"
+    )
+  if output.suffix.lower() in suffixes and not output.is_dir():
+    if len(stems) > 1:
+      raise InputError(
+        f"{output} is one file for {len(stems)} results; name a folder"
+      )
+    _writable(output.parent)
+    return [output]
+  if output.suffix and not output.is_dir():
+    raise InputError(
+      f"{output}: the suffix must be {', '.join(suffixes)}; or name a folder"
+    )
+  _writable(output)
+  return [output / f"{stem}{suffixes[0]}" for stem in stems]
+
+
+def _writable(folder: pathlib.Path) -> None:
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{uuid.uuid4().hex}.part"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise InputError(
+      f"cannot write into {folder}: {error.strerror}; choose another folder"
+    ) from None
+
+
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path):
+def whole(path: pathlib.Path):
   """Yields a temporary sibling of path that takes its place on success."""
   folder = path.parent
   if not folder.is_dir():

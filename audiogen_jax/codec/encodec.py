@@ -276,9 +276,11 @@ class Encodec:
       InputError: If the number of chunks does not belong to that length.
     """
     chunk, starts = self._chunks(length)
-    if codes.shape[1] != len(starts):
+    want = len(starts), -(-chunk // self.config.hop)
+    if (codes.shape[1], codes.shape[3]) != want:
       raise InputError(
-        f"{length} samples are {len(starts)} chunks, not {codes.shape[1]}"
+        f"{length} samples are {want[0]} chunks of {want[1]} frames; the codes"
+        f" are {codes.shape[1]} of {codes.shape[3]}"
       )
     ramp = np.linspace(0, 1, chunk + 2, dtype=np.float32)[1:-1]
     ramp = (0.5 - np.abs(ramp - 0.5))[None, :, None]

@@ -5,7 +5,7 @@ our own format, in the published one, or Hugging Face's.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import huggingface_hub
@@ -52,7 +52,8 @@ def locate(source: str | Path, *, files: list[str] | None = None) -> epath.Path:
   """
   text = str(source)
   if "://" in text or Path(text).exists():
-    folder = epath.Path(text)
+    # Orbax takes absolute paths only.
+    folder = epath.Path(text if "://" in text else Path(text).absolute())
     if not folder.is_dir():
       raise InputError(f"{text} is not a folder with a model")
     return folder
@@ -182,34 +183,40 @@ def realise(
 
 
 def write_orbax(
-  folder: str | Path, parts: Parts, tokenizer: Tokenizer | None = None
+  folder: str | Path,
+  parts: Parts,
+  tokenizer: Tokenizer | None = None,
+  ready: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> None:
-  """Writes our own format.
+  """Writes our own format, one room at a time.
 
   Args:
     folder: Where; must not exist yet.
-    parts: Configurations and trees of JAX arrays.
+    parts: Configurations and trees.
     tokenizer: Written along with the text encoder, if that is among them.
+    ready: Makes JAX arrays of a tree of `parts` when its turn comes.
 
   Raises:
     InputError: If the folder exists or cannot be written.
   """
-  rooms = {"codec": parts.codec_tree, "lm": parts.lm_tree}
-  rooms["text"] = parts.text_tree
-  trees = {room: tree for room, tree in rooms.items() if tree is not None}
+  # The largest first, while memory is whole.
+  rooms = {"lm": parts.lm_tree, "text": parts.text_tree}
+  rooms["codec"] = parts.codec_tree
+  rooms = {room: tree for room, tree in rooms.items() if tree is not None}
   described = _Config(
     codec=parts.codec,
     lm=parts.lm,
-    text=parts.text if "text" in trees else None,
+    text=parts.text if "text" in rooms else None,
     text_name=parts.text_name,
     window_s=parts.window_s,
     written_by=f"audiogen_jax {__version__}",
   )
 
   def extras(work: Path) -> None:
-    if "text" in trees and tokenizer is not None:
+    if "text" in rooms and tokenizer is not None:
       tokenizer.save(work / "tokenizer")
 
+  trees = ((room, ready(tree)) for room, tree in rooms.items())
   checkpoint.export(folder, config.as_dict(described), trees, extras)
 
 

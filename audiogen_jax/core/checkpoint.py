@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def read_config(folder: str | epath.Path) -> dict[str, Any]:
 def export(
   folder: str | epath.Path,
   config: dict[str, Any],
-  trees: dict[str, Tree],
+  trees: Iterable[tuple[str, Tree]],
   extras: Callable[[Path], None] | None = None,
 ) -> None:
   """Writes an exported model.
@@ -90,7 +90,8 @@ def export(
   Args:
     folder: Where; must not exist yet.
     config: For `config.json`.
-    trees: JAX arrays by room.
+    trees: Room and JAX arrays, one after another, so that a generator need
+      hold one room at a time.
     extras: Writes further files into a local folder that it is given.
 
   Raises:
@@ -132,7 +133,7 @@ def local_folder(folder: Path) -> Iterator[Path]:
 def _write(
   folder: epath.Path,
   config: dict[str, Any],
-  trees: dict[str, Tree],
+  trees: Iterable[tuple[str, Tree]],
   extras: Callable[[Path], None] | None,
 ) -> None:
   folder.mkdir(parents=True, exist_ok=True)
@@ -140,9 +141,10 @@ def _write(
   # array twice.
   handler = ocp.PyTreeCheckpointHandler(use_compression=False)
   with ocp.Checkpointer(handler) as checkpointer:
-    for room, tree in trees.items():
+    for room, tree in trees:
       args = ocp.args.PyTreeSave(tree)
       checkpointer.save(folder.absolute() / room, args=args)
+      del tree, args
   if extras is not None:
     with tempfile.TemporaryDirectory() as work:
       extras(Path(work))

@@ -1,0 +1,395 @@
+"""`audiogen …`: generate, encode, decode, convert, info.
+
+Bad input ends in one line on the error stream and exit status 2; whatever is
+written takes its name only once it is whole.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import typer
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+import audiogen_jax as ag
+from audiogen_jax import __version__
+from audiogen_jax.audio import dsp, io
+from audiogen_jax.codec import codes_file, encodec
+from audiogen_jax.convert import engine, export, sources
+from audiogen_jax.core import checkpoint
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm import model as language_model
+from audiogen_jax.text import t5
+
+_DEFAULT_MODEL = "facebook/audiogen-medium"
+_SUFFIXES = (".wav", ".flac", ".ogg")
+_BATCH = 8  # prompts sampled together
+
+app = typer.Typer(
+  no_args_is_help=True,
+  add_completion=False,
+  pretty_exceptions_enable=False,
+  help="AudioGen in JAX: sounds from sentences.",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+_Model = Annotated[
+  str,
+  typer.Option(
+    help="Hub id, folder or gs:// URI: our own format, the published one, or a"
+    " Hugging Face folder."
+  ),
+]
+_TextEncoder = Annotated[
+  str | None,
+  typer.Option(
+    help="Hub id or folder of the T5.  [default: what comes with the model, or"
+    " what it names]"
+  ),
+]
+
+
+def main() -> None:
+  """Runs the command line; bad input is one line and exit status 2."""
+  try:
+    app()
+  except (InputError, OSError) as error:
+    message = " ".join(str(error).split())
+    _err.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+  version: Annotated[
+    bool, typer.Option("--version", help="Print the version.")
+  ] = False,
+) -> None:
+  if version:
+    _out.print(__version__)
+    raise typer.Exit
+
+
+@app.command()
+def generate(
+  prompts: Annotated[
+    list[str] | None, typer.Argument(help="What to hear; one sound each.")
+  ] = None,
+  prompts_file: Annotated[
+    Path | None,
+    typer.Option("--prompts", help="A file with one prompt a line."),
+  ] = None,
+  model: _Model = _DEFAULT_MODEL,
+  text_encoder: _TextEncoder = None,
+  output: Annotated[
+    Path,
+    typer.Option(
+      "-o",
+      "--output",
+      help="A .wav, .flac or .ogg file, or a folder for files named after the"
+      " prompts.",
+    ),
+  ] = Path("."),
+  duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
+  continue_from: Annotated[
+    Path | None,
+    typer.Option(
+      help="A sound to continue; the duration includes it.  Without prompts it"
+      " is continued unconditionally."
+    ),
+  ] = None,
+  seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
+  guidance: Annotated[
+    float, typer.Option(help="Classifier-free guidance; 1 for none.")
+  ] = ag.Sampling.guidance,
+  temperature: Annotated[
+    float, typer.Option(help="0 takes the likeliest token.")
+  ] = ag.Sampling.temperature,
+  top_k: Annotated[
+    int | None,
+    typer.Option(
+      help="Draw among the k likeliest; 0 for all."
+      f"  [default: {ag.Sampling.top_k}]"
+    ),
+  ] = None,
+  top_p: Annotated[
+    float,
+    typer.Option(help="Draw from the nucleus of mass p, instead of top-k."),
+  ] = ag.Sampling.top_p,
+  dtype: Annotated[
+    str | None,
+    typer.Option(
+      help="float32 or bfloat16.  [default: bfloat16 on TPU and GPU, float32"
+      " on CPU]"
+    ),
+  ] = None,
+  normalize: Annotated[
+    bool, typer.Option(help="Bring the loudness to -14 LUFS.")
+  ] = True,
+  spectrogram: Annotated[
+    bool, typer.Option(help="Draw a PNG beside each sound.")
+  ] = False,
+) -> None:
+  """Make sounds from sentences."""
+  texts = _prompts(prompts, prompts_file, continue_from)
+  stems = [_stem(text, seed + i) for i, text in enumerate(texts)]
+  paths = io.name_outputs(output, stems, _SUFFIXES)
+  sampling = ag.Sampling(
+    temperature=temperature,
+    top_k=ag.Sampling.top_k if top_k is None else top_k,
+    top_p=top_p,
+    guidance=guidance,
+  )
+  if not 0 < duration < math.inf:
+    raise InputError(f"duration {duration} s must be more than 0")
+  with _bar() as bar:
+    task = bar.add_task(f"loading {model}", total=None)
+    audiogen = ag.AudioGen.from_pretrained(
+      model, text_encoder=text_encoder, dtype=dtype
+    )
+    codec = audiogen.codec
+    if top_k is not None and top_k > codec.tokens.size:
+      raise InputError(
+        f"top-k {top_k} is above the codebook size {codec.tokens.size}; take"
+        f" {codec.tokens.size} or less, or 0 for all"
+      )
+    rate = codec.config.sample_rate_hz
+    sound = None
+    if continue_from is not None:
+      sound, _ = io.read(
+        continue_from, rate_hz=rate, channels=codec.config.channels
+      )
+    for first in range(0, len(texts), _BATCH):
+      part = texts[first : first + _BATCH]
+      label = f"sampling {first + 1}-{first + len(part)} of {len(texts)}"
+      bar.update(task, description=f"compiling, {label}", completed=0)
+
+      def report(done: int, total: int, label: str = label) -> None:
+        if done:
+          bar.update(task, description=label, completed=done, total=total)
+
+      audio = audiogen.generate(
+        part,
+        duration_s=duration,
+        sampling=sampling,
+        seed=seed + first,
+        prompt=None if sound is None else np.stack([sound] * len(part)),
+        progress=report,
+      )
+      if normalize:
+        audio = np.asarray(_normalize(audio, rate))
+      for text, path, one in zip(part, paths[first:], audio, strict=False):
+        io.write(path, one, rate)
+        if spectrogram:
+          picture = path.with_suffix(".png")
+          io.draw_spectrogram(picture, one, rate, title=text or "")
+  for path in paths:
+    _say(str(path))
+
+
+@app.command()
+def encode(
+  sounds: Annotated[list[Path], typer.Argument(help="Sound files.")],
+  model: _Model = _DEFAULT_MODEL,
+  output: Annotated[
+    Path, typer.Option("-o", "--output", help="A .npz file or a folder.")
+  ] = Path("."),
+) -> None:
+  """Turn sounds into codes (.npz)."""
+  paths = io.name_outputs(output, [sound.stem for sound in sounds], (".npz",))
+  codec = ag.load_codec(model)
+  config = codec.config
+  with _bar() as bar:
+    for sound, path in bar.track(
+      list(zip(sounds, paths, strict=True)), description="encoding"
+    ):
+      audio, _ = io.read(
+        sound, rate_hz=config.sample_rate_hz, channels=config.channels
+      )
+      codes, scales = codec.encode_chunks(audio[None])
+      seconds = len(audio) / config.sample_rate_hz
+      bits = codes[0].size * math.log2(codec.tokens.size)
+      held = codes_file.Codes(
+        codes[0], scales[0], len(audio), config.sample_rate_hz
+      )
+      with io.whole(path) as work, work.open("wb") as file:
+        codes_file.write(file, held)
+      _say(
+        f"{path}: {codes.shape[2]} x {codes.shape[1] * codes.shape[3]} codes,"
+        f" {bits / seconds / 1000:.2f} kbit/s"
+      )
+
+
+@app.command()
+def decode(
+  codes: Annotated[list[Path], typer.Argument(help=".npz files of codes.")],
+  model: _Model = _DEFAULT_MODEL,
+  output: Annotated[
+    Path,
+    typer.Option(
+      "-o", "--output", help="A .wav, .flac or .ogg file, or a folder."
+    ),
+  ] = Path("."),
+) -> None:
+  """Turn codes back into sounds."""
+  paths = io.name_outputs(output, [source.stem for source in codes], _SUFFIXES)
+  codec = ag.load_codec(model)
+  rate = codec.config.sample_rate_hz
+  with _bar() as bar:
+    for source, path in bar.track(
+      list(zip(codes, paths, strict=True)), description="decoding"
+    ):
+      held = codes_file.read(source)
+      if held.sample_rate_hz != rate:
+        raise InputError(
+          f"{source} was made at {held.sample_rate_hz} Hz, {model} works at"
+          f" {rate} Hz; decode with the model that encoded it"
+        )
+      audio = codec.decode_chunks(
+        held.codes[None], held.scales[None], held.length
+      )
+      io.write(path, audio[0], rate)
+      _say(str(path))
+
+
+@app.command()
+def convert(
+  source: Annotated[str, typer.Argument(help="Hub id, folder or gs:// URI.")],
+  target: Annotated[str, typer.Argument(help="A folder that does not exist.")],
+  to: Annotated[
+    str, typer.Option(help=f"One of {', '.join(export.FORMATS)}.")
+  ] = "orbax",
+  text_encoder: _TextEncoder = None,
+) -> None:
+  """Write a model in another format."""
+  with _bar() as bar:
+    bar.add_task(f"converting {source}", total=None)
+    parts = export.convert(source, target, to=to, text_encoder=text_encoder)
+  beside = ""
+  if parts.lm is not None and parts.text is None:
+    beside = f"; the text encoder, {parts.text_name}, stays outside"
+  _say(f"{target} ({to}){beside}")
+
+
+@app.command()
+def info(
+  model: Annotated[str, typer.Argument(help="Hub id, folder or gs:// URI.")],
+) -> None:
+  """Say what a model is."""
+  parts = sources.open_parts(model, need_text=False)
+  codec, tokens = parts.codec, parts.codec.tokens
+  table = Table(title=model, show_header=False, title_justify="left")
+  rows = [
+    ("format", sources.kind(sources.locate(model))),
+    ("sound", f"{codec.sample_rate_hz} Hz, {codec.channels} channel(s)"),
+    ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
+    ("codebooks", f"{tokens.codebooks} of {tokens.size}"),
+    ("bit rate", f"{codec.bitrate / 1000:.2f} kbit/s"),
+    ("codec", _size(encodec.init, codec, parts.codec_tree, "params")),
+  ]
+  if parts.lm is not None:
+    lm, t = parts.lm, parts.lm.transformer
+    text = [
+      name
+      for name, used in (
+        ("prepended", lm.prepend_text),
+        ("cross-attention", t.cross_attention),
+      )
+      if used
+    ]
+    rows += [
+      ("language model", _size(language_model.init, lm, parts.lm_tree)),
+      ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
+      ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
+      ("window", f"{parts.window_s:g} s"),
+      ("text", " and ".join(text)),
+    ]
+    if parts.text is None:
+      rows.append(("text encoder", f"{parts.text_name} (outside)"))
+    else:
+      size = _size(t5.init, parts.text, parts.text_tree)
+      rows.append(("text encoder", f"{parts.text_name or ''} {size}".strip()))
+  for row in rows:
+    table.add_row(*row)
+  _out.print(table)
+
+
+def _say(line: str) -> None:
+  """One line of result, as it is: file names may hold brackets."""
+  _out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar() -> Iterator[bars.Progress]:
+  """A bar on the error stream, gone when done."""
+  columns = (
+    bars.SpinnerColumn(),
+    bars.TextColumn("{task.description}", markup=False),
+    bars.BarColumn(),
+    bars.TaskProgressColumn(),
+    bars.TimeElapsedColumn(),
+    bars.TextColumn("left"),
+    bars.TimeRemainingColumn(),
+  )
+  with bars.Progress(*columns, console=_err, transient=True) as bar:
+    yield bar
+
+
+_normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)
+
+
+def _prompts(
+  given: list[str] | None, file: Path | None, sound: Path | None
+) -> list[str | None]:
+  """All prompts, or one None to continue a sound without text."""
+  prompts = list(given or [])
+  if file is not None:
+    if not file.is_file():
+      raise InputError(f"{file} is not a file with prompts")
+    try:
+      lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+      raise InputError(f"{file} is not UTF-8 text") from None
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+      raise InputError(f"{file} holds no prompts; put one on each line")
+    prompts += lines
+  for i, prompt in enumerate(prompts):
+    if not prompt.strip():
+      raise InputError(f"prompt {i + 1} is empty; say what to hear")
+  if prompts:
+    return prompts
+  if sound is None:
+    raise InputError('no prompt; for example: audiogen generate "a dog barks"')
+  return [None]
+
+
+def _stem(text: str | None, seed: int) -> str:
+  """Name of a result, without its suffix."""
+  words = re.sub(r"\W+", "-", (text or "continued").lower()).strip("-")
+  return f"{words[:60] or 'sound'}_seed{seed}"
+
+
+def _size(init, config, tree, part: str | None = None) -> str:
+  """Parameters of a room, and bytes as they are stored."""
+  shapes = engine.abstract(init, config)
+  counted = shapes[part] if part else shapes
+  count = sum(leaf.size for leaf in jax.tree.leaves(counted))
+  if isinstance(tree, checkpoint.Folder):
+    tree = tree.abstract()
+  stored = sum(
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree.leaves(
+      tree, is_leaf=lambda x: isinstance(x, engine.Lazy)
+    )
+  )
+  return f"{count:,} parameters, {stored / 1e6:,.1f} MB"

@@ -1,0 +1,83 @@
+"""From any source to any format: what `audiogen convert` does."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from audiogen_jax.convert import audiocraft, engine, huggingface, sources
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.core import checkpoint
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.text import tokenizer
+
+FORMATS = ("orbax", "audiocraft", "transformers")
+
+
+def convert(
+  source: str | Path,
+  folder: str | Path,
+  *,
+  to: str = "orbax",
+  text_encoder: str | Path | None = None,
+) -> Parts:
+  """Writes `source` into `folder` in another format, values untouched.
+
+  Weights keep the type they are stored in.  The text encoder comes along if it
+  is at hand; otherwise the result names it, as published checkpoints do.
+
+  Args:
+    source: As for `AudioGen.from_pretrained`.
+    folder: Where to; must not exist yet.
+    to: `orbax` (ours), `audiocraft` (the published format) or `transformers`
+      (a MusicGen folder, which always holds a text encoder).
+    text_encoder: Hub id or folder of the text encoder to take along.
+
+  Returns:
+    What was written.
+
+  Raises:
+    InputError: For anything that is missing, damaged, or that the format cannot
+      hold.
+  """
+  if to not in FORMATS:
+    raise InputError(f"format {to!r} is not one of {', '.join(FORMATS)}")
+  need_text = to == "transformers"
+  parts = sources.open_parts(
+    source, text_encoder=text_encoder, need_text=need_text
+  )
+  if to == "audiocraft":  # it has no place for a text encoder
+    parts = dataclasses.replace(parts, text=None, text_tree=None)
+  words = tokenizer.load(parts.tokenizer) if parts.text is not None else None
+  if to == "orbax":
+    sources.write_orbax(folder, parts, words, ready=_in_memory)
+    return parts
+  parts = dataclasses.replace(
+    parts,
+    codec_tree=_in_memory(parts.codec_tree),
+    lm_tree=_in_memory(parts.lm_tree),
+    text_tree=_in_memory(parts.text_tree),
+  )
+  with checkpoint.local_folder(Path(folder)) as work:
+    if to == "audiocraft":
+      audiocraft.write(work, parts)
+    else:
+      huggingface.write_musicgen(work, parts)
+      words.save(work)
+  return parts
+
+
+def _in_memory(tree: Tree) -> Tree:
+  """Arrays on the host, in the types they are stored in."""
+  if tree is None:
+    return None
+  host = jax.devices("cpu")[0]
+  if isinstance(tree, checkpoint.Folder):
+    here = jax.sharding.SingleDeviceSharding(host)
+    wanted = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+      tree.abstract(),
+    )
+    return tree.restore(wanted)
+  return engine.realise(tree, lambda _, values: jax.device_put(values, host))
