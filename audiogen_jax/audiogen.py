@@ -22,7 +22,7 @@ from audiogen_jax.convert import engine, sources
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.core.types import AnyArray, Cond
+from audiogen_jax.core.types import AnyArray, Cond, Seconds
 from audiogen_jax.lm import model
 from audiogen_jax.lm.sampler import LanguageModel, Sampling
 from audiogen_jax.text import t5, tokenizer
@@ -61,7 +61,7 @@ class AudioGen:
     text: TextEncoder,
     lm: LanguageModel,
     *,
-    window_s: float = 10.0,
+    window_s: Seconds = 10.0,
     text_name: str | None = None,
     mask_text_padding: bool = True,
   ):
@@ -113,7 +113,7 @@ class AudioGen:
     lm = LanguageModel(
       parts.lm, model.unstack(params), dtype=compute, placement=placement
     )
-    abstract = _as(engine.abstract(t5.init, parts.text), jnp.float32)
+    abstract = engine.abstract(t5.init, parts.text)
     params = sources.realise(parts.text_tree, abstract, t5.AXES, placement)
     words = tokenizer.load(parts.tokenizer)
     return cls(
@@ -209,12 +209,12 @@ class AudioGen:
     self,
     texts: Sequence[str | None],
     *,
-    duration_s: float = 5.0,
+    duration_s: Seconds = 5.0,
     sampling: Sampling = Sampling(),
     seed: int | Sequence[int] = 0,
-    prompt: Float[AnyArray, "b n c"] | None = None,
-    window_s: float | None = None,
-    stride_s: float = 2.0,
+    prompt: Float[AnyArray, "b p c"] | None = None,
+    window_s: Seconds | None = None,
+    stride_s: Seconds = 2.0,
     return_codes: bool = False,
     progress: Progress | None = None,
   ) -> (

@@ -40,8 +40,17 @@ def key() -> jax.Array:
 
 
 @pytest.fixture(scope="session")
+def tiny() -> Path:
+  """The committed pack, for tests that know its sizes."""
+  return _TINY_PACK
+
+
+@pytest.fixture(scope="session")
 def pack() -> Path:
-  """A parity pack: a checkpoint and what the reference computed from it."""
+  """A parity pack: a checkpoint and what the reference computed from it.
+
+  Tests that take it hold for any pack of that layout, whatever its sizes.
+  """
   folder = Path(os.environ.get("AUDIOGEN_PARITY_PACK", _TINY_PACK))
   if not (folder / "expected.npz").is_file():
     pytest.fail(f"{folder} is not a parity pack: it has no expected.npz")

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -22,6 +22,10 @@ from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.text.t5 import T5Config
 
 
+Index: TypeAlias = tuple[int | slice, ...]
+
+
+@runtime_checkable
 class Stored(Protocol):
   """A tensor that is read when asked for."""
 
@@ -49,7 +53,7 @@ class Part:
   split: tuple[int, ...]
   order: tuple[int, ...]
   rank: tuple[int, ...]
-  index: tuple[int | slice, ...] = ()
+  index: Index = ()
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -77,7 +81,7 @@ def linear(
   path: str,
   out: tuple[int, ...],
   into: tuple[int, ...],
-  index: tuple[int, ...] = (),
+  index: Index = (),
 ) -> Part:
   """A foreign `[out, in]` matrix that is ours as `[*in, *out]`."""
   o, i = len(out), len(into)
@@ -85,7 +89,7 @@ def linear(
   return Part(path, (*out, *into), order, (o, i), index)
 
 
-def vector(path: str, *shape: int, index: tuple[int, ...] = ()) -> Part:
+def vector(path: str, *shape: int, index: Index = ()) -> Part:
   """A foreign vector that is ours as an array of `shape`."""
   order = tuple(range(len(shape)))
   return Part(path, shape, order, (len(shape),), index)
@@ -95,7 +99,7 @@ def array(
   path: str,
   *shape: int,
   order: tuple[int, ...] | None = None,
-  index: tuple[int | slice, ...] = (),
+  index: Index = (),
 ) -> Part:
   """A foreign array of `shape` with its axes in another order."""
   order = tuple(range(len(shape))) if order is None else order
@@ -273,7 +277,7 @@ def _flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
       yield f"{prefix}{name}", value
 
 
-def _nest(flat: Mapping[str, np.ndarray]) -> Tree:
+def _nest(flat: Mapping[str, Any]) -> Tree:
   tree: dict[str, Any] = {}
   for path, value in flat.items():
     *folders, name = path.split("/")

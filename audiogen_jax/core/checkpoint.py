@@ -61,7 +61,7 @@ class Folder:
       raise InputError(f"{self.path} cannot be restored: {reason}") from None
 
 
-def read_config(folder: str | epath.Path) -> dict[str, Any]:
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   """`config.json` of an exported model.
 
   Raises:
@@ -77,7 +77,7 @@ def read_config(folder: str | epath.Path) -> dict[str, Any]:
 
 
 def export(
-  folder: str | epath.Path,
+  folder: str | os.PathLike,
   config: dict[str, Any],
   trees: Iterable[tuple[str, Tree]],
   extras: Callable[[Path], None] | None = None,

@@ -12,12 +12,16 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ml_collections import ConfigDict
+
 from audiogen_jax.core.errors import InputError
 
 T = TypeVar("T")
 
 
-def build(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+def build(
+  cls: type[T], values: Mapping[str, Any] | ConfigDict, *, where: str = ""
+) -> T:
   """Makes a frozen dataclass from a mapping, nested dataclasses included.
 
   Lists become tuples.  Keys left out take the dataclass's defaults.
@@ -76,7 +80,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
       raise InputError(f"{where} = {value!r} must be a list")
     return tuple(_convert(args[0], v, where) for v in value)
   if dataclasses.is_dataclass(hint):
-    if not isinstance(value, Mapping) and not hasattr(value, "items"):
+    if not isinstance(value, Mapping | ConfigDict):
       raise InputError(f"{where} = {value!r} must hold keys and values")
     return build(hint, dict(value.items()), where=where)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -147,14 +147,21 @@ def shardings(
 
   Raises:
     KeyError: If a parameter has no rule in `table`; the message has its path.
-    InputError: If the mesh does not divide an axis.
+    InputError: If the mesh does not divide an axis, or the rules send two axes
+      of a parameter to one mesh axis.
   """
 
   def one(path, leaf):
     name = path_name(path)
-    sharding = NamedSharding(
-      placement.mesh, placement.spec(axes_of(name, leaf.ndim, table))
-    )
+    axes = axes_of(name, leaf.ndim, table)
+    spec = placement.spec(axes)
+    used = [n for part in spec for n in np.atleast_1d(part or ())]
+    if len(used) > len(set(used)):
+      raise InputError(
+        f"parameter {name} with axes {axes} would be split as {spec}; send each"
+        " meaning to a mesh axis of its own"
+      )
+    sharding = NamedSharding(placement.mesh, spec)
     try:
       sharding.shard_shape(leaf.shape)
     except ValueError:

@@ -18,6 +18,7 @@ from audiogen_jax.core.errors import InputError
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 Tree: TypeAlias = Any  # a pytree of arrays
+Seconds: TypeAlias = float | int
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -36,7 +37,7 @@ class TokenSpec:
   size: int
   frame_rate_hz: int
 
-  def frames(self, duration_s: float) -> int:
+  def frames(self, duration_s: Seconds) -> int:
     """Whole frames in `duration_s` seconds, rounded down.
 
     The published code takes `int(duration * rate)`, which turns 2.3 s at 50 Hz

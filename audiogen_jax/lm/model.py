@@ -218,7 +218,7 @@ class LM(nn.Module):
     book = jnp.arange(self.config.codebooks)[None, :, None]
     return jnp.sum(self.embed[book, steps], axis=1)
 
-  def _offset(self, seen: Bool[Array, "b l"]) -> Int[Array, "b 1"]:
+  def _offset(self, seen: Bool[Array, "b l"]) -> Int[Array, "#b 1"]:
     """Places that prepended text takes up in front of the first step."""
     if not self.config.prepend_text:
       return jnp.zeros((1, 1), jnp.int32)
@@ -329,7 +329,7 @@ def stack(params: Tree) -> Tree:
 
 
 @jax.jit
-def _slice(stack: Array, i: int) -> Array:
+def _slice(stack: Array, i: Int[Array, ""] | int) -> Array:
   return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
 
 

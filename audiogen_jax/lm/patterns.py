@@ -64,8 +64,12 @@ def layout(pattern: Pattern, codebooks: int, frames: int) -> Layout:
   """Lays out `frames` frames of `codebooks` codes.
 
   Raises:
-    InputError: If the pattern's lists do not have one entry a codebook.
+    InputError: If the pattern's lists do not have one entry a codebook, or a
+      number is negative.
   """
+  alone = pattern.flatten_first, pattern.empty_initial
+  if min(*pattern.delays, *pattern.flattening, *alone) < 0:
+    raise InputError(f"{pattern} must not hold negative numbers")
   columns = _COLUMNS[pattern.kind](pattern, codebooks, frames)
   # The first step is empty: it is what the model starts from.
   columns = [[], *columns]

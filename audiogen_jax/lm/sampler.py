@@ -371,7 +371,9 @@ class LanguageModel:
     ways = self._placement.ways("batch")
     return -(-bucket(rows) // ways) * ways
 
-  def _put(self, values: np.ndarray, *axes: str | None) -> jax.Array:
+  def _put(
+    self, values: np.ndarray | np.generic, *axes: str | None
+  ) -> jax.Array:
     return jax.device_put(values, self._placement.sharding(*axes))
 
   def _placed(self, cond: Cond, rows: int) -> Cond:

@@ -1,7 +1,7 @@
 """Sentences -> token ids, padded to a common length."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,6 +11,7 @@ from audiogen_jax.core.errors import InputError
 _LONGEST = 512  # what T5 was trained on
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
   """Anything that turns one sentence into ids, its end mark included."""
 
