@@ -82,11 +82,11 @@ def write(folder: Path, parts: Parts) -> None:
   state = engine.export(
     parts.codec_tree, seanet.table(codec, seanet.AUDIOCRAFT)
   )
-  _save(folder / CODEC_FILE, state, audiocraft_config.codec_yaml(codec))
+  save(folder / CODEC_FILE, state, audiocraft_config.codec_yaml(codec))
   if parts.lm is not None:
     table = lm_table(parts.lm, "description")
     state = engine.export(parts.lm_tree, table)
-    _save(folder / LM_FILE, state, audiocraft_config.lm_yaml(parts))
+    save(folder / LM_FILE, state, audiocraft_config.lm_yaml(parts))
 
 
 def lm_table(config: LMConfig, condition: str) -> Table:
@@ -178,7 +178,8 @@ def _open(
   return saved, audiocraft_config.parse(saved["xp.cfg"])
 
 
-def _save(path: Path, state: Mapping[str, Any], cfg: dict[str, Any]) -> None:
+def save(path: Path, state: Mapping[str, Any], cfg: dict[str, Any]) -> None:
+  """Writes one file: tensors by foreign name, and the configuration."""
   text = yaml.safe_dump(cfg, sort_keys=False)
   saved = {"best_state": dict(state), "xp.cfg": text, "exported": True}
   torch_file.write(path, saved | {"version": f"audiogen_jax {__version__}"})

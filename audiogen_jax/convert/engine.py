@@ -195,7 +195,11 @@ def realise(tree: Tree, place: Callable[[str, np.ndarray], Any]) -> Tree:
   """
   flat = dict(_flat(tree))
   order = sorted(flat, key=lambda path: -math.prod(flat[path].shape))
-  made = {path: place(path, flat[path].read()) for path in order}
+  made = {}
+  for path in order:
+    # Copies run in the background, and hold what they copy from, until they are
+    # waited for.
+    made[path] = jax.block_until_ready(place(path, flat[path].read()))
   return _nest({path: made[path] for path in flat})
 
 

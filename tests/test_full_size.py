@@ -1,0 +1,110 @@
+"""AudioGen-medium at its real size, with random weights."""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.convert import (
+  audiocraft,
+  audiocraft_config,
+  engine,
+  seanet,
+  torch_file,
+)
+from audiogen_jax.core import checkpoint
+from audiogen_jax.lm import model
+
+_CONVERT = """
+import sys
+from audiogen_jax.convert import export
+export.convert(sys.argv[1], sys.argv[2])
+peak = [x for x in open("/proc/self/status") if x.startswith("VmHWM")]
+print(int(peak[0].split()[1]) * 1024)
+"""
+
+
+def _random(table, dtype):
+  """Tensors of a published checkpoint, made when they are written."""
+  numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 20)
+
+  def lazy(name, parts):
+    shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
+    # Where a tensor starts in the numbers depends on its name alone.
+    start = sum(name.encode()) * 7919 % len(numbers)
+    rolled = np.roll(numbers, start).astype(dtype)
+    return engine.Lazy(shape, np.dtype(dtype), lambda: np.resize(rolled, shape))
+
+  return {name: lazy(name, parts) for name, parts in table.items()}
+
+
+@pytest.fixture
+def published(tmp_path):
+  """A full-size checkpoint in the published format: 3.7 GB and 0.24 GB."""
+  if shutil.disk_usage(tmp_path).free < 9e9:
+    pytest.skip("needs 9 GB of free disk")
+  parts = engine.Parts(
+    encodec.EncodecConfig(), None, model.LMConfig(), text_name="t5-large"
+  )
+  for name, table, dtype, config in (
+    (
+      audiocraft.LM_FILE,
+      audiocraft.lm_table(parts.lm, "description"),
+      np.float16,
+      audiocraft_config.lm_yaml(parts),
+    ),
+    (
+      audiocraft.CODEC_FILE,
+      seanet.table(parts.codec, seanet.AUDIOCRAFT),
+      np.float32,
+      audiocraft_config.codec_yaml(parts.codec),
+    ),
+  ):
+    (tmp_path / "in").mkdir(exist_ok=True)
+    audiocraft.save(tmp_path / "in" / name, _random(table, dtype), config)
+  yield tmp_path / "in"
+  shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not Path("/proc/self/status").exists(), reason="peak memory is read on Linux"
+)
+def test_conversion_stays_within_memory(published):
+  target = published.parent / "out"
+  size = (published / audiocraft.LM_FILE).stat().st_size
+  # 588 tensors in float16; the published file is reported as 3,678,455,287.
+  assert size == pytest.approx(3_678_455_287, rel=1e-4)
+  done = subprocess.run(
+    [sys.executable, "-c", _CONVERT, str(published), str(target)],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  peak = int(done.stdout) / size  # measured: 1.11
+  assert peak < 1.3, f"peak memory is {peak:.2f} times the file"
+
+  stored = checkpoint.Folder(epath.Path(target / "lm")).abstract()
+  sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(stored)]
+  assert sum(sizes) == 1_839_131_136
+  state = torch_file.read(published / audiocraft.LM_FILE)["best_state"]
+  kernel = state["transformer.layers.47.linear1.weight"].read()
+  restored = _restore(epath.Path(target / "lm"), stored)["layers"]["up"]["kernel"]
+  assert restored.dtype == np.float16
+  np.testing.assert_array_equal(np.asarray(restored[47]), kernel.T)
+
+
+def _restore(folder, stored):
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return checkpoint.Folder(folder).restore(
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored
+    )
+  )
