@@ -144,13 +144,22 @@ DRAWN = {
     S S S S 0 S 1 S 2 S 3 S
     """,
   ),
-  "unroll, the other way round": (
+  "unroll, ties go to the lower codebook": (
     Pattern("unroll", flattening=(1, 0)),
     2,
     5,
     """
-    S S 0 S 1
     S 0 S 1 S
+    S S 0 S 1
+    """,
+  ),
+  "unroll, the last codebook first": (
+    Pattern("unroll", delays=(1, 0)),
+    2,
+    5,
+    """
+    S S 0 S 1 S
+    S 0 S 1 S S
     """,
   ),
   "unroll, an inner step empty": (

@@ -27,7 +27,6 @@ from audiogen_jax.text.tokenizer import Tokenizer
 FORMAT, VERSION = "audiogen_jax", 1
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-_WEIGHTS = ["*.json", "*.safetensors", "*.bin", "*.model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class _Config:
   written_by: str = ""
 
 
-def locate(source: str | Path, *, files: list[str] | None = None) -> epath.Path:
+def locate(source: str | Path) -> epath.Path:
   """The folder that `source` stands for, downloaded if it is a hub id.
 
   Raises:
@@ -62,9 +61,7 @@ def locate(source: str | Path, *, files: list[str] | None = None) -> epath.Path:
   if text.startswith((".", "/", "~")) or text.count("/") > 1:
     raise InputError(f"{text} does not exist")
   try:
-    path = huggingface_hub.snapshot_download(
-      text, allow_patterns=files or _WEIGHTS
-    )
+    path = _download(text)
   except Exception as error:  # the hub's errors have no common ancestor
     reason = " ".join(str(error).split())[:120]
     raise InputError(
@@ -73,6 +70,25 @@ def locate(source: str | Path, *, files: list[str] | None = None) -> epath.Path:
       f" (hf download {text} --local-dir DIR) and name the folder"
     ) from None
   return epath.Path(path)
+
+
+def _download(hub_id: str) -> str:
+  """The folder with those files of a hub repository that are read here."""
+  try:
+    found = huggingface_hub.model_info(hub_id, timeout=10).siblings
+  except huggingface_hub.errors.HfHubHTTPError:
+    raise  # the hub answered, and said no
+  except Exception:  # no network: what was downloaded before may do
+    return huggingface_hub.snapshot_download(hub_id, local_files_only=True)
+  names = [file.rfilename for file in found]
+  # Many repositories hold the same weights several times over.
+  if audiocraft.LM_FILE in names:
+    wanted = [audiocraft.LM_FILE, audiocraft.CODEC_FILE]
+  elif any(name.endswith(".safetensors") for name in names):
+    wanted = ["*.json", "*.model", "*.safetensors"]
+  else:
+    wanted = ["*.json", "*.model", "pytorch_model.bin"]
+  return huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted)
 
 
 def kind(folder: epath.Path) -> str:
