@@ -60,7 +60,7 @@ class SEANetConfig:
 
   def __post_init__(self):
     if self.causal and self.norm == "layer_norm":
-      raise ValueError(
+      raise InputError(
         "a causal codec cannot use layer_norm: its mean over time looks ahead"
       )
 

@@ -21,7 +21,6 @@ from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.text.t5 import T5Config
 
-
 Index: TypeAlias = tuple[int | slice, ...]
 
 

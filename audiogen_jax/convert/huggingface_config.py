@@ -62,7 +62,7 @@ def codec_config(cfg: Mapping[str, Any]) -> EncodecConfig:
       dilation_base=cfg["dilation_growth_rate"],
       compress=cfg["compress"],
       lstm_layers=cfg["num_lstm_layers"],
-      true_skip=not cfg["use_conv_shortcut"],
+      true_skip=not cfg.get("use_conv_shortcut", True),
       causal=cfg["use_causal_conv"],
       pad_mode=only(cfg, "pad_mode", "reflect", "constant"),
       norm=_NORMS[norm],

@@ -50,9 +50,10 @@ def locate(source: str | Path) -> epath.Path:
     InputError: If there is no such folder, name or hub id, or no network.
   """
   text = str(source)
-  if "://" in text or Path(text).exists():
+  local = Path(text).expanduser()
+  if "://" in text or local.exists():
     # Orbax takes absolute paths only.
-    folder = epath.Path(text if "://" in text else Path(text).absolute())
+    folder = epath.Path(text if "://" in text else local.absolute())
     if not folder.is_dir():
       raise InputError(f"{text} is not a folder with a model")
     return folder
@@ -136,17 +137,10 @@ def open_parts(
     InputError: For anything that is missing, damaged or of the wrong kind.
   """
   folder = locate(source)
-  which = kind(folder)
-  if which == "orbax":
-    parts = _open_orbax(folder)
-  elif which == "audiocraft":
-    parts = _open_audiocraft(Path(folder))
-  elif which == "musicgen":
-    parts = huggingface.read_musicgen(Path(folder))
-  elif which == "encodec":
-    parts = Parts(*huggingface.read_encodec(Path(folder)))
-  else:
-    raise InputError(f"{folder} is a text encoder, not an audio model")
+  try:
+    parts = _READERS[kind(folder)](folder)
+  except KeyError as error:
+    raise InputError(f"{folder}: its configuration lacks {error}") from None
   if parts.lm is None:
     return parts
   beside = Path(folder) / "t5"
@@ -261,7 +255,8 @@ def _open_orbax(folder: epath.Path) -> Parts:
   )
 
 
-def _open_audiocraft(folder: Path) -> Parts:
+def _open_audiocraft(source: epath.Path) -> Parts:
+  folder = Path(source)
   codec = audiocraft.read_codec(folder)
   if isinstance(codec, str):
     # The pointer names a hub id, or a folder beside this one.
@@ -288,6 +283,27 @@ def _open_audiocraft(folder: Path) -> Parts:
       f" {lm.size}, the codec reads {tokens.codebooks} of {tokens.size}"
     )
   return parts
+
+
+def _open_musicgen(folder: epath.Path) -> Parts:
+  return huggingface.read_musicgen(Path(folder))
+
+
+def _open_encodec(folder: epath.Path) -> Parts:
+  return Parts(*huggingface.read_encodec(Path(folder)))
+
+
+def _open_t5(folder: epath.Path) -> Parts:
+  raise InputError(f"{folder} is a text encoder, not an audio model")
+
+
+_READERS = {
+  "orbax": _open_orbax,
+  "audiocraft": _open_audiocraft,
+  "musicgen": _open_musicgen,
+  "encodec": _open_encodec,
+  "t5": _open_t5,
+}
 
 
 def _with_text(parts: Parts, source: str | Path) -> Parts:

@@ -29,6 +29,7 @@ from audiogen_jax.lm.transformer import (
   norm,
   positions,
   truncated_normal,
+  uniform,
 )
 
 _LAYER = {
@@ -103,7 +104,10 @@ class LM(nn.Module):
     # One more row than codes: the special token.
     shape = (c.codebooks, c.size + 1, t.width)
     self.embed = self.param("embed", init, shape)
-    self.text_proj = nn.Dense(t.width, dtype=self.dtype)
+    even = uniform(c.text_width**-0.5)
+    self.text_proj = nn.Dense(
+      t.width, dtype=self.dtype, kernel_init=even, bias_init=even
+    )
     if self.stacked:
       scan = nn.scan(
         Block,
@@ -146,7 +150,7 @@ class LM(nn.Module):
 
   def prefill(
     self, steps: Int[Array, "b k s"], cond: Cond, room: int
-  ) -> tuple[list[KeysValues], list[KeysValues]]:
+  ) -> tuple[list[KeysValues | None], list[KeysValues]]:
     """Reads the text, and the first steps of a prompt if there are any.
 
     The cache of one layer, for text prepended (`l`) and steps (`s`):
@@ -161,7 +165,8 @@ class LM(nn.Module):
       room: Steps that the cache must hold.
 
     Returns:
-      Each layer's view of the text, and each layer's cache.
+      Each layer's view of the text (None without cross-attention), and each
+      layer's cache.
     """
     t = self.config.transformer
     b, _, s = steps.shape
@@ -185,7 +190,7 @@ class LM(nn.Module):
     tokens: Int[Array, "b k"],
     place: Int[Array, ""],
     seen: Bool[Array, "b l"],
-    texts: list[KeysValues],
+    texts: list[KeysValues | None],
     caches: list[KeysValues],
   ) -> tuple[Float[Array, "b k v"], list[KeysValues]]:
     """Logits for step `place + 1` from the tokens of step `place`.

@@ -160,7 +160,7 @@ def prefill(
   placement: Placement,
   room: int,
   guided: bool,
-) -> tuple[list[KeysValues], list[KeysValues]]:
+) -> tuple[list[KeysValues | None], list[KeysValues]]:
   """Views of the text and caches; see `LM.prefill`.  Rows double if guided."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     if guided:
@@ -182,7 +182,7 @@ def prefill(
 def decode(
   params: Tree,
   state: State,
-  texts: list[KeysValues],
+  texts: list[KeysValues | None],
   seen: Bool[Array, "b l"],
   keys: Key[Array, " b"],
   rules: Rules,

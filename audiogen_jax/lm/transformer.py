@@ -58,8 +58,17 @@ class KeysValues(NamedTuple):
   v: Float[Array, "b s h e"]
 
 
-# The published code leaves queries, keys and values at PyTorch's U(±1/√d).
-_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+def uniform(bound: float) -> nn.initializers.Initializer:
+  """Evenly in ±`bound`: PyTorch's own start, with 1/√fan_in, for a linear layer.
+
+  The published code leaves it to queries, keys, values and the text's
+  projection.
+  """
+
+  def draw(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return draw
 
 
 def truncated_normal(std: float) -> nn.initializers.Initializer:
@@ -98,7 +107,7 @@ class Attention(nn.Module):
         (*parts, c.heads, c.head_size),
         use_bias=c.attention_bias,
         dtype=self.dtype,
-        kernel_init=_UNIFORM,
+        kernel_init=uniform(c.width**-0.5),
       )
 
     if not c.packed:
@@ -177,7 +186,7 @@ class Block(nn.Module):
     self,
     x: Float[Array, "b q d"],
     mask: Bool[Array, "#b q s"],
-    text: Float[Array, "b l d"] | KeysValues,
+    text: Float[Array, "b l d"] | KeysValues | None,
     text_mask: Bool[Array, "b l"],
     cache: KeysValues | None = None,
     at: Int[Array, ""] | int = 0,
@@ -188,7 +197,8 @@ class Block(nn.Module):
       x: States.
       mask: What each query may look at: of `x`, or of the cache if there is
         one.
-      text: States of the text, or this layer's view of them if it is at hand.
+      text: States of the text, or this layer's view of them if it is at hand;
+        not looked at without cross-attention.
       text_mask: The text's visible positions.
       cache: Room for all steps; the keys and values of `x` are written into it.
       at: The place of the first state of `x` in the cache.
