@@ -13,6 +13,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from audiogen_jax.codec.layers import LSTM, Conv, ConvTranspose, Norm, PadMode
+from audiogen_jax.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

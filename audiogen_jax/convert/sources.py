@@ -50,10 +50,8 @@ def locate(source: str | Path) -> epath.Path:
     InputError: If there is no such folder, name or hub id, or no network.
   """
   text = str(source)
-  local = Path(text).expanduser()
-  if "://" in text or local.exists():
-    # Orbax takes absolute paths only.
-    folder = epath.Path(text if "://" in text else local.absolute())
+  folder = checkpoint.place(text)
+  if "://" in text or folder.exists():
     if not folder.is_dir():
       raise InputError(f"{text} is not a folder with a model")
     return folder

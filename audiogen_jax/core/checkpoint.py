@@ -61,6 +61,33 @@ class Folder:
       raise InputError(f"{self.path} cannot be restored: {reason}") from None
 
 
+def place(text: str | os.PathLike) -> epath.Path:
+  """The absolute path, or the URI of a bucket that answers.
+
+  Raises:
+    InputError: For an unknown kind of URI, one whose library is not installed,
+      or a bucket that cannot be reached.
+  """
+  if "://" not in str(text):
+    # Orbax takes absolute paths only.
+    return epath.Path(Path(text).expanduser().absolute())
+  try:
+    path = epath.Path(str(text))
+    path.exists()
+  except KeyError:
+    raise InputError(f"{text}: only gs:// URIs are known") from None
+  except ImportError as error:
+    raise InputError(
+      f"{text}: {error}; pip install 'audiogen_jax[gcs]'"
+    ) from None
+  except Exception as error:  # each file system has errors of its own
+    reason = " ".join(str(error).split())[:120]
+    raise InputError(
+      f"{text} cannot be reached ({type(error).__name__}: {reason})"
+    ) from None
+  return path
+
+
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   """`config.json` of an exported model.
 
@@ -97,14 +124,14 @@ def export(
   Raises:
     InputError: If the folder exists already or cannot be written.
   """
-  target = epath.Path(folder)
+  target = place(folder)
   if target.exists():
     raise InputError(f"{target} exists already; choose another folder")
   local = "://" not in str(folder)
   if not local:
     _write(target, config, trees, extras)
     return
-  with local_folder(Path(folder)) as work:
+  with local_folder(Path(target)) as work:
     _write(epath.Path(work), config, trees, extras)
 
 

@@ -59,10 +59,10 @@ class KeysValues(NamedTuple):
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
-  """Evenly in ±`bound`: PyTorch's own start, with 1/√fan_in, for a linear layer.
+  """U(±bound); with 1/√fan_in what PyTorch gives a linear layer by itself.
 
-  The published code leaves it to queries, keys, values and the text's
-  projection.
+  The published code leaves queries, keys, values and the text's projection at
+  that.
   """
 
   def draw(key, shape, dtype=jnp.float32):
