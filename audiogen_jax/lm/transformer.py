@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
 
 
@@ -44,6 +45,12 @@ class TransformerConfig:
   packed: bool = True
   attention_bias: bool = False
   ff_bias: bool = False
+
+  def __post_init__(self):
+    if self.width % (2 * self.heads):
+      raise InputError(
+        f"width {self.width} must be a multiple of twice the {self.heads} heads"
+      )
 
   @property
   def head_size(self) -> int:
