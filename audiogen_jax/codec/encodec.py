@@ -339,10 +339,10 @@ class Encodec:
     """Pads to a bucket of frames, decodes, cuts."""
     codes = np.asarray(codes, np.int32)
     b, k, t = codes.shape
-    if not t or not 0 < k <= self.tokens.codebooks:
+    if not b or not t or not 0 < k <= self.tokens.codebooks:
       raise InputError(
-        f"codes of shape {codes.shape} must have at least one frame and 1 to"
-        f" {self.tokens.codebooks} codebooks"
+        f"codes of shape {codes.shape} must have at least one row, one frame"
+        f" and 1 to {self.tokens.codebooks} codebooks"
       )
     if codes.min() < 0 or codes.max() >= self.tokens.size:
       raise InputError(

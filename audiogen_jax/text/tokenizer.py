@@ -1,5 +1,6 @@
 """Sentences -> token ids, padded to a common length."""
 
+import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -45,8 +46,9 @@ class FileTokenizer:
   """A tokenizer in the Hugging Face format, read by `transformers`."""
 
   def __init__(self, folder: str | Path):
-    # transformers takes seconds to import; training on cached codes and the
-    # byte tokenizer never need it.
+    # transformers takes seconds to import; the byte tokenizer never needs it.
+    # It advises at once to install PyTorch, which tokenizers do not need.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     try:
