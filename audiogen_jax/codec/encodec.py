@@ -300,7 +300,7 @@ class Encodec:
       return length, range(1)
     chunk = int(self.config.chunk_s * self.config.sample_rate_hz)
     stride = max(1, int((1 - self.config.overlap) * chunk))
-    return chunk, range(0, max(1, length - (chunk - stride)), stride)
+    return chunk, range(0, length, stride)
 
   def _refuse_chunks(self, verb: str) -> None:
     if self.config.renormalise or self.config.chunk_s is not None:
