@@ -19,14 +19,15 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
-import audiogen_jax as ag
 from audiogen_jax import __version__
 from audiogen_jax.audio import dsp, io
+from audiogen_jax.audiogen import AudioGen, load_codec
 from audiogen_jax.codec import codes_file, encodec
 from audiogen_jax.convert import engine, export, sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model as language_model
+from audiogen_jax.lm.sampler import Sampling
 from audiogen_jax.text import t5
 
 _DEFAULT_MODEL = "facebook/audiogen-medium"
@@ -110,21 +111,21 @@ def generate(
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
   guidance: Annotated[
     float, typer.Option(help="Classifier-free guidance; 1 for none.")
-  ] = ag.Sampling.guidance,
+  ] = Sampling.guidance,
   temperature: Annotated[
     float, typer.Option(help="0 takes the likeliest token.")
-  ] = ag.Sampling.temperature,
+  ] = Sampling.temperature,
   top_k: Annotated[
     int | None,
     typer.Option(
       help="Draw among the k likeliest; 0 for all."
-      f"  [default: {ag.Sampling.top_k}]"
+      f"  [default: {Sampling.top_k}]"
     ),
   ] = None,
   top_p: Annotated[
     float,
     typer.Option(help="Draw from the nucleus of mass p, instead of top-k."),
-  ] = ag.Sampling.top_p,
+  ] = Sampling.top_p,
   dtype: Annotated[
     str | None,
     typer.Option(
@@ -143,9 +144,9 @@ def generate(
   texts = _prompts(prompts, prompts_file, continue_from)
   stems = [_stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, _SUFFIXES)
-  sampling = ag.Sampling(
+  sampling = Sampling(
     temperature=temperature,
-    top_k=ag.Sampling.top_k if top_k is None else top_k,
+    top_k=Sampling.top_k if top_k is None else top_k,
     top_p=top_p,
     guidance=guidance,
   )
@@ -153,7 +154,7 @@ def generate(
     raise InputError(f"duration {duration} s must be more than 0")
   with _bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
-    audiogen = ag.AudioGen.from_pretrained(
+    audiogen = AudioGen.from_pretrained(
       model, text_encoder=text_encoder, dtype=dtype
     )
     codec = audiogen.codec
@@ -206,7 +207,7 @@ def encode(
 ) -> None:
   """Turn sounds into codes (.npz)."""
   paths = io.name_outputs(output, [sound.stem for sound in sounds], (".npz",))
-  codec = ag.load_codec(model)
+  codec = load_codec(model)
   config = codec.config
   with _bar() as bar:
     for sound, path in bar.track(
@@ -242,7 +243,7 @@ def decode(
 ) -> None:
   """Turn codes back into sounds."""
   paths = io.name_outputs(output, [source.stem for source in codes], _SUFFIXES)
-  codec = ag.load_codec(model)
+  codec = load_codec(model)
   rate = codec.config.sample_rate_hz
   with _bar() as bar:
     for source, path in bar.track(

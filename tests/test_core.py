@@ -123,12 +123,12 @@ def test_round_trip_keeps_every_changed_value():
 def test_build_takes_a_config_dict():
   values = ml_collections.ConfigDict()
   values.codebooks = 2
-  values.transformer = ml_collections.ConfigDict({"width": 64, "layers": 2})
+  values.transformer = ml_collections.ConfigDict({"width": 96, "layers": 2})
   values.pattern = {"kind": "delay", "delays": [0, 3]}
   values.size = ml_collections.FieldReference(512) * 2
   made = config.build(LMConfig, values)
   assert made.codebooks == 2 and made.size == 1024
-  assert made.transformer.width == 64 and made.transformer.layers == 2
+  assert made.transformer.width == 96 and made.transformer.layers == 2
   assert made.pattern.delays == (0, 3)
   frozen = ml_collections.FrozenConfigDict(values)
   assert config.build(LMConfig, frozen) == made

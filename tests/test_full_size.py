@@ -96,7 +96,9 @@ def test_conversion_stays_within_memory(published):
   assert sum(sizes) == 1_839_131_136
   state = torch_file.read(published / audiocraft.LM_FILE)["best_state"]
   kernel = state["transformer.layers.47.linear1.weight"].read()
-  restored = _restore(epath.Path(target / "lm"), stored)["layers"]["up"]["kernel"]
+  restored = _restore(epath.Path(target / "lm"), stored)["layers"]["up"][
+    "kernel"
+  ]
   assert restored.dtype == np.float16
   np.testing.assert_array_equal(np.asarray(restored[47]), kernel.T)
 

@@ -5,6 +5,7 @@ bears on the model is turned into our dataclasses; a value that this library
 does not build is named in the error.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -189,6 +190,15 @@ def _pattern(cfg: Mapping[str, Any], codebooks: int) -> Pattern:
   return Pattern(kind, **lists, **numbers)
 
 
+def _hidden_scale(ff: int, width: int) -> int | float:
+  """A number whose product with `width`, rounded down, is `ff`."""
+  if ff % width == 0:
+    return ff // width
+  scale = ff / width
+  # 61 / 56 * 56 is 60.999…
+  return scale if int(scale * width) == ff else math.nextafter(scale, math.inf)
+
+
 class _Config(Mapping):
   """Nested YAML whose `${a.b}` stand for other values of the whole."""
 
@@ -331,9 +341,7 @@ def lm_yaml(parts: Parts) -> dict[str, Any]:
       "dim": t.width,
       "num_heads": t.heads,
       "num_layers": t.layers,
-      "hidden_scale": t.ff // t.width
-      if t.ff % t.width == 0
-      else t.ff / t.width,
+      "hidden_scale": _hidden_scale(t.ff, t.width),
       "n_q": lm.codebooks,
       "card": lm.size,
       "dropout": 0.0,

@@ -112,8 +112,10 @@ def musicgen(parts: Parts) -> dict[str, Any]:
   norms = {ours: theirs for theirs, ours in _NORMS.items()}
   if c.norm not in norms or c.unnormed_outer_blocks:
     raise InputError(f"the MusicGen format has no codec with norm {c.norm!r}")
-  rate, size = parts.codec.tokens.frame_rate_hz, parts.codec.rvq.size
-  kbit_s = parts.codec.rvq.codebooks * rate * math.ceil(math.log2(size)) / 1000
+  # Readers divide by a whole frame rate and whole bits, and round down.
+  frame_rate = -(-parts.codec.sample_rate_hz // parts.codec.hop)
+  bits = math.ceil(math.log2(parts.codec.rvq.size))
+  kbit_s = parts.codec.rvq.codebooks * frame_rate * bits / 1000
   gated = text.activation == "gated-gelu"
   return {
     "architectures": ["MusicgenForConditionalGeneration"],

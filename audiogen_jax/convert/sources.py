@@ -5,6 +5,7 @@ our own format, in the published one, or Hugging Face's.
 """
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -62,11 +63,11 @@ def locate(source: str | Path) -> epath.Path:
   try:
     path = _download(text)
   except Exception as error:  # the hub's errors have no common ancestor
-    reason = " ".join(str(error).split())[:120]
+    reason = " ".join(str(error).split()).split(". ")[0]
     raise InputError(
       f"{text} is neither a folder here nor could it be had from the hub"
-      f" ({type(error).__name__}: {reason}); download it elsewhere"
-      f" (hf download {text} --local-dir DIR) and name the folder"
+      f" ({type(error).__name__}: {textwrap.shorten(reason, 200)}); download it"
+      f" elsewhere (hf download {text} --local-dir DIR) and name the folder"
     ) from None
   return epath.Path(path)
 
