@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audiogen_jax import __version__
-from audiogen_jax.audio import dsp, io
+from audiogen_jax.audio import drawing, dsp, io
 from audiogen_jax.audiogen import AudioGen, load_codec
 from audiogen_jax.codec import codes_file, encodec
 from audiogen_jax.convert import engine, export, sources
@@ -192,7 +192,7 @@ def generate(
         io.write(path, one, rate)
         if spectrogram:
           picture = path.with_suffix(".png")
-          io.draw_spectrogram(picture, one, rate, title=text or "")
+          drawing.spectrogram(picture, one, rate, title=text or "")
   for path in paths:
     _say(str(path))
 

@@ -1,6 +1,8 @@
 """Sound files and pictures of sound: kept, converted, refused."""
 
 import os
+import shutil
+import subprocess
 
 import jax.numpy as jnp
 import jaxtyping
@@ -9,7 +11,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from audiogen_jax.audio import io
+from audiogen_jax.audio import drawing, io
 from audiogen_jax.core.errors import InputError
 
 
@@ -127,7 +129,7 @@ def test_read_refuses_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize("draw", (False, True))
 def test_outputs_refuse_with_the_reason(tmp_path, monkeypatch, draw):
-  output = io.draw_spectrogram if draw else io.write
+  output = drawing.spectrogram if draw else io.write
   end = ".png" if draw else ".wav"
   (tmp_path / "file").touch()
   (tmp_path / f"folder{end}").mkdir()
@@ -189,7 +191,7 @@ def test_drawing(tmp_path, monkeypatch):
     ("silence", np.zeros((8000, 1), np.float32), "silence"),
   ):
     path = tmp_path / f"{name}.png"
-    io.draw_spectrogram(path, audio, 16000, title=title)
+    drawing.spectrogram(path, audio, 16000, title=title)
     assert path.read_bytes().startswith(b"\x89PNG")
     path.unlink()
 
@@ -198,5 +200,49 @@ def test_drawing(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "replace", fail)
   with pytest.raises(OSError, match="disk full"):
-    io.draw_spectrogram(tmp_path / "a.png", noise(8000, 1), 16000)
+    drawing.spectrogram(tmp_path / "a.png", noise(8000, 1), 16000)
   assert not os.listdir(tmp_path)
+
+
+def test_a_stretch_of_a_file(tmp_path):
+  audio = noise(16000, 2)
+  io.write(tmp_path / "a.flac", audio, 16000)
+  whole, _ = io.read(tmp_path / "a.flac")
+  for start_s, end_s, want in (
+    (0.25, 0.5, whole[4000:8000]),
+    (0.25, None, whole[4000:]),
+    (0.9, 7.0, whole[14400:]),  # beyond the end
+  ):
+    got, _ = io.read(tmp_path / "a.flac", start_s=start_s, end_s=end_s)
+    np.testing.assert_array_equal(got, want)
+  with pytest.raises(InputError, match=r"ends at 1\.000 s, before 1\.5 s"):
+    io.read(tmp_path / "a.flac", start_s=1.5)
+  for start_s, end_s in ((-1.0, None), (0.5, 0.5), (float("nan"), 1.0)):
+    with pytest.raises(InputError, match="is no stretch of it"):
+      io.read(tmp_path / "a.flac", start_s=start_s, end_s=end_s)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg not installed")
+def test_ffmpeg_reads_what_libsndfile_cannot(tmp_path):
+  audio = sine(440, 44100, 1.0, -6.0, 2)
+  io.write(tmp_path / "a.wav", audio, 44100)
+  path = tmp_path / "a: 鳥.m4a"
+  command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", f"file:{path}"]
+  subprocess.run(command, check=True)
+  got, rate_hz = io.read(path)
+  assert (rate_hz, got.shape[1]) == (44100, 2)
+  inside = slice(4410, 39690)
+  # AAC is lossy: 0.020 measured.
+  assert np.abs(got[inside] - audio[inside]).max() < 0.04
+  half, _ = io.read(path, start_s=0.5, end_s=0.75)
+  np.testing.assert_array_equal(half, got[22050:33075])
+  path.write_bytes(path.read_bytes()[:3000])
+  with pytest.raises(InputError, match="as sound .*convert it to WAV or FLAC"):
+    io.read(path)
+
+
+def test_without_ffmpeg_there_is_a_remedy(tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  (tmp_path / "a.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(100))
+  with pytest.raises(InputError, match="convert it to WAV or FLAC"):
+    io.read(tmp_path / "a.m4a")

@@ -5,18 +5,19 @@ is an `InputError` that says so.
 """
 
 import contextlib
+import io
 import os
 import pathlib
+import shutil
+import subprocess
 import uuid
-import warnings
 
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Array, Float
+from jax import Array
+from jaxtyping import Float, Int16
 
-from audiogen_jax.audio import dsp
 from audiogen_jax.core.errors import InputError
 
 _FORMATS = {
@@ -31,32 +32,43 @@ def read(
   *,
   rate_hz: int | None = None,
   channels: int | None = None,
+  start_s: float = 0.0,
+  end_s: float | None = None,
 ) -> tuple[Float[np.ndarray, "n c"], int]:
-  """Reads any sound file that libsndfile knows: WAV, FLAC, OGG, MP3, ...
+  """Reads any sound file that libsndfile or, where installed, ffmpeg knows.
+
+  libsndfile reads WAV, FLAC, OGG and MP3 among others; M4A needs ffmpeg.
 
   Args:
     rate_hz: Resamples to this rate; None keeps the file's own.
     channels: As for `convert_channels`; None keeps the file's own.
+    start_s: Where to begin, in seconds.
+    end_s: Where to stop; None, or beyond the end, for the rest.
 
   Returns:
     The sound and its rate in Hz.
+
+  Raises:
+    InputError: If there is no such file, or no sound in it, or NaN.
   """
   path = pathlib.Path(path)
   if not path.exists():
     raise InputError(f"no sound file at {path}: check the path")
   if path.is_dir():
     raise InputError(f"{path} is a folder: name one sound file in it")
+  if not 0 <= start_s < (float("inf") if end_s is None else end_s):
+    raise InputError(f"{path}: {start_s} s to {end_s} s is no stretch of it")
   try:
-    with soundfile.SoundFile(path) as file:
+    with _open(path) as file:
+      audio = _stretch(file, path, start_s, end_s)
       from_hz = file.samplerate
-      audio = file.read(dtype="float32", always_2d=True)
   # TypeError is soundfile's answer to a file named .raw: no header, no rate.
   except (soundfile.SoundFileError, TypeError) as error:
     reason = str(error).strip(" .") or "its data are damaged"
     raise InputError(
       f"cannot read {path} as sound ({reason}): convert it to WAV or FLAC"
     ) from error
-  audio = _checked(audio, str(path))
+  audio = checked(audio, str(path))
   # Channels first: averaging them leaves less to resample.
   if channels is not None:
     audio = convert_channels(audio, channels)
@@ -65,12 +77,52 @@ def read(
   return audio, from_hz if rate_hz is None else rate_hz
 
 
+def _open(path: pathlib.Path) -> soundfile.SoundFile:
+  """Opens a file with libsndfile, or what ffmpeg makes of it.
+
+  Only a format that libsndfile does not know goes to ffmpeg: of a damaged file
+  it would return what it can, and nobody would hear of the rest.
+  """
+  try:
+    return soundfile.SoundFile(path)
+  except soundfile.LibsndfileError:
+    program = shutil.which("ffmpeg")
+    if program is None:
+      raise
+    # file: keeps names such as "a:b.m4a" from being taken for protocols.
+    source = ["-i", f"file:{path}", "-map", "0:a:0"]
+    target = ["-f", "au", "-c:a", "pcm_f32be", "-"]  # AU: made for streaming
+    run = subprocess.run(
+      [program, "-v", "error", "-xerror", "-nostdin", *source, *target],
+      capture_output=True,
+      check=False,
+    )
+    if run.returncode or not run.stdout:
+      raise
+    return soundfile.SoundFile(io.BytesIO(run.stdout))
+
+
+def _stretch(
+  file: soundfile.SoundFile,
+  path: pathlib.Path,
+  start_s: float,
+  end_s: float | None,
+) -> Float[np.ndarray, "n c"]:
+  start = round(start_s * file.samplerate)
+  if start and start >= file.frames:
+    length_s = file.frames / file.samplerate
+    raise InputError(f"{path} ends at {length_s:.3f} s, before {start_s} s")
+  file.seek(start)
+  frames = -1 if end_s is None else round(end_s * file.samplerate) - start
+  return file.read(frames, dtype="float32", always_2d=True)
+
+
 def resample(
   audio: Float[np.ndarray, "n c"], from_hz: int, to_hz: int
 ) -> Float[np.ndarray, "m c"]:
   """Resamples with soxr (very high quality); m is n * to_hz / from_hz."""
   for rate_hz in (from_hz, to_hz):
-    _check_rate(rate_hz)
+    check_rate(rate_hz)
   if from_hz == to_hz:
     return audio
   resampled = soxr.resample(audio, from_hz, to_hz, quality="VHQ")
@@ -105,6 +157,12 @@ def convert_channels(
   )
 
 
+def to_int16(audio: Float[np.ndarray, "*axes"]) -> Int16[np.ndarray, "*axes"]:
+  """Nearest 16-bit samples, 2^15 for 1.0, clamped."""
+  audio = np.rint(audio * np.float32(2**15))
+  return np.clip(audio, -(2**15), 2**15 - 1).astype(np.int16)
+
+
 def write(
   path: str | os.PathLike,
   audio: Float[Array | np.ndarray, "n c"],
@@ -120,14 +178,13 @@ def write(
     raise InputError(
       f"cannot write {path}: the name must end in {', '.join(_FORMATS)}"
     )
-  _check_rate(rate_hz)
-  audio = np.clip(_checked(audio, f"the sound for {path}"), -1.0, 1.0)
+  check_rate(rate_hz)
+  audio = np.clip(checked(audio, f"the sound for {path}"), -1.0, 1.0)
   kind, subtype = _FORMATS[path.suffix.lower()]
   if subtype == "PCM_16":
     # libsndfile scales by 2^15 - 1 into WAV but by 2^15 out of it; scaled here,
     # WAV and FLAC hold the same samples, each within half a step.
-    audio = np.clip(np.rint(audio * 2**15), -(2**15), 2**15 - 1)
-    audio = audio.astype(np.int16)
+    audio = to_int16(audio)
   with whole(path) as part:
     try:
       with soundfile.SoundFile(
@@ -145,109 +202,13 @@ def write(
       ) from error
 
 
-def draw_spectrogram(
-  path: str | os.PathLike,
-  audio: Float[Array | np.ndarray, "n c"],
-  rate_hz: int,
-  *,
-  title: str = "",
-) -> None:
-  """Draws a PNG: the waveform above its mel spectrogram.
-
-  The waveform is the extremes over all channels, the spectrogram the mean of
-  their powers in dB below a full-scale sine, the loudest 80 dB of it.
-  """
-  # Half a second to import, and whoever draws nothing should not pay for it.
-  from matplotlib.backends import backend_agg
-  from matplotlib.figure import Figure
-
-  path = pathlib.Path(path)
-  if path.suffix.lower() != ".png":
-    raise InputError(f"cannot draw {path}: the name must end in .png")
-  _check_rate(rate_hz)
-  audio = _checked(audio, f"the sound for {path}")
-
-  # Figure instead of pyplot: no global state, no display, safe in threads.
-  figure = Figure(figsize=(10, 5), dpi=150, layout="constrained")
-  backend_agg.FigureCanvasAgg(figure)
-  wave, mel = figure.subplots(2, sharex=True, height_ratios=[1, 3])
-  _draw_waveform(wave, audio, rate_hz)
-  image = _draw_mel(mel, audio, rate_hz)
-  figure.colorbar(image, ax=[wave, mel], label="dBFS", pad=0.015, aspect=35)
-  figure.align_ylabels([wave, mel])
-  if title:
-    # Titles are prompts: any length, and a dollar sign starts no formula.
-    line = " ".join(title.split())
-    short = line if len(line) <= 100 else line[:99] + "…"
-    wave.set_title(short, loc="left", fontsize=11, parse_math=False)
-  with whole(path) as part, warnings.catch_warnings():
-    # The font has no Chinese and no emoji; a box in the title harms nobody.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    figure.savefig(part, format="png")
-
-
-def _draw_waveform(axes, audio, rate_hz):
-  n = len(audio)
-  # Extremes of at most 2000 stretches: no screen shows more, and a line through
-  # a million points takes seconds.
-  starts = np.unique(np.linspace(0, n, 2000, endpoint=False).astype(int))
-  low = np.minimum.reduceat(audio.min(axis=1), starts)
-  high = np.maximum.reduceat(audio.max(axis=1), starts)
-  axes.fill_between(starts / rate_hz, low, high, color="#3b4a8c", linewidth=0.6)
-  # At least [-0.05, 0.05], so that silence looks like silence.
-  reach = max(1.05 * float(np.abs(audio).max()), 0.05)
-  axes.set(xlim=(0, n / rate_hz), ylim=(-reach, reach), ylabel="amplitude")
-  axes.grid(alpha=0.25, linewidth=0.5)
-  axes.spines[["top", "right"]].set_visible(False)
-
-
-def _draw_mel(axes, audio, rate_hz):
-  n, n_mels = len(audio), 96
-  # The power of two nearest to 50 ms resolves both clicks and harmonics.
-  n_fft = max(64, 2 ** round(np.log2(0.05 * rate_hz)))
-  hop = n_fft // 4
-  audio = np.pad(audio, ((0, max(0, n_fft - n)), (0, 0)))
-  power = dsp.mel_spectrogram(
-    jnp.asarray(audio.T),
-    rate_hz,
-    n_fft=n_fft,
-    hop=hop,
-    n_mels=n_mels,
-    f_min_hz=0.0,
-  )
-  power = np.asarray(power).mean(axis=0) / (n_fft / 4) ** 2  # t m
-  db = 10 * np.log10(power + 1e-14)
-  top = max(float(db.max()), -60.0)  # silence stays black
-  image = axes.imshow(
-    db.T,
-    origin="lower",
-    aspect="auto",
-    extent=(0, len(db) * hop / rate_hz, 0, n_mels),
-    cmap="magma",
-    vmin=top - 80,
-    vmax=top,
-    interpolation="nearest",
-  )
-
-  def height(hz):
-    """Where a frequency lies among the mel bands."""
-    mel = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
-    return n_mels * mel[0] / mel[1]
-
-  ticks = [0, 200, 500, 1000, 2000, 4000, 8000, 16000]
-  ticks = [hz for hz in ticks if hz <= rate_hz / 2]
-  labels = [f"{hz // 1000}k" if hz >= 1000 else f"{hz}" for hz in ticks]
-  axes.set_yticks([height(hz) for hz in ticks], labels)
-  axes.set(xlim=(0, n / rate_hz), xlabel="seconds", ylabel="Hz")
-  return image
-
-
-def _check_rate(rate_hz):
+def check_rate(rate_hz: int) -> None:
+  """Raises for a rate that none is."""
   if rate_hz < 1:
     raise InputError(f"a rate must be 1 Hz or more, got {rate_hz}")
 
 
-def _checked(audio, what: str) -> np.ndarray:
+def checked(audio, what: str) -> np.ndarray:
   """The sound as float32 [n c], or an error that says what is wrong with it."""
   audio = np.asarray(audio)
   if audio.ndim != 2:
