@@ -55,3 +55,12 @@ def pack() -> Path:
   if not (folder / "expected.npz").is_file():
     pytest.fail(f"{folder} is not a parity pack: it has no expected.npz")
   return folder
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+  """A tiny random model in the published format."""
+  import published  # not before the hook above
+
+  published.audiocraft.write(tmp_path, published.parts_of())
+  return tmp_path

@@ -34,14 +34,6 @@ from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
 
-
-@pytest.fixture
-def folder(tmp_path):
-  """A model in the published format."""
-  audiocraft.write(tmp_path, parts_of())
-  return tmp_path
-
-
 # Write, then read
 
 

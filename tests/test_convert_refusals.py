@@ -36,13 +36,6 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.text import t5
 
 
-@pytest.fixture
-def folder(tmp_path):
-  """A model in the published format."""
-  audiocraft.write(tmp_path, parts_of())
-  return tmp_path
-
-
 @pytest.mark.parametrize("file", [LM_FILE, CODEC_FILE])
 def test_tensors_that_do_not_fit(folder, file):
   name, path = "decoder.model.0.conv.conv.bias", folder / file
