@@ -1,0 +1,264 @@
+"""Datasets -> batches on the device: shuffled, cropped, mixed, tokenised.
+
+    datasets --shuffle, repeat, weigh--> examples 0, 1, 2, ...
+      row r of batch i: a crop of example b i + r, or a mixed pair of the
+      examples 2 b i to 2 b (i + 1) - 1
+    rows --batch, the block of this process--> host arrays --> device arrays
+
+Every row is a function of the seed and its number alone.  So the state of a
+loader is one integer, the step, and after a resume the rows go on as they would
+have, whatever the number of processes, workers and threads was before.
+"""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.data import shards
+from audiogen_jax.data.rows import LoaderConfig, Rows
+from audiogen_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A split of a dataset, and how often it is drawn beside others.
+
+  Attributes:
+    folder: Of a dataset that `audiogen data build` or `tokenize` wrote.
+    weight: Rows drawn of it, relative to the other parts.
+  """
+
+  folder: str | Path
+  split: str = "train"
+  weight: float = 1.0
+
+
+class Loader:
+  """Batches of one or several datasets; see the head of this file.
+
+  A batch has
+
+      audio b n c   float32 in [-1, 1], or for tokenised datasets
+      codes b k t   int32
+      text_ids b l, text_mask b l   with a tokenizer
+      caption b     strings, which stay on the host
+      valid b       False for rows that only fill the last batch of all
+
+  Raises:
+    InputError: If the datasets differ in kind, rate or channels, are smaller
+      than a batch, or hold codes that are to be mixed.
+  """
+
+  def __init__(
+    self,
+    parts: Sequence[Part],
+    config: LoaderConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    placement: Placement | None = None,
+  ):
+    self.config, self._tokenizer = config, tokenizer
+    self._placement = placement or Placement.make(None)
+    opened = [shards.read(part.folder) for part in parts]
+    if not opened:
+      raise InputError("a loader needs one dataset at least")
+    self.settings = _agreed(parts, opened)
+    self._examples = _examples(parts, opened, config)
+    self._digest = _digest(parts, opened, config)
+    if config.mix and "frame_rate_hz" in self.settings:
+      raise InputError(
+        "codes cannot be mixed; mix before tokenising (data tokenize --mix)"
+      )
+    self._rows_in_all = len(self._rows(config.text_buckets))
+    if self._rows_in_all < config.batch:
+      per_row = 2 if config.mix else 1
+      raise InputError(
+        f"{len(self._examples)} examples are too few for a batch of"
+        f" {config.batch}: at least {per_row * config.batch} are needed"
+      )
+
+  def __len__(self) -> int:
+    """Batches in all epochs; the largest integer where there is no end."""
+    return self._rows_in_all // self.config.batch
+
+  def batches(self, state: Mapping[str, Any] | None = None) -> "Batches":
+    """Batches on the devices, from the start or from a saved state.
+
+    Raises:
+      InputError: If the state is that of other datasets or another
+        configuration, or the mesh does not divide the batch.
+    """
+    step = 0
+    if state is not None:
+      if state["digest"] != self._digest:
+        raise InputError(
+          "the saved state of the loader is that of other datasets or another"
+          " configuration; resume with the same, or start anew"
+        )
+      step = int(state["step"])
+    return Batches(self, step, self._digest, self._placement)
+
+  def host_batches(
+    self, step: int = 0, *, index: int = 0, count: int = 1
+  ) -> Iterator[dict[str, np.ndarray]]:
+    """The rows that process `index` of `count` reads, from batch `step` on."""
+    c = self.config
+    if c.batch % count:
+      raise InputError(f"batch {c.batch} does not divide into {count} parts")
+    rows = self._rows(c.text_buckets if count == 1 else c.text_buckets[-1:])
+    blocks = grain.MapDataset.source(rows).batch(
+      c.batch // count, batch_fn=rows.stack
+    )
+    blocks = blocks[step * count + index :: count]
+    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    batches = blocks.to_iter_dataset(threads)
+    if c.workers:
+      # Grain asks absl for a flag, and absl answers only once a main program
+      # has parsed them: a notebook never does.
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+      batches = batches.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=c.workers)
+      )
+    return iter(batches)
+
+  def _rows(self, buckets: tuple[int, ...]) -> Rows:
+    return Rows(
+      self._examples, self.config, self.settings, self._tokenizer, buckets
+    )
+
+
+class Batches:
+  """An iterator over batches; `state` is what to save beside the parameters."""
+
+  def __init__(
+    self, loader: Loader, step: int, digest: str, placement: Placement
+  ):
+    config = loader.config
+    self._placement, self._digest, self._step = placement, digest, step
+    self._batch = config.batch
+    index, count = _block(placement, config.batch)
+    self._host = loader.host_batches(step, index=index, count=count)
+    self._ahead: collections.deque = collections.deque()
+    self._room = config.prefetch
+
+  @property
+  def state(self) -> dict[str, Any]:
+    """Plain values: the batches delivered so far, and of what."""
+    return {"step": self._step, "digest": self._digest}
+
+  def __iter__(self) -> "Batches":
+    return self
+
+  def __enter__(self) -> "Batches":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends the workers; else they end with the program."""
+    self._ahead.clear()
+    self._host.close()
+
+  def __next__(self) -> dict[str, Any]:
+    # Copies to the device are asynchronous: while the caller computes on one
+    # batch, the next ones are on their way.
+    while len(self._ahead) <= self._room:
+      host = next(self._host, None)
+      if host is None:
+        break
+      self._ahead.append({k: self._placed(v) for k, v in host.items()})
+    if not self._ahead:
+      raise StopIteration
+    self._step += 1
+    return self._ahead.popleft()
+
+  def _placed(self, rows: np.ndarray | list[str]) -> jax.Array | list[str]:
+    if isinstance(rows, list):
+      return rows
+    sharding = self._placement.sharding("batch", *[None] * (rows.ndim - 1))
+    shape = (self._batch, *rows.shape[1:])
+    return jax.make_array_from_process_local_data(sharding, rows, shape)
+
+
+def _examples(parts, opened, config) -> grain.MapDataset:
+  """One endless or finite sequence of examples, in the order of reading."""
+  sequences = []
+  for number, (part, builder) in enumerate(zip(parts, opened, strict=True)):
+    source = builder.as_data_source(split=part.split)
+    sequence = grain.MapDataset.source(source).seed(config.seed + number)
+    if config.shuffle:
+      sequence = sequence.shuffle()
+    if config.epochs != 1:
+      sequence = sequence.repeat(config.epochs)
+    sequences.append(sequence)
+  if len(sequences) == 1:
+    return sequences[0]
+  weights = [part.weight for part in parts]
+  return grain.MapDataset.mix(sequences, weights)
+
+
+def _agreed(parts: Sequence[Part], opened) -> dict[str, Any]:
+  """The settings that all datasets share."""
+  for part, builder in zip(parts, opened, strict=True):
+    if part.split not in builder.info.splits:
+      have = ", ".join(builder.info.splits)
+      raise InputError(f"{part.folder} has no split {part.split}, but {have}")
+    if not builder.info.splits[part.split].num_examples:
+      raise InputError(f"split {part.split} of {part.folder} is empty")
+    if not 0 < part.weight < float("inf"):
+      raise InputError(
+        f"weight {part.weight} of {part.folder} must be more than 0"
+      )
+  first, *others = (dict(builder.info.metadata) for builder in opened)
+  for part, other in zip(parts[1:], others, strict=True):
+    if other != first:
+      raise InputError(
+        f"{parts[0].folder} holds {first}, {part.folder} {other}; build all"
+        " datasets alike"
+      )
+  return first
+
+
+def _digest(parts, opened, config: LoaderConfig) -> str:
+  """Recognises all that decides which rows come."""
+  told = dataclasses.asdict(config)
+  for name in ("text_buckets", "workers", "prefetch"):
+    del told[name]
+  for part, builder in zip(parts, opened, strict=True):
+    split = builder.info.splits[part.split]
+    told[len(told)] = [
+      builder.info.name,
+      part.split,
+      split.num_examples,
+      part.weight,
+    ]
+  return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _block(placement: Placement, batch: int) -> tuple[int, int]:
+  """Which block of a batch this process holds, and of how many."""
+  sharding = placement.sharding("batch")
+  try:
+    places = sharding.addressable_devices_indices_map((batch,))
+  except ValueError:
+    raise InputError(
+      f"batch {batch} does not divide over the mesh"
+      f" {dict(placement.mesh.shape)}; choose a multiple of"
+      f" {placement.ways('batch')}"
+    ) from None
+  slices = [place[0].indices(batch) for place in places.values()]
+  first = min(start for start, _, _ in slices)
+  size = max(stop for _, stop, _ in slices) - first
+  return first // size, batch // size

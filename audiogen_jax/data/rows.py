@@ -1,0 +1,166 @@
+"""One row of a batch: cropped, mixed, and by its number alone."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import mixing
+from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderConfig:
+  """What batches are like.
+
+  Attributes:
+    batch: Rows of a batch, over all processes.
+    duration_s: Length of a crop.
+    min_fraction: The share of a crop that is sound, at least, if the clip is
+      long enough; the rest is zeros at its end.  Below 1 the ends of clips are
+      heard more often, and models learn to fall silent (as the published
+      configuration notes).
+    mix: How pairs are mixed; None for no mixing.
+    seed: Of order, crops and mixing.
+    shuffle: Whether the order is random, another one each epoch.
+    epochs: How often all is read; None for ever.
+    text_buckets: Lengths that token ids are padded to: the smallest that fits.
+      Longer texts are cut.  With several processes only the last is used, since
+      none of them knows the texts of the others.
+    workers: Processes that prepare batches; 0 for threads of this one.
+    prefetch: Batches that wait on the device.
+  """
+
+  batch: int
+  duration_s: float = 10.0
+  min_fraction: float = 1.0
+  mix: MixConfig | None = None
+  seed: int = 0
+  shuffle: bool = True
+  epochs: int | None = None
+  text_buckets: tuple[int, ...] = (32, 64, 128)
+  workers: int = 0
+  prefetch: int = 2
+
+  def __post_init__(self):
+    if self.batch < 1:
+      raise InputError(f"batch {self.batch} must be 1 or more")
+    if not 0 < self.duration_s < float("inf"):
+      raise InputError(f"duration {self.duration_s} s must be more than 0")
+    if not 0 < self.min_fraction <= 1:
+      raise InputError(f"min_fraction {self.min_fraction} must lie in (0, 1]")
+    if self.epochs is not None and self.epochs < 1:
+      raise InputError(f"epochs {self.epochs} must be 1 or more, or None")
+    buckets = self.text_buckets
+    if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 2:
+      raise InputError(f"text_buckets {buckets} must be 2 or more, and rise")
+    for name in ("seed", "workers", "prefetch"):
+      if not 0 <= getattr(self, name) < 2**32:
+        raise InputError(f"{name} {getattr(self, name)} must lie in [0, 2^32)")
+
+
+class Rows:
+  """Rows by number, as Grain's random access wants them."""
+
+  def __init__(self, examples, config, settings, tokenizer, buckets):
+    self._examples, self._config = examples, config
+    self._tokenizer, self._buckets = tokenizer, buckets
+    self._kind = "codes" if "frame_rate_hz" in settings else "audio"
+    rate_hz = settings.get("frame_rate_hz") or settings["rate_hz"]
+    self._length = max(1, round(config.duration_s * rate_hz))
+    # The two words of `jax.random.key(seed)`.
+    self._key = np.array([0, config.seed], np.uint32)
+
+  def __len__(self) -> int:
+    # Where there is no end Grain says 2^63 - 1, and computes with it in floats.
+    c, examples = self._config, min(len(self._examples), 2**50)
+    if c.mix:  # what fills no batch of pairs is left for the next epoch
+      return examples // (2 * c.batch) * c.batch
+    if c.epochs is None:
+      return examples // c.batch * c.batch
+    return -(-examples // c.batch) * c.batch
+
+  def __getitem__(self, row: int) -> dict[str, Any]:
+    c = self._config
+    if c.mix:
+      return self._pair(*divmod(row, c.batch))
+    valid = row < len(self._examples)
+    made = self._crop(row if valid else 0)
+    if not valid:
+      made = {k: np.zeros_like(v) for k, v in made.items() if k != "caption"}
+      made["caption"] = ""
+    return made | {"valid": np.bool_(valid)}
+
+  def _pair(self, batch: int, row: int) -> dict[str, Any]:
+    """Row `row` of a batch of pairs, by reading two examples at most."""
+    c = self._config
+    drawn = _drawn(tuple(self._key), batch, c.batch, self._length, c.mix)
+    at = 2 * c.batch * batch
+    first = self._crop(at + int(drawn.first[row]))
+    if not drawn.mixed[row]:
+      return first | {"valid": np.True_}
+    second = self._crop(at + int(drawn.second[row]))
+    numbers = (x[row] for x in drawn[2:])
+    return {
+      "audio": mixing.mix_pair(
+        first["audio"], second["audio"], *numbers, config=c.mix
+      ),
+      "caption": mixing.join(first["caption"], second["caption"]),
+      "valid": np.True_,
+    }
+
+  def _crop(self, number: int) -> dict[str, Any]:
+    """A stretch of example `number`, padded with zeros at its end."""
+    example = self._examples[number]
+    whole, length = example[self._kind], self._length
+    latest = max(0, len(whole) - int(length * self._config.min_fraction))
+    start = 0
+    if latest:
+      draw = np.random.default_rng((self._config.seed, number))
+      start = int(draw.integers(latest, endpoint=True))
+    stretch = whole[start : start + length]
+    if self._kind == "audio":
+      made = np.zeros((length, whole.shape[1]), np.float32)
+      np.multiply(stretch, np.float32(2**-15), out=made[: len(stretch)])
+    else:
+      made = np.zeros((length, whole.shape[1]), np.int32)
+      made[: len(stretch)] = stretch
+      made = made.T
+    return {self._kind: made, "caption": example["caption"].decode()}
+
+  def stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of rows, with their texts as ids."""
+    batch = {
+      name: np.stack([row[name] for row in rows])
+      for name in (self._kind, "valid")
+    }
+    batch["caption"] = [row["caption"] for row in rows]
+    if self._tokenizer:
+      ids = [_cut(self._tokenizer, row, self._buckets[-1]) for row in rows]
+      longest = max(map(len, ids))
+      length = next(size for size in self._buckets if size >= longest)
+      batch["text_ids"] = np.full(
+        (len(ids), length), self._tokenizer.pad_id, np.int32
+      )
+      batch["text_mask"] = np.zeros((len(ids), length), bool)
+      for i, row in enumerate(ids):
+        batch["text_ids"][i, : len(row)] = row
+        batch["text_mask"][i, : len(row)] = True
+    return batch
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(key: tuple, batch: int, pairs: int, samples: int, config: MixConfig):
+  """The draws of a batch; all its rows need them, one after another."""
+  words = np.array(key, np.uint32)
+  return mixing.draw(mixing.fold_in(words, batch), pairs, samples, config)
+
+
+def _cut(tokenizer: Tokenizer, row: Mapping[str, Any], longest: int):
+  """Ids of a caption, the end mark kept; none for an empty caption."""
+  ids = tokenizer.ids(row["caption"]) if row["caption"] else []
+  return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]

@@ -1,0 +1,352 @@
+"""TFDS datasets, written shard by shard: a kill costs one shard a worker.
+
+    folder/
+      .building/plan.json         what is being built, to recognise it again
+      .building/<shard>.json      one for each finished shard: its tally
+      <name>-<split>.array_record-00000-of-00020
+      ...
+      report.json                 what was left out, and why
+      features.json, dataset_info.json     last: a dataset from here on
+
+A shard takes its name only once it is whole, and TFDS refuses a folder without
+`dataset_info.json`, so nothing half-written is ever read as whole.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from etils import epath
+
+from audiogen_jax.audio import io
+from audiogen_jax.core.errors import InputError
+
+REPORT = "report.json"
+_BUILDING = ".building"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What a dataset says of itself.
+
+  Attributes:
+    settings: Plain values that shaped the examples, such as the rate; kept in
+      the dataset's metadata, and two builds with other ones are not the same.
+  """
+
+  name: str
+  features: tfds.features.FeaturesDict
+  description: str
+  settings: Mapping[str, Any]
+  homepage: str = ""
+  citation: str = ""
+  licence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+  """An example that there is not, and why."""
+
+  what: str
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """The items `first` to `last` of a split, and the file for them."""
+
+  file: str
+  split: str
+  first: int
+  last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What a build wrote and what it left out."""
+
+  examples: Mapping[str, int]
+  left_out: Sequence[LeftOut]
+
+
+def plan(name: str, counts: Mapping[str, int]) -> list[Shard]:
+  """Cuts splits of so many items into shards of 16 to 1024 of them.
+
+  At least 64 shards if there are enough items, for many workers; it depends on
+  the counts alone, so that a build can go on with another number of workers.
+  """
+  shards = []
+  for split, count in counts.items():
+    size = min(max(16, count // 64), 1024)
+    total = -(-count // size)
+    for i in range(total):
+      file = f"{name}-{split}.array_record-{i:05d}-of-{total:05d}"
+      last = min((i + 1) * size, count)
+      shards.append(Shard(file, split, i * size, last))
+  return shards
+
+
+class Build:
+  """A dataset on its way into `folder`, perhaps begun earlier.
+
+  One process holds it, and starts workers if it likes:
+
+      with Build.open(folder, about, items) as build:
+        for shard in build.todo:
+          write(folder, shard, about.features, make_examples(shard))
+        report = build.finish()
+  """
+
+  def __init__(self, folder: Path, about: About, shards: list[Shard]):
+    self._folder, self._about, self._shards = folder, about, shards
+
+  @classmethod
+  @contextlib.contextmanager
+  def open(
+    cls,
+    folder: str | os.PathLike,
+    about: About,
+    items: Mapping[str, Sequence[Any]],
+  ) -> Iterator["Build"]:
+    """Begins a build, or goes on with the same one.
+
+    Args:
+      items: What examples are made from, by split; dataclasses whose `repr`
+        tells them apart.
+
+    Raises:
+      InputError: If the folder holds something else or another process builds
+        there.
+    """
+    folder = Path(folder)
+    if (folder / "dataset_info.json").exists():
+      raise InputError(
+        f"{folder} already holds a dataset; delete it or choose another folder"
+      )
+    counts = {split: len(rows) for split, rows in items.items() if rows}
+    if not counts:
+      raise InputError("there is nothing to write: no source gave any record")
+    shards = plan(about.name, counts)
+    digest = hashlib.sha256()
+    for part in (about.name, dict(about.settings), about.features):
+      digest.update(repr(part).encode())
+    for split in counts:
+      digest.update(split.encode())
+      for row in items[split]:
+        digest.update(repr(row).encode("utf-8", "surrogateescape"))
+    with _writing(folder), contextlib.ExitStack() as stack:
+      state = folder / _BUILDING
+      state.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(_only_one(state / "lock", folder))
+      _recognise(state / "plan.json", digest.hexdigest(), folder)
+      for stale in folder.glob(".*.part"):
+        stale.unlink()
+      yield cls(folder, about, shards)
+
+  @property
+  def shards(self) -> list[Shard]:
+    """All of them."""
+    return self._shards
+
+  @property
+  def todo(self) -> list[Shard]:
+    """Those not written yet."""
+    state = self._folder / _BUILDING
+    done = {path.stem for path in state.glob("*.json")}
+    return [shard for shard in self._shards if shard.file not in done]
+
+  def finish(self, left_out: Iterable[LeftOut] = ()) -> Report:
+    """Writes report and metadata: from here on it is a dataset.
+
+    Args:
+      left_out: What was left out before there were items.
+
+    Raises:
+      InputError: If no example at all could be made.
+    """
+    state = self._folder / _BUILDING
+    tallies = [
+      json.loads((state / f"{shard.file}.json").read_text())
+      for shard in self._shards
+    ]
+    left_out = list(left_out)
+    lengths, sizes = {}, {}
+    for shard, tally in zip(self._shards, tallies, strict=True):
+      lengths.setdefault(shard.split, []).append(tally["examples"])
+      sizes[shard.split] = sizes.get(shard.split, 0) + tally["bytes"]
+      left_out += [LeftOut(*row) for row in tally["left_out"]]
+    report = Report({k: sum(v) for k, v in lengths.items()}, left_out)
+    with _writing(self._folder):
+      self._write_report(report)
+      if not sum(report.examples.values()):
+        raise InputError(
+          f"none of {len(left_out)} items could be used, such as"
+          f" {left_out[0].what}: {left_out[0].reason}; {self._folder / REPORT}"
+          " lists them all"
+        )
+      self._write_metadata(lengths, sizes)
+      shutil.rmtree(state)
+    return report
+
+  def _write_report(self, report: Report) -> None:
+    content = {
+      "name": self._about.name,
+      "settings": dict(self._about.settings),
+      "examples": dict(report.examples),
+      "left_out": [dataclasses.asdict(row) for row in report.left_out],
+    }
+    with io.whole(self._folder / REPORT) as part:
+      part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+
+  def _write_metadata(self, lengths, sizes) -> None:
+    about = self._about
+    # Into a folder beside, then moved: dataset_info.json appears last.
+    beside = self._folder / _BUILDING / "metadata"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    identity = tfds.core.dataset_info.DatasetIdentity(
+      name=about.name,
+      version=tfds.core.Version("1.0.0"),
+      data_dir=str(self._folder),
+      module_name="",
+    )
+    info = tfds.core.DatasetInfo(
+      builder=identity,
+      description=about.description,
+      features=about.features,
+      homepage=about.homepage,
+      citation=about.citation,
+      license=about.licence,
+      metadata=tfds.core.MetadataDict(about.settings),
+    )
+    info.set_file_format("array_record")
+    template = tfds.core.ShardedFileTemplate(
+      data_dir=epath.Path(self._folder),
+      dataset_name=about.name,
+      filetype_suffix="array_record",
+    )
+    splits = [
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=lengths[split],
+        num_bytes=sizes[split],
+        filename_template=template.replace(split=split),
+      )
+      for split in lengths
+    ]
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.write_to_directory(epath.Path(beside))
+    names = sorted(path.name for path in beside.iterdir())
+    for name in sorted(names, key=lambda name: name == "dataset_info.json"):
+      os.replace(beside / name, self._folder / name)
+
+
+def write(
+  folder: str | os.PathLike,
+  shard: Shard,
+  features: tfds.features.FeaturesDict,
+  examples: Iterable[Mapping[str, Any] | LeftOut],
+) -> int:
+  """Writes one shard and its tally; returns how many examples it holds."""
+  folder = Path(folder)
+  count, size, left_out = 0, 0, []
+  with _writing(folder), io.whole(folder / shard.file) as part:
+    # One record a group: whoever reads at random unpacks what it asked for.
+    writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")
+    try:
+      for example in examples:
+        if isinstance(example, LeftOut):
+          left_out.append([example.what, example.reason])
+          continue
+        record = features.serialize_example(example)
+        writer.write(record)
+        count, size = count + 1, size + len(record)
+    finally:
+      writer.close()
+  tally = {"examples": count, "bytes": size, "left_out": left_out}
+  state = folder / _BUILDING
+  with _writing(folder), io.whole(state / f"{shard.file}.json") as part:
+    part.write_text(json.dumps(tally, ensure_ascii=False))
+  return count
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+  """Says in one line why a folder cannot be written."""
+  try:
+    yield
+  # ArrayRecord reports a full disk as a RuntimeError, with these words in it.
+  except (OSError, RuntimeError) as error:
+    full = getattr(error, "errno", None) == errno.ENOSPC
+    if full or "No space left" in str(error) or "ENOSPC" in str(error):
+      raise InputError(
+        f"the disk of {folder} is full; make room and run the same command"
+        " again: it goes on where it stopped"
+      ) from error
+    if isinstance(error, OSError):
+      reason = error.strerror or str(error)
+      raise InputError(
+        f"cannot write into {folder}: {reason}; choose another folder"
+      ) from error
+    raise
+
+
+@contextlib.contextmanager
+def _only_one(path: Path, folder: Path) -> Iterator[None]:
+  """Holds a lock that ends with the process, however it ends."""
+  with path.open("w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(
+        f"another process is building {folder}; wait for it or stop it"
+      ) from None
+    yield
+
+
+def _recognise(path: Path, digest: str, folder: Path) -> None:
+  """Refuses to go on with what another command began."""
+  if path.exists():
+    if json.loads(path.read_text())["digest"] != digest:
+      raise InputError(
+        f"{folder} holds the beginnings of another dataset, or its source or"
+        " settings have changed since; delete it or choose another folder"
+      )
+    return
+  if any(path.parent.parent.glob("*.array_record*")):
+    raise InputError(
+      f"{folder} holds ArrayRecord files of something else; choose another"
+      " folder"
+    )
+  with io.whole(path) as part:
+    part.write_text(json.dumps({"digest": digest}))
+
+
+def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
+  """Opens a dataset; `as_data_source(split=...)` of what returns reads it.
+
+  Raises:
+    InputError: If there is none, or one that is not finished.
+  """
+  folder = epath.Path(folder)
+  if not (folder / "dataset_info.json").exists():
+    if (folder / _BUILDING).exists():
+      raise InputError(
+        f"{folder} holds an unfinished dataset; run the command that began it"
+        " again: it goes on where it stopped"
+      )
+    raise InputError(
+      f"{folder} holds no dataset: dataset_info.json is missing; make one with"
+      " audiogen data build"
+    )
+  return tfds.builder_from_directory(folder)

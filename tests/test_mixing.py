@@ -1,0 +1,147 @@
+"""Mixing: on the host and under jit, level by level, pair by pair."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from signals import noise
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import mixing
+from audiogen_jax.data.mixing import MixConfig
+
+ALWAYS = MixConfig(chance=1.0)
+
+
+def data(seed):
+  return np.asarray(jax.random.key_data(jax.random.key(seed)))
+
+
+def level_db(x):
+  return 10 * np.log10(np.mean(np.square(x)))
+
+
+def test_numbers_are_those_of_jax():
+  key = jax.random.key(7)
+  for number in (0, 1, 2**31, 2**32 - 1):
+    want = jax.random.key_data(jax.random.fold_in(key, number))
+    got = mixing.fold_in(data(7), number)
+    np.testing.assert_array_equal(got, want)
+  # Words of a counter, as JAX makes them of an array: the two halves.
+  want = jax.random.bits(key, (5,), np.uint32)
+  zeros, count = np.zeros(5, np.uint32), np.arange(5, dtype=np.uint32)
+  high, low = mixing._threefry(np, data(7), zeros, count)
+  np.testing.assert_array_equal(high ^ low, want)
+
+
+@pytest.mark.parametrize("channels", (1, 2))
+def test_host_and_step_are_one(channels):
+  audio = noise(16, 1000, channels)
+  audio[3] = 0
+  step = jax.jit(mixing.mix, static_argnums=2)
+  for seed in range(5):
+    for config in (MixConfig(), ALWAYS, MixConfig(chance=0.0, min_overlap=1.0)):
+      want, drawn = step(jnp.asarray(audio), jax.random.key(seed), config)
+      got, drawn_here = mixing.mix(audio, data(seed), config)
+      for ours, theirs in zip(drawn_here, drawn, strict=True):
+        assert isinstance(ours, np.ndarray) and ours.dtype == theirs.dtype
+        # Integers are equal; XLA fuses a product and a sum of the others:
+        # 1.2e-7 measured, beside values of up to 35.
+        np.testing.assert_allclose(ours, theirs, rtol=5e-7, atol=1e-6)
+        if ours.dtype != np.float32:
+          np.testing.assert_array_equal(ours, theirs)
+      assert got.shape == (8, 1000, channels) and got.dtype == np.float32
+      # 2e-7 measured: sums are taken in another order.
+      np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_the_key_decides():
+  draws = [mixing.draw(data(seed), 8, 1000, MixConfig()) for seed in (1, 1, 2)]
+  for one, same, other in zip(*draws, strict=True):
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one != other)
+
+
+def test_draws_are_what_was_asked_for():
+  config = MixConfig(chance=0.3, min_overlap=0.25)
+  drawn = mixing.draw(data(0), 4000, 100, config)
+  both = np.concatenate([drawn.first, drawn.second])
+  assert sorted(both) == list(range(8000))  # each sound once
+  assert abs(np.mean(drawn.mixed) - 0.3) < 0.03
+  for values, low, high in (
+    (drawn.snr_db, -5, 5),
+    (drawn.level_db, -35, -16),
+    (drawn.start, 0, 75),
+  ):
+    assert low <= values.min() < low + 0.02 * (high - low)
+    assert high - 0.02 * (high - low) < values.max() <= high
+    assert abs(values.mean() - (low + high) / 2) < 0.02 * (high - low)
+  assert {0, 75} <= set(drawn.start)  # both ends are possible
+  numbers = np.stack(drawn[2:]).astype(float)
+  related = np.corrcoef(numbers) - np.eye(len(numbers))
+  assert np.abs(related).max() < 0.05  # 0.03 measured
+
+
+def test_a_mix_is_its_parts():
+  audio = noise(2, 8000, 1) * np.float32([[[0.5]], [[3.0]]])
+  config = MixConfig(chance=1.0, min_overlap=0.5, max_level_db=-30.0)
+  (got,), drawn = mixing.mix(audio, data(3), config)
+  first, second = audio[drawn.first[0]], audio[drawn.second[0]]
+  assert abs(level_db(got) - drawn.level_db[0]) < 1e-4
+  start = drawn.start[0]
+  assert 0 < start <= 4000
+  # Least squares finds both parts again, and nothing else.
+  late = np.concatenate([np.zeros((start, 1)), second[: 8000 - start]])
+  parts = np.concatenate([first, late], axis=1).astype(np.float64)
+  (a, b), rest, *_ = np.linalg.lstsq(parts, got[:, 0], rcond=None)
+  assert rest[0] < 1e-8
+  ratio = level_db(a * first) - level_db(b * second)
+  assert abs(ratio - drawn.snr_db[0]) < 1e-4  # 2e-5 measured
+
+
+def test_loud_mixes_are_held_below_full_scale():
+  audio = np.zeros((2, 1000, 1), np.float32)
+  audio[:, 0] = -1.0  # clicks: a peak far above their RMS
+  config = MixConfig(chance=1.0, min_level_db=-16.0, min_overlap=1.0)
+  (got,), _ = mixing.mix(audio, data(0), config)
+  np.testing.assert_allclose(np.abs(got).max(), 0.99, rtol=1e-6)
+
+
+def test_silence_stays_silent():
+  audio = np.zeros((2, 100, 1), np.float32)
+  (got,), _ = mixing.mix(audio, data(0), ALWAYS)
+  np.testing.assert_array_equal(got, 0)
+  audio[1] = noise(100, 1)
+  (got,), drawn = mixing.mix(audio, data(0), ALWAYS)
+  assert np.isfinite(got).all() and np.abs(got).max() > 0.01
+
+
+def test_captions_join():
+  for first, second, want in (
+    ("a dog barks", "rain falls", "a dog barks rain falls"),
+    ("a dog barks", "a dog barks", "a dog barks"),
+    ("", "rain", "rain"),
+    ("rain", "", "rain"),
+    ("", "", ""),
+  ):
+    assert mixing.join(first, second) == want
+
+
+@pytest.mark.parametrize(
+  "values,words",
+  [
+    (dict(chance=1.5), r"chance 1.5 must lie in \[0, 1\]"),
+    (dict(min_overlap=-0.1), "min_overlap -0.1 must lie"),
+    (dict(min_snr_db=6.0), r"snr \[6.0, 5.0\] dB is no range"),
+    (dict(max_level_db=float("nan")), r"level \[-35.0, nan\] dB"),
+    (dict(peak=0.0), "peak 0.0 must lie"),
+  ],
+)
+def test_mixing_refuses(values, words):
+  with pytest.raises(InputError, match=words):
+    MixConfig(**values)
+
+
+def test_an_odd_number_of_sounds():
+  with pytest.raises(InputError, match="even number of sounds, not 3"):
+    mixing.mix(noise(3, 10, 1), data(0), MixConfig())
