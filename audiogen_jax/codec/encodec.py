@@ -219,8 +219,17 @@ class Encodec:
     """The contract with the language model."""
     return self.config.tokens
 
-  def encode(self, audio: Float[AnyArray, "b n c"]) -> Int[np.ndarray, "b k t"]:
+  def encode(
+    self,
+    audio: Float[AnyArray, "b n c"],
+    *,
+    lengths: Int[np.ndarray, "b"] | None = None,
+  ) -> Int[np.ndarray, "b k t"]:
     """Codes of whole sounds; t = ⌈n / hop⌉.
+
+    Args:
+      lengths: Samples of each sound, if they differ: what lies beyond is not
+        looked at, and codes of frames beyond mean nothing.
 
     Raises:
       InputError: For no samples, other channels, or values that are not finite;
@@ -228,7 +237,7 @@ class Encodec:
     """
     self._refuse_chunks("encode")
     audio = self._checked(audio)
-    codes, _ = self._run_encode(audio)
+    codes, _ = self._run_encode(audio, lengths)
     return codes
 
   def decode(self, codes: Int[AnyArray, "b k t"]) -> Float[np.ndarray, "b n c"]:
@@ -323,7 +332,9 @@ class Encodec:
       raise InputError(f"audio holds {bad} samples that are NaN or infinite")
     return audio
 
-  def _run_encode(self, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def _run_encode(
+    self, audio: np.ndarray, lengths: np.ndarray | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Pads to a bucket of frames, encodes, cuts."""
     b, n, _ = audio.shape
     hop = self.config.hop
@@ -332,6 +343,8 @@ class Encodec:
     audio = self._placed(np.pad(audio, ((0, 0), (0, room), (0, 0))))
     config, variables = self._folded
     length = np.full(b, n, np.int32)
+    if lengths is not None:
+      length = np.asarray(lengths, np.int32)
     codes, scale = _encode(config, variables, audio, length)
     return np.asarray(codes)[:, :, :t], np.asarray(scale)
 

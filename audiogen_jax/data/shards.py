@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from audiogen_jax.core.errors import InputError
 
 REPORT = "report.json"
 _BUILDING = ".building"
+_LOOK_S, _PATIENCE_S = 0.2, 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Build:
   """
 
   def __init__(self, folder: Path, about: About, shards: list[Shard]):
-    self._folder, self._about, self._shards = folder, about, shards
+    self.shards = shards
+    self._folder, self._about = folder, about
 
   @classmethod
   @contextlib.contextmanager
@@ -117,19 +120,23 @@ class Build:
     folder: str | os.PathLike,
     about: About,
     items: Mapping[str, Sequence[Any]],
+    *,
+    leads: bool = True,
   ) -> Iterator["Build"]:
     """Begins a build, or goes on with the same one.
 
     Args:
       items: What examples are made from, by split; dataclasses whose `repr`
         tells them apart.
+      leads: Whether this process begins and finishes; one that does not waits
+        for the one that does, and writes shards beside it.
 
     Raises:
       InputError: If the folder holds something else or another process builds
         there.
     """
     folder = Path(folder)
-    if (folder / "dataset_info.json").exists():
+    if leads and (folder / "dataset_info.json").exists():
       raise InputError(
         f"{folder} already holds a dataset; delete it or choose another folder"
       )
@@ -137,33 +144,31 @@ class Build:
     if not counts:
       raise InputError("there is nothing to write: no source gave any record")
     shards = plan(about.name, counts)
-    digest = hashlib.sha256()
-    for part in (about.name, dict(about.settings), about.features):
-      digest.update(repr(part).encode())
-    for split in counts:
-      digest.update(split.encode())
-      for row in items[split]:
-        digest.update(repr(row).encode("utf-8", "surrogateescape"))
+    digest = _digest(about, {split: items[split] for split in counts})
+    if not leads:
+      _wait_for(folder / _BUILDING / "plan.json", digest)
+      yield cls(folder, about, shards)
+      return
     with _writing(folder), contextlib.ExitStack() as stack:
       state = folder / _BUILDING
       state.mkdir(parents=True, exist_ok=True)
       stack.enter_context(_only_one(state / "lock", folder))
-      _recognise(state / "plan.json", digest.hexdigest(), folder)
+      _recognise(state / "plan.json", digest, folder)
       for stale in folder.glob(".*.part"):
         stale.unlink()
       yield cls(folder, about, shards)
-
-  @property
-  def shards(self) -> list[Shard]:
-    """All of them."""
-    return self._shards
 
   @property
   def todo(self) -> list[Shard]:
     """Those not written yet."""
     state = self._folder / _BUILDING
     done = {path.stem for path in state.glob("*.json")}
-    return [shard for shard in self._shards if shard.file not in done]
+    return [shard for shard in self.shards if shard.file not in done]
+
+  def wait(self) -> None:
+    """Returns when all shards are there, whoever writes them."""
+    while self.todo:
+      time.sleep(_LOOK_S)
 
   def finish(self, left_out: Iterable[LeftOut] = ()) -> Report:
     """Writes report and metadata: from here on it is a dataset.
@@ -177,11 +182,11 @@ class Build:
     state = self._folder / _BUILDING
     tallies = [
       json.loads((state / f"{shard.file}.json").read_text())
-      for shard in self._shards
+      for shard in self.shards
     ]
     left_out = list(left_out)
     lengths, sizes = {}, {}
-    for shard, tally in zip(self._shards, tallies, strict=True):
+    for shard, tally in zip(self.shards, tallies, strict=True):
       lengths.setdefault(shard.split, []).append(tally["examples"])
       sizes[shard.split] = sizes.get(shard.split, 0) + tally["bytes"]
       left_out += [LeftOut(*row) for row in tally["left_out"]]
@@ -312,6 +317,32 @@ def _only_one(path: Path, folder: Path) -> Iterator[None]:
         f"another process is building {folder}; wait for it or stop it"
       ) from None
     yield
+
+
+def _digest(about: About, items: Mapping[str, Sequence[Any]]) -> str:
+  """Tells one build from another."""
+  digest = hashlib.sha256()
+  for part in (about.name, dict(about.settings), about.features):
+    digest.update(repr(part).encode())
+  for split, rows in items.items():
+    digest.update(split.encode())
+    for row in rows:
+      digest.update(repr(row).encode("utf-8", "surrogateescape"))
+  return digest.hexdigest()
+
+
+def _wait_for(path: Path, digest: str) -> None:
+  """Waits until another process has begun just this build."""
+  for _ in range(int(_PATIENCE_S / _LOOK_S)):
+    # Read at once: the build may be finished, and the file gone, any time.
+    with contextlib.suppress(FileNotFoundError):
+      if json.loads(path.read_text())["digest"] == digest:
+        return
+    time.sleep(_LOOK_S)
+  raise InputError(
+    f"process 0 has not begun {path.parent.parent} within {_PATIENCE_S} s; is"
+    " the folder the same one for all processes?"
+  )
 
 
 def _recognise(path: Path, digest: str, folder: Path) -> None:

@@ -23,20 +23,45 @@ class SoundSpec:
   @property
   def features(self) -> tfds.features.FeaturesDict:
     """The fields of an example."""
-    text = tfds.features.Text()
-    return tfds.features.FeaturesDict(
-      {
-        "id": text,
-        # As bytes a second of sound is read in microseconds; as a list of
-        # integers, TFDS's own default, in a hundred times that.
-        "audio": tfds.features.Tensor(
-          shape=(None, self.channels),
-          dtype=np.int16,
-          encoding=tfds.features.Encoding.BYTES,
-        ),
-        "caption": text,
-        "tags": tfds.features.Sequence(tfds.features.Text()),
-        "source": text,
-        "licence": text,
-      }
+    # As bytes a clip is read in microseconds; as a list of integers, TFDS's own
+    # default, it takes milliseconds.
+    audio = tfds.features.Tensor(
+      shape=(None, self.channels),
+      dtype=np.int16,
+      encoding=tfds.features.Encoding.BYTES,
     )
+    return tfds.features.FeaturesDict(_described() | {"audio": audio})
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeSpec:
+  """What all codes of a dataset have in common."""
+
+  codebooks: int
+  size: int
+
+  def __post_init__(self):
+    if self.size > 2**16:
+      raise InputError(f"codes of {self.size} entries exceed 16 bits")
+
+  @property
+  def features(self) -> tfds.features.FeaturesDict:
+    """The fields of an example."""
+    codes = tfds.features.Tensor(
+      shape=(None, self.codebooks),
+      dtype=np.uint16,
+      encoding=tfds.features.Encoding.BYTES,
+    )
+    return tfds.features.FeaturesDict(_described() | {"codes": codes})
+
+
+def _described() -> dict[str, tfds.features.FeatureConnector]:
+  """What is known of every clip."""
+  text = tfds.features.Text()
+  return {
+    "id": text,
+    "caption": text,
+    "tags": tfds.features.Sequence(tfds.features.Text()),
+    "source": text,
+    "licence": text,
+  }

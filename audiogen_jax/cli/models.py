@@ -1,27 +1,18 @@
-"""`audiogen …`: generate, encode, decode, convert, info.
-
-Bad input ends in one line on the error stream and exit status 2; whatever is
-written takes its name only once it is whole.
-"""
+"""`audiogen generate`, `encode`, `decode`, `convert` and `info`."""
 
 import math
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import numpy as np
 import typer
-from rich import progress as bars
-from rich.console import Console
 from rich.table import Table
 
-from audiogen_jax import __version__
 from audiogen_jax.audio import drawing, dsp, io
 from audiogen_jax.audiogen import AudioGen, load_codec
+from audiogen_jax.cli import terminal
 from audiogen_jax.codec import codes_file, encodec
 from audiogen_jax.convert import engine, export, sources
 from audiogen_jax.core import checkpoint
@@ -33,15 +24,6 @@ from audiogen_jax.text import t5
 _DEFAULT_MODEL = "facebook/audiogen-medium"
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _BATCH = 8  # prompts sampled together
-
-app = typer.Typer(
-  no_args_is_help=True,
-  add_completion=False,
-  pretty_exceptions_enable=False,
-  help="AudioGen in JAX: sounds from sentences.",
-)
-_out = Console()
-_err = Console(stderr=True)
 
 _Model = Annotated[
   str,
@@ -59,28 +41,6 @@ _TextEncoder = Annotated[
 ]
 
 
-def main() -> None:
-  """Runs the command line; bad input is one line and exit status 2."""
-  try:
-    app()
-  except (InputError, OSError) as error:
-    message = " ".join(str(error).split())
-    _err.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
-    sys.exit(2)
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-  version: Annotated[
-    bool, typer.Option("--version", help="Print the version.")
-  ] = False,
-) -> None:
-  if version:
-    _out.print(__version__)
-    raise typer.Exit
-
-
-@app.command()
 def generate(
   prompts: Annotated[
     list[str] | None, typer.Argument(help="What to hear; one sound each.")
@@ -152,7 +112,7 @@ def generate(
   )
   if not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
-  with _bar() as bar:
+  with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
     audiogen = AudioGen.from_pretrained(
       model, text_encoder=text_encoder, dtype=dtype
@@ -197,7 +157,6 @@ def generate(
     _say(str(path))
 
 
-@app.command()
 def encode(
   sounds: Annotated[list[Path], typer.Argument(help="Sound files.")],
   model: _Model = _DEFAULT_MODEL,
@@ -209,7 +168,7 @@ def encode(
   paths = io.name_outputs(output, [sound.stem for sound in sounds], (".npz",))
   codec = load_codec(model)
   config = codec.config
-  with _bar() as bar:
+  with terminal.bar() as bar:
     for sound, path in bar.track(
       list(zip(sounds, paths, strict=True)), description="encoding"
     ):
@@ -230,7 +189,6 @@ def encode(
       )
 
 
-@app.command()
 def decode(
   codes: Annotated[list[Path], typer.Argument(help=".npz files of codes.")],
   model: _Model = _DEFAULT_MODEL,
@@ -245,7 +203,7 @@ def decode(
   paths = io.name_outputs(output, [source.stem for source in codes], _SUFFIXES)
   codec = load_codec(model)
   rate = codec.config.sample_rate_hz
-  with _bar() as bar:
+  with terminal.bar() as bar:
     for source, path in bar.track(
       list(zip(codes, paths, strict=True)), description="decoding"
     ):
@@ -262,7 +220,6 @@ def decode(
       _say(str(path))
 
 
-@app.command()
 def convert(
   source: Annotated[str, typer.Argument(help="Hub id, folder or gs:// URI.")],
   target: Annotated[str, typer.Argument(help="A folder that does not exist.")],
@@ -272,7 +229,7 @@ def convert(
   text_encoder: _TextEncoder = None,
 ) -> None:
   """Write a model in another format."""
-  with _bar() as bar:
+  with terminal.bar() as bar:
     bar.add_task(f"converting {source}", total=None)
     parts = export.convert(source, target, to=to, text_encoder=text_encoder)
   beside = ""
@@ -281,7 +238,6 @@ def convert(
   _say(f"{target} ({to}){beside}")
 
 
-@app.command()
 def info(
   model: Annotated[str, typer.Argument(help="Hub id, folder or gs:// URI.")],
 ) -> None:
@@ -321,28 +277,12 @@ def info(
       rows.append(("text encoder", f"{parts.text_name or ''} {size}".strip()))
   for row in rows:
     table.add_row(*row)
-  _out.print(table)
+  terminal.out.print(table)
 
 
 def _say(line: str) -> None:
   """One line of result, as it is: file names may hold brackets."""
-  _out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar() -> Iterator[bars.Progress]:
-  """A bar on the error stream, gone when done."""
-  columns = (
-    bars.SpinnerColumn(),
-    bars.TextColumn("{task.description}", markup=False),
-    bars.BarColumn(),
-    bars.TaskProgressColumn(),
-    bars.TimeElapsedColumn(),
-    bars.TextColumn("left"),
-    bars.TimeRemainingColumn(),
-  )
-  with bars.Progress(*columns, console=_err, transient=True) as bar:
-    yield bar
+  terminal.out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 _normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)

@@ -1,0 +1,26 @@
+"""What all commands share: both streams, and the bar."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import progress as bars
+from rich.console import Console
+
+out = Console()
+err = Console(stderr=True)
+
+
+@contextmanager
+def bar() -> Iterator[bars.Progress]:
+  """A bar on the error stream, gone when done."""
+  columns = (
+    bars.SpinnerColumn(),
+    bars.TextColumn("{task.description}", markup=False),
+    bars.BarColumn(),
+    bars.TaskProgressColumn(),
+    bars.TimeElapsedColumn(),
+    bars.TextColumn("left"),
+    bars.TimeRemainingColumn(),
+  )
+  with bars.Progress(*columns, console=err, transient=True) as shown:
+    yield shown

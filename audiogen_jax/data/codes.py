@@ -1,0 +1,229 @@
+"""A dataset of sounds -> a dataset of their codes, encoded once.
+
+The language model's trainer reads codes in place of sounds and saves the codec
+in every step.  Whatever is done to sounds is done before: `copies` more of each
+clip, mixed with other clips.
+
+    clips --mix, pad--> batches of one bucket --Encodec.encode--> shards
+
+Each process writes every P-th shard with its own devices; they meet in the
+folder, so all of them must see it.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import bucket
+from audiogen_jax.data import mixing, shards
+from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.shards import About, Report
+from audiogen_jax.data.spec import CodeSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizeConfig:
+  """How sounds become codes.
+
+  Attributes:
+    min_duration_s: Shorter clips are filled up with silence, as the loader
+      fills up sounds: it cannot make codes of silence.
+    copies: How many mixed copies of each clip are added.
+    mix: How they are mixed; the second sound is another clip of the split.
+    batch: Clips encoded together.
+    seed: Of the mixing.
+  """
+
+  min_duration_s: float = 10.0
+  copies: int = 0
+  mix: MixConfig = MixConfig(chance=1.0)
+  batch: int = 16
+  seed: int = 0
+
+  def __post_init__(self):
+    if not 0 <= self.min_duration_s < float("inf"):
+      raise InputError(f"duration {self.min_duration_s} s must be 0 or more")
+    for name, least in (("copies", 0), ("batch", 1)):
+      if getattr(self, name) < least:
+        raise InputError(
+          f"{name} {getattr(self, name)} must be {least} or more"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clip:
+  """Clip `number` of a split; copy 0 is the clip as it is."""
+
+  number: int
+  copy: int
+
+
+def tokenize(
+  dataset: str | os.PathLike,
+  codec: Encodec,
+  folder: str | os.PathLike,
+  *,
+  config: TokenizeConfig | None = None,
+  process: tuple[int, int] = (0, 1),
+  progress: Callable[[int, int], None] | None = None,
+) -> Report | None:
+  """Writes the codes of a dataset, or goes on with doing so.
+
+  Args:
+    codec: On this process's own devices.
+    process: Number of this process, and how many there are; number 0 finishes
+      when all shards are there.
+    progress: Called with the clips that this process has done, and its total.
+
+  Returns:
+    What was written; None except in process 0.
+
+  Raises:
+    InputError: If the dataset is not one of sounds at the codec's rate and
+      channels, or the folder cannot be written.
+  """
+  config = config or TokenizeConfig()
+  builder = shards.read(dataset)
+  sounds = dict(builder.info.metadata)
+  wanted = {
+    "rate_hz": codec.config.sample_rate_hz,
+    "channels": codec.config.channels,
+  }
+  if sounds != wanted:
+    raise InputError(
+      f"{dataset} holds {sounds}, the codec takes {wanted}; build it with"
+      f" --rate {wanted['rate_hz']} --channels {wanted['channels']}"
+    )
+  splits = builder.info.splits
+  items = {
+    name: [
+      _Clip(i, copy)
+      for copy in range(config.copies + 1)
+      for i in range(split.num_examples)
+    ]
+    for name, split in splits.items()
+  }
+  about = _about(builder, codec, config)
+  index, count = process
+  # They meet in the folder, not in JAX's collectives: one that was killed and
+  # started again finds its way, and the others need not be restarted.
+  with shards.Build.open(folder, about, items, leads=index == 0) as build:
+    todo = set(build.todo)
+    mine = [s for s in build.shards[index::count] if s in todo]
+    total, done = sum(shard.last - shard.first for shard in mine), 0
+    for shard in mine:
+      source = builder.as_data_source(split=shard.split)
+      clips = items[shard.split][shard.first : shard.last]
+      made = _encoded(source, clips, codec, config)
+      shards.write(folder, shard, about.features, made)
+      done += len(clips)
+      if progress:
+        progress(done, total)
+    if index:
+      return None
+    build.wait()
+    return build.finish()
+
+
+def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
+  spec = CodeSpec(codec.tokens.codebooks, codec.tokens.size)
+  embed = np.asarray(codec.variables["codebooks"]["embed"])
+  info = builder.info
+  told = dataclasses.asdict(config)
+  del told["batch"]  # decides nothing
+  return About(
+    name=info.name,
+    features=spec.features,
+    description=f"Codes of: {info.description}",
+    settings={
+      **dataclasses.asdict(spec),
+      "frame_rate_hz": codec.tokens.frame_rate_hz,
+      # Codes mean something to the codec alone that wrote them.
+      "codec": hashlib.sha256(embed.tobytes()).hexdigest()[:16],
+      "made": repr(told),
+    },
+    homepage=info.homepage,
+    citation=info.citation,
+    licence=info.license or "",
+  )
+
+
+def _encoded(
+  source, clips: Sequence[_Clip], codec: Encodec, config: TokenizeConfig
+) -> Iterator[dict[str, Any]]:
+  """Examples with codes, in the order of the clips."""
+  hop = codec.config.hop
+  batches: dict[int, list] = {}
+  ready: dict[int, dict[str, Any]] = {}
+  following = 0
+  for place, clip in enumerate(clips):
+    audio, example = _sound(source, clip, codec.config.sample_rate_hz, config)
+    # One bucket a batch: few compilations, and little is computed in vain.
+    frames = bucket(-(-len(audio) // hop))
+    rows = batches.setdefault(frames, [])
+    rows.append((place, audio, example))
+    if len(rows) == config.batch:
+      ready |= _encode(batches.pop(frames), frames * hop, codec, config.batch)
+    while following in ready:
+      yield ready.pop(following)
+      following += 1
+  for frames, rows in batches.items():
+    ready |= _encode(rows, frames * hop, codec, config.batch)
+  for place in sorted(ready):
+    yield ready[place]
+
+
+def _encode(rows, samples: int, codec: Encodec, batch: int):
+  """Codes of one batch, by the place of each clip."""
+  audio = np.zeros((batch, samples, codec.config.channels), np.float32)
+  lengths = np.full(batch, samples, np.int32)
+  for i, (_, sound, _) in enumerate(rows):
+    audio[i, : len(sound)] = sound
+    lengths[i] = len(sound)
+  codes = codec.encode(audio, lengths=lengths).astype(np.uint16)
+  frames = -(-lengths // codec.config.hop)
+  return {
+    place: example | {"codes": codes[i, :, : frames[i]].T}
+    for i, (place, _, example) in enumerate(rows)
+  }
+
+
+def _sound(source, clip: _Clip, rate_hz: int, config: TokenizeConfig):
+  """A clip as float32, and what else its example says."""
+  example = source[clip.number]
+  audio, caption = _float(example["audio"]), example["caption"].decode()
+  name = example["id"].decode()
+  if clip.copy:
+    # Any other clip of the split, and numbers that depend on this copy alone.
+    draw = np.random.default_rng((config.seed, clip.number, clip.copy))
+    step = int(draw.integers(1, max(2, len(source))))
+    other = source[(clip.number + step) % len(source)]
+    key = draw.integers(2**32, size=2, dtype=np.uint32)
+    drawn = mixing.draw(key, 1, len(audio), config.mix)
+    second = np.zeros_like(audio)
+    part = _float(other["audio"])[: len(audio)]
+    second[: len(part)] = part
+    numbers = (values[0] for values in drawn[2:])
+    audio = mixing.mix_pair(audio, second, *numbers, config=config.mix)
+    if drawn.mixed[0]:
+      caption = mixing.join(caption, other["caption"].decode())
+    name = f"{name}+{clip.copy}"
+  missing = round(config.min_duration_s * rate_hz) - len(audio)
+  audio = np.pad(audio, ((0, max(0, missing)), (0, 0)))
+  return audio, {
+    "id": name,
+    "caption": caption,
+    "tags": [tag.decode() for tag in example["tags"]],
+    "source": example["source"].decode(),
+    "licence": example["licence"].decode(),
+  }
+
+
+def _float(samples: np.ndarray) -> np.ndarray:
+  return samples * np.float32(2**-15)
