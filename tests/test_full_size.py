@@ -14,7 +14,7 @@ from etils import epath
 from audiogen_jax.codec import encodec
 from audiogen_jax.convert import (
   audiocraft,
-  audiocraft_config,
+  audiocraft_yaml,
   engine,
   seanet,
   torch_file,
@@ -58,13 +58,13 @@ def published(tmp_path):
       audiocraft.LM_FILE,
       audiocraft.lm_table(parts.lm, "description"),
       np.float16,
-      audiocraft_config.lm_yaml(parts),
+      audiocraft_yaml.language_model(parts),
     ),
     (
       audiocraft.CODEC_FILE,
       seanet.table(parts.codec, seanet.AUDIOCRAFT),
       np.float32,
-      audiocraft_config.codec_yaml(parts.codec),
+      audiocraft_yaml.codec(parts.codec),
     ),
   ):
     (tmp_path / "in").mkdir(exist_ok=True)
