@@ -11,6 +11,7 @@ from published import (
   LM,
   LM_FILE,
   edit_file,
+  lm_of,
   opened,
   parts_of,
   put,
@@ -33,6 +34,7 @@ from audiogen_jax.convert import (
 )
 from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.text import t5
 
 
@@ -74,6 +76,9 @@ BAD = {
     "transformer_lm.layer_scale": 0.1,
     "transformer_lm.qk_layer_norm": True,
     "transformer_lm.kv_repeat": 2,
+    "transformer_lm.positional_scale": 0.5,
+    "transformer_lm.max_period": 100,
+    "conditioners.description.t5.normalize_text": True,
     "transformer_lm.past_context": 100,
     "codebooks_pattern.modeling": "music_lm",
     "conditioners.description.model": "clap",
@@ -115,6 +120,7 @@ def test_values_that_are_not_built_are_named(folder, file, name, value):
   [
     (LM_FILE, lambda cfg: cfg.pop("fuser"), "lacks 'fuser'"),
     (LM_FILE, lambda cfg: cfg["transformer_lm"].pop("n_q"), "lacks 'n_q'"),
+    (LM_FILE, lambda cfg: cfg["transformer_lm"].pop("causal"), "lacks causal"),
     (CODEC_FILE, lambda cfg: cfg["rvq"].pop("bins"), "lacks 'bins'"),
     (
       LM_FILE,
@@ -123,7 +129,7 @@ def test_values_that_are_not_built_are_named(folder, file, name, value):
     ),
     (
       CODEC_FILE,
-      lambda cfg: cfg["encodec"].update(channels="${no.where}"),
+      lambda cfg: cfg["seanet"].update(channels="${no.where}"),
       "lacks 'no'",
     ),
   ],
@@ -132,6 +138,57 @@ def test_configurations_that_lack_something(folder, file, edit, words):
   edit_file(folder / file, lambda _, cfg: edit(cfg))
   with pytest.raises(InputError, match=words):
     opened(folder)
+
+
+def test_what_the_builders_read_is_what_counts(folder):
+  """`seanet` says how the codec is built; `encodec` only repeats it."""
+  want = opened(folder)
+
+  def edit(_, cfg):
+    cfg["encodec"]["causal"], cfg["encodec"]["channels"] = True, 7
+
+  edit_file(folder / CODEC_FILE, edit)
+  assert opened(folder).codec == want.codec
+
+  def older(_, cfg):
+    cfg["codebooks_pattern"]["modeling"] = None
+    cfg["transformer_lm"]["q_modeling"] = "parallel"
+
+  edit_file(folder / LM_FILE, older)
+  with pytest.raises(InputError, match="q_modeling.*parallel"):
+    opened(folder)
+
+
+def test_a_language_model_of_fewer_codebooks_than_the_codec(tmp_path):
+  parts = parts_of(lm=lm_of(codebooks=3))
+  audiocraft.write(tmp_path, parts)
+  edit_file(
+    tmp_path / LM_FILE, lambda _, cfg: cfg.update(compression_model_n_q=3)
+  )
+  again = opened(tmp_path)
+  assert again.codec.rvq.codebooks == again.lm.codebooks == 3
+  got = values(again.codec_tree["codebooks"])
+  for name, whole in parts.codec_tree["codebooks"].items():
+    np.testing.assert_array_equal(got[name], whole[:3])
+  edit_file(
+    tmp_path / LM_FILE, lambda _, cfg: cfg.update(compression_model_n_q=5)
+  )
+  with pytest.raises(InputError, match="n_q = 5 must lie in 1 to 4"):
+    opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("lm", "options", "words"),
+  [
+    (lm_of(pattern=Pattern("parallel", flatten_first=2)), {}, "flatten_first"),
+    (lm_of(prepend_text=True), {}, "prepended and cross-attended"),
+    (lm_of(), dict(text_name=None), "needs text_name"),
+  ],
+)
+def test_what_the_published_format_cannot_hold(tmp_path, lm, options, words):
+  with pytest.raises(InputError, match=words):
+    audiocraft.write(tmp_path, parts_of(lm=lm, **options))
+  assert not list(tmp_path.iterdir())
 
 
 def test_language_model_and_codec_must_agree(folder):

@@ -82,8 +82,8 @@ DRAWN = {
     2,
     5,
     """
-    S 0 S 1 S S
-    S S 0 S 1 S
+    S 0 S 1 S
+    S S 0 S 1
     """,
   ),
   "delay, empty steps first": (

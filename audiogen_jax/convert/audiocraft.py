@@ -16,7 +16,13 @@ import yaml
 from audiogen_jax import __version__
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert import audiocraft_config, engine, seanet, torch_file
+from audiogen_jax.convert import (
+  audiocraft_config,
+  audiocraft_yaml,
+  engine,
+  seanet,
+  torch_file,
+)
 from audiogen_jax.convert.engine import Parts, Table, array, linear, vector
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model
@@ -33,7 +39,7 @@ def read_lm(folder: Path) -> tuple[LMConfig, Any, dict[str, Any]]:
 
   Returns:
     Configuration, stacked parameters, and `text_name`, `window_s`,
-    `stereo_codes`.
+    `stereo_codes`, `codec_codebooks`.
 
   Raises:
     InputError: If the file is missing, broken, or asks for something else than
@@ -78,15 +84,14 @@ def read_codec(folder: Path) -> tuple[EncodecConfig, Any] | str:
 
 def write(folder: Path, parts: Parts) -> None:
   """Writes both files, so that audiocraft can load what was trained here."""
-  codec = parts.codec
-  state = engine.export(
-    parts.codec_tree, seanet.table(codec, seanet.AUDIOCRAFT)
-  )
-  save(folder / CODEC_FILE, state, audiocraft_config.codec_yaml(codec))
-  if parts.lm is not None:
+  # Both configurations first: what the format cannot hold leaves no file.
+  codec_cfg = audiocraft_yaml.codec(parts.codec)
+  lm_cfg = audiocraft_yaml.language_model(parts) if parts.lm else None
+  table = seanet.table(parts.codec, seanet.AUDIOCRAFT)
+  save(folder / CODEC_FILE, engine.export(parts.codec_tree, table), codec_cfg)
+  if parts.lm:
     table = lm_table(parts.lm, "description")
-    state = engine.export(parts.lm_tree, table)
-    save(folder / LM_FILE, state, audiocraft_config.lm_yaml(parts))
+    save(folder / LM_FILE, engine.export(parts.lm_tree, table), lm_cfg)
 
 
 def lm_table(config: LMConfig, condition: str) -> Table:

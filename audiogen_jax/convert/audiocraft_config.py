@@ -1,11 +1,10 @@
-"""`xp.cfg`, the YAML inside published checkpoints: read and written.
+"""`xp.cfg`, the YAML inside published checkpoints: read.
 
 It is the whole configuration of the training that made the checkpoint.  What
 bears on the model is turned into our dataclasses; a value that this library
 does not build is named in the error.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,13 +14,13 @@ import yaml
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert.engine import Parts, only
+from audiogen_jax.convert.engine import only
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.transformer import TransformerConfig
 
-_NORMS = {
+NORMS = {
   "weight_norm": "weight_norm",
   "time_group_norm": "layer_norm",
   "none": "none",
@@ -67,8 +66,14 @@ def lm_config(
     ("qk_layer_norm", False),
     ("qk_layer_norm_cross", False),
     ("kv_repeat", 1),
+    ("max_period", 10000),
+    ("positional_scale", 1),
   ):
     only(lm, name, *allowed)
+  # What the builders leave out is not what they build here.
+  for name in ("activation", "norm_first", "causal"):
+    if name not in lm:
+      raise InputError(f"transformer_lm lacks {name}")
   fuser = cfg["fuser"]
   for name in ("sum", "input_interpolate"):
     if fuser.get(name):
@@ -90,12 +95,14 @@ def lm_config(
       " only t5"
     )
   only(text["t5"], "finetune", False)
+  only(text["t5"], "normalize_text", False)
   stereo = cfg.get("interleave_stereo_codebooks") or {}
   only(stereo, "per_timestep", False, None)
   extra = {
     "text_name": text["t5"].get("name"),
     "window_s": float(cfg["dataset"]["segment_duration"]),
     "stereo_codes": bool(stereo.get("use", False)),
+    "codec_codebooks": cfg.get("compression_model_n_q"),
   }
   width = lm["dim"]
   config = LMConfig(
@@ -141,12 +148,12 @@ def codec_config(cfg: Mapping[str, Any]) -> EncodecConfig:
       f"seanet.encoder and seanet.decoder that differ in {sorted(apart)} are"
       " not supported"
     )
-  norm = only(net, "norm", *_NORMS)
+  norm = only(net, "norm", *NORMS)
   return EncodecConfig(
     sample_rate_hz=encodec["sample_rate"],
     renormalise=bool(encodec.get("renormalize", False)),
     seanet=SEANetConfig(
-      channels=encodec["channels"],
+      channels=net.get("channels", 1),
       width=net["dimension"],
       filters=net["n_filters"],
       ratios=tuple(net["ratios"]),
@@ -158,9 +165,9 @@ def codec_config(cfg: Mapping[str, Any]) -> EncodecConfig:
       compress=net["compress"],
       lstm_layers=net["lstm"],
       true_skip=net["true_skip"],
-      causal=encodec["causal"],
+      causal=net.get("causal", False),
       pad_mode=only(net, "pad_mode", "reflect", "constant"),
-      norm=_NORMS[norm],
+      norm=NORMS[norm],
       unnormed_outer_blocks=net.get("disable_norm_outer_blocks", 0),
     ),
     rvq=RVQConfig(
@@ -173,7 +180,8 @@ def _pattern(cfg: Mapping[str, Any], codebooks: int) -> Pattern:
   """The codebook pattern; its options lie under the pattern's own name."""
   patterns = cfg["codebooks_pattern"]
   kind = patterns.get("modeling")
-  if kind is None:  # before patterns had names
+  if kind is None:  # before patterns had options
+    only(cfg["transformer_lm"], "q_modeling", "delay")
     return Pattern("delay", delays=tuple(range(codebooks)))
   only(patterns, "modeling", "delay", "parallel", "unroll", "coarse_first")
   options = patterns.get(kind) or {}
@@ -190,15 +198,6 @@ def _pattern(cfg: Mapping[str, Any], codebooks: int) -> Pattern:
   return Pattern(kind, **lists, **numbers)
 
 
-def _hidden_scale(ff: int, width: int) -> int | float:
-  """A number whose product with `width`, rounded down, is `ff`."""
-  if ff % width == 0:
-    return ff // width
-  scale = ff / width
-  # 61 / 56 * 56 is 60.999…
-  return scale if int(scale * width) == ff else math.nextafter(scale, math.inf)
-
-
 class _Config(Mapping):
   """Nested YAML whose `${a.b}` stand for other values of the whole."""
 
@@ -213,9 +212,12 @@ class _Config(Mapping):
     if link:
       *folders, last = link[1].split(".")
       node = _Config(self._root, self._root)
-      for folder in folders:
-        node = node[folder]
-      return node[last]
+      try:
+        for folder in folders:
+          node = node[folder]
+        return node[last]
+      except KeyError as error:
+        raise InputError(f"{name}: {value} lacks {error}") from None
     return _Config(value, self._root) if isinstance(value, dict) else value
 
   def __iter__(self):
@@ -224,151 +226,8 @@ class _Config(Mapping):
   def __len__(self) -> int:
     return len(self._values)
 
+  def __repr__(self) -> str:
+    return repr(self._values)
+
   def __eq__(self, other: object) -> bool:
     return dict(self._values) == other
-
-
-def codec_yaml(config: EncodecConfig) -> dict[str, Any]:
-  """What audiocraft's builders read to build this codec."""
-  c = config.seanet
-  norms = {ours: theirs for theirs, ours in _NORMS.items()}
-  if config.chunk_s is not None or (config.stereo_codes and c.channels != 1):
-    raise InputError("the published format has no codec that works in chunks")
-  return {
-    "device": "cpu",
-    "dtype": "float32",
-    "solver": "compression",
-    "sample_rate": config.sample_rate_hz,
-    "channels": c.channels,
-    "compression_model": "encodec",
-    "encodec": {
-      "autoencoder": "seanet",
-      "quantizer": "rvq",
-      "sample_rate": config.sample_rate_hz,
-      "channels": c.channels,
-      "causal": c.causal,
-      "renormalize": config.renormalise,
-    },
-    "seanet": {
-      "dimension": c.width,
-      "channels": c.channels,
-      "causal": c.causal,
-      "n_filters": c.filters,
-      "n_residual_layers": c.residual_layers,
-      "ratios": list(c.ratios),
-      "activation": "ELU",
-      "activation_params": {"alpha": 1.0},
-      "norm": norms[c.norm],
-      "norm_params": {},
-      "kernel_size": c.kernel,
-      "residual_kernel_size": c.residual_kernel,
-      "last_kernel_size": c.last_kernel,
-      "dilation_base": c.dilation_base,
-      "pad_mode": c.pad_mode,
-      "true_skip": c.true_skip,
-      "compress": c.compress,
-      "lstm": c.lstm_layers,
-      "disable_norm_outer_blocks": c.unnormed_outer_blocks,
-      "decoder": {
-        "trim_right_ratio": 1.0,
-        "final_activation": None,
-        "final_activation_params": None,
-      },
-      "encoder": {},
-    },
-    "rvq": {
-      "n_q": config.rvq.codebooks,
-      "q_dropout": False,
-      "bins": config.rvq.size,
-      "decay": 0.99,
-      "kmeans_init": True,
-      "kmeans_iters": 50,
-      "threshold_ema_dead_code": 2,
-      "orthogonal_reg_weight": 0.0,
-      "orthogonal_reg_active_codes_only": False,
-    },
-  }
-
-
-def lm_yaml(parts: Parts) -> dict[str, Any]:
-  """What audiocraft's builders read to build this language model."""
-  lm, t, pattern = parts.lm, parts.lm.transformer, parts.lm.pattern
-  fields = ("delays", "flattening") if pattern.kind == "unroll" else ("delays",)
-  options = {f: list(v) for f in fields if (v := getattr(pattern, f))}
-  if pattern.kind in ("delay", "parallel"):
-    numbers = ("flatten_first", "empty_initial")
-    options |= {f: v for f in numbers if (v := getattr(pattern, f))}
-  return {
-    "device": "cpu",
-    "dtype": "float32",
-    "solver": "audiogen",
-    "sample_rate": parts.codec.sample_rate_hz,
-    "channels": parts.codec.channels,
-    "dataset": {"segment_duration": parts.window_s},
-    "compression_model_checkpoint": None,
-    "compression_model_n_q": None,
-    "interleave_stereo_codebooks": {
-      "use": parts.codec.stereo_codes,
-      "per_timestep": False,
-    },
-    "classifier_free_guidance": {
-      "training_dropout": 0.1,
-      "inference_coef": 3.0,
-    },
-    "attribute_dropout": {},
-    "fuser": {
-      "cross_attention_pos_emb": False,
-      "cross_attention_pos_emb_scale": 1,
-      "sum": [],
-      "prepend": ["description"] if lm.prepend_text else [],
-      "cross": ["description"] if t.cross_attention else [],
-      "input_interpolate": [],
-    },
-    "conditioners": {
-      "description": {
-        "model": "t5",
-        "t5": {
-          "name": parts.text_name,
-          "finetune": False,
-          "word_dropout": 0.0,
-          "normalize_text": False,
-        },
-      }
-    },
-    "lm_model": "transformer_lm",
-    "codebooks_pattern": {"modeling": pattern.kind, pattern.kind: options},
-    "transformer_lm": {
-      "dim": t.width,
-      "num_heads": t.heads,
-      "num_layers": t.layers,
-      "hidden_scale": _hidden_scale(t.ff, t.width),
-      "n_q": lm.codebooks,
-      "card": lm.size,
-      "dropout": 0.0,
-      "emb_lr": None,
-      "activation": "gelu",
-      "norm_first": True,
-      "bias_ff": t.ff_bias,
-      "bias_attn": t.attention_bias,
-      "bias_proj": lm.head_bias,
-      "past_context": None,
-      "causal": True,
-      "custom": False,
-      "memory_efficient": True,
-      "attention_as_float32": False,
-      "layer_scale": None,
-      "positional_embedding": "sin",
-      "xpos": False,
-      "checkpointing": "none",
-      "weight_init": "gaussian",
-      "depthwise_init": "current",
-      "zero_bias_init": True,
-      "norm": "layer_norm",
-      "cross_attention": t.cross_attention,
-      "qk_layer_norm": False,
-      "qk_layer_norm_cross": False,
-      "attention_dropout": None,
-      "kv_repeat": 1,
-      "two_step_cfg": False,
-    },
-  }

@@ -176,14 +176,17 @@ def _assembled(
   if sum(sizes) != math.prod(shape):
     raise ValueError(f"the table fills {sum(sizes)} of {path} {shape}")
 
+  dtypes = {tensor.dtype for tensor, _, _ in pieces}
+  dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+
   def read() -> np.ndarray:
-    made = np.empty(shape, pieces[0][0].dtype)
+    made = np.empty(shape, dtype)
     for tensor, span, part in pieces:
       target = made[part.index]
       target[...] = part.ours(tensor.read()[span]).reshape(target.shape)
     return made
 
-  return Lazy(shape, pieces[0][0].dtype, read)
+  return Lazy(shape, dtype, read)
 
 
 def realise(tree: Tree, place: Callable[[str, np.ndarray], Any]) -> Tree:

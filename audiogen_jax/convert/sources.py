@@ -263,14 +263,14 @@ def _open_audiocraft(source: epath.Path) -> Parts:
     codec = huggingface.read_encodec(
       Path(locate(beside if beside.is_dir() else codec))
     )
-  parts = Parts(*codec)
   if not (folder / audiocraft.LM_FILE).is_file():
-    return parts
+    return Parts(*codec)
   lm, lm_tree, extra = audiocraft.read_lm(folder)
+  described, tree = _first_codebooks(*codec, extra.pop("codec_codebooks"))
   stereo = extra.pop("stereo_codes")
-  parts = dataclasses.replace(
-    parts,
-    codec=dataclasses.replace(parts.codec, stereo_codes=stereo),
+  parts = Parts(
+    dataclasses.replace(described, stereo_codes=stereo),
+    tree,
     lm=lm,
     lm_tree=lm_tree,
     **extra,
@@ -282,6 +282,28 @@ def _open_audiocraft(source: epath.Path) -> Parts:
       f" {lm.size}, the codec reads {tokens.codebooks} of {tokens.size}"
     )
   return parts
+
+
+def _first_codebooks(
+  codec: EncodecConfig, tree: Tree, count: int | None
+) -> tuple[EncodecConfig, Tree]:
+  """A codec of which a language model writes the first codebooks alone."""
+  have = codec.rvq.codebooks
+  if count is None:
+    return codec, tree
+  if not 0 < count <= have:
+    raise InputError(
+      f"compression_model_n_q = {count} must lie in 1 to {have}, the codebooks"
+      " of the codec"
+    )
+
+  def first(leaf):
+    shape = (count, *leaf.shape[1:])
+    return engine.Lazy(shape, leaf.dtype, lambda: leaf.read()[:count])
+
+  rvq = dataclasses.replace(codec.rvq, codebooks=count)
+  books = jax.tree.map(first, tree["codebooks"])
+  return dataclasses.replace(codec, rvq=rvq), tree | {"codebooks": books}
 
 
 def _open_musicgen(folder: epath.Path) -> Parts:

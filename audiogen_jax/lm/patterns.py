@@ -140,9 +140,9 @@ def _delay(pattern: Pattern, codebooks: int, frames: int) -> list:
   first = min(frames, pattern.flatten_first)
   columns = [[] for _ in range(pattern.empty_initial)]
   columns += [[(t, k)] for t in range(first) for k in range(codebooks)]
-  for s in range(first, frames + max(delays)):
+  for s in range(pattern.flatten_first, frames + max(delays)):
     shown = [(s - delay, k) for k, delay in enumerate(delays)]
-    columns.append([(t, k) for t, k in shown if t >= first])
+    columns.append([(t, k) for t, k in shown if t >= pattern.flatten_first])
   return columns
 
 

@@ -47,9 +47,9 @@ class TransformerConfig:
   ff_bias: bool = False
 
   def __post_init__(self):
-    if self.width % (2 * self.heads):
+    if self.width % self.heads or self.width % 2:
       raise InputError(
-        f"width {self.width} must be a multiple of twice the {self.heads} heads"
+        f"width {self.width} must be even, and a multiple of {self.heads} heads"
       )
 
   @property
