@@ -21,8 +21,13 @@ def sound(number, samples):
   return (100 * number + np.arange(samples)[:, None]).astype(np.int16)
 
 
-def dataset(folder, lengths, *, name="tiny", split="train", spec=SPEC):
-  """Writes sounds of these lengths; sound i has the caption "sound i"."""
+def dataset(
+  folder, lengths, *, name="tiny", split="train", spec=SPEC, make=None
+):
+  """Writes sounds of these lengths; sound i has the caption "sound i".
+
+  `make(i, length)` may make other sounds than ramps.
+  """
   about = About(name, spec.features, "", dataclasses.asdict(spec))
   items = {split: [Item(i) for i in range(len(lengths))]}
   with shards.Build.open(folder, about, items) as build:
@@ -30,7 +35,7 @@ def dataset(folder, lengths, *, name="tiny", split="train", spec=SPEC):
       examples = (
         {
           "id": str(i),
-          "audio": sound(i, lengths[i]),
+          "audio": (make or sound)(i, lengths[i]),
           "caption": f"sound {i}",
           "tags": [],
           "source": name,

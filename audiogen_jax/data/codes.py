@@ -150,7 +150,7 @@ def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
     },
     homepage=info.homepage,
     citation=info.citation,
-    licence=info.license or "",
+    licence=shards.licence(builder),
   )
 
 

@@ -381,3 +381,8 @@ def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
       " audiogen data build"
     )
   return tfds.builder_from_directory(folder)
+
+
+def licence(builder: tfds.core.DatasetBuilder) -> str:
+  """The licence of a dataset, for which TFDS has a place but no name."""
+  return builder.info.as_proto.redistribution_info.license

@@ -1,0 +1,221 @@
+"""`audiogen data build`, `info` and `tokenize`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import typer
+from rich.table import Table
+
+from audiogen_jax.audiogen import load_codec
+from audiogen_jax.cli import terminal
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import beam, builder, codes, shards, sources, summary
+from audiogen_jax.data.captions import CaptionRules
+from audiogen_jax.data.codes import TokenizeConfig
+from audiogen_jax.data.shards import Report
+from audiogen_jax.data.spec import SoundSpec
+
+app = typer.Typer(
+  no_args_is_help=True, help="Datasets of sounds and captions, for training."
+)
+
+_SHOWN = 5  # of what was left out; the report has the rest
+
+
+@app.command()
+def build(
+  source: Annotated[
+    str, typer.Option(help=f"One of {', '.join(sources.names())}.")
+  ],
+  root: Annotated[Path, typer.Option(help="Where the source's files lie.")],
+  out: Annotated[
+    Path,
+    typer.Option(
+      help="A new folder for the dataset, or one where this command was killed:"
+      " it goes on where it stopped."
+    ),
+  ],
+  rate: Annotated[int, typer.Option(help="Hz.")] = SoundSpec.rate_hz,
+  channels: Annotated[int, typer.Option()] = SoundSpec.channels,
+  workers: Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that decode.  [default: one a core]"),
+  ] = None,
+  lower: Annotated[
+    bool, typer.Option("--lower", help="Captions in lower case.")
+  ] = CaptionRules.lower,
+  stop_words: Annotated[
+    bool, typer.Option("--drop-stop-words", help="Leave out a, the, of, ...")
+  ] = CaptionRules.stop_words,
+  lemmas: Annotated[
+    bool, typer.Option("--lemmas", help="Words as in a dictionary.")
+  ] = CaptionRules.lemmas,
+  speech: Annotated[
+    bool | None,
+    typer.Option(
+      "--keep-speech/--drop-speech",
+      help="Clips whose tags or caption speak of speech.  [default: as in the"
+      " paper, dropped where they dominate]",
+    ),
+  ] = None,
+  beam_options: Annotated[
+    str | None,
+    typer.Option(
+      "--beam",
+      help="Run under Apache Beam with these options, for example"
+      ' "--runner=DirectRunner"; the dataset then lies in OUT/SOURCE/1.0.0.',
+    ),
+  ] = None,
+) -> None:
+  """Turn recordings and captions into a TFDS dataset."""
+  spec = SoundSpec(rate_hz=rate, channels=channels)
+  rules = CaptionRules(lower=lower, stop_words=stop_words, lemmas=lemmas)
+  drop_speech = None if speech is None else not speech
+  options = dict(spec=spec, rules=rules, drop_speech=drop_speech)
+  if beam_options is not None:
+    folder = beam.build(source, root, out, options=beam_options, **options)
+    terminal.out.print(f"written: {folder}")
+    return
+  with terminal.bar() as bar:
+    task = bar.add_task(f"reading {source}", total=None)
+
+    def progress(done: int, total: int) -> None:
+      bar.update(task, description="clips", completed=done, total=total)
+
+    report = builder.build(
+      source, root, out, workers=workers, progress=progress, **options
+    )
+  _tell(out, report)
+
+
+@app.command()
+def tokenize(
+  dataset: Annotated[Path, typer.Argument(help="A dataset of sounds.")],
+  model: Annotated[
+    str, typer.Option(help="Whose codec: hub id, folder or gs:// URI.")
+  ],
+  out: Annotated[
+    Path, typer.Option(help="A new folder, or one where this was killed.")
+  ],
+  min_duration: Annotated[
+    float, typer.Option(help="Seconds; silence fills up shorter clips.")
+  ] = TokenizeConfig.min_duration_s,
+  copies: Annotated[
+    int, typer.Option(help="Copies of each clip, mixed with other clips.")
+  ] = TokenizeConfig.copies,
+  batch: Annotated[
+    int, typer.Option(help="Clips encoded together.")
+  ] = TokenizeConfig.batch,
+  seed: Annotated[int, typer.Option(help="Of the mixing.")] = 0,
+  distributed: Annotated[
+    bool,
+    typer.Option(
+      "--distributed",
+      help="One of several processes (jax.distributed); the folder must be the"
+      " same one for all.",
+    ),
+  ] = False,
+) -> None:
+  """Turn a dataset of sounds into one of codes."""
+  if distributed:
+    jax.distributed.initialize()
+  config = TokenizeConfig(
+    min_duration_s=min_duration, copies=copies, batch=batch, seed=seed
+  )
+  process = jax.process_index(), jax.process_count()
+  with terminal.bar() as bar:
+    task = bar.add_task(f"loading {model}", total=None)
+    # Each process computes on its own devices, and needs no other one.
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
+    codec = load_codec(model, mesh=mesh)
+
+    def progress(done: int, total: int) -> None:
+      bar.update(task, description="clips", completed=done, total=total)
+
+    report = codes.tokenize(
+      dataset, codec, out, config=config, process=process, progress=progress
+    )
+  if report:
+    _tell(out, report)
+
+
+@app.command()
+def info(
+  dataset: Annotated[Path, typer.Argument(help="A dataset.")],
+  plot: Annotated[
+    Path | None,
+    typer.Option(help="A PNG to draw: durations, levels, caption lengths."),
+  ] = None,
+) -> None:
+  """Say what is in a dataset."""
+  if plot is not None and plot.suffix.lower() != ".png":
+    raise InputError(f"cannot draw {plot}: the name must end in .png")
+  opened = shards.read(dataset)
+  with terminal.bar() as bar:
+    task = bar.add_task("clips", total=None)
+    settings, splits = summary.summarise(
+      dataset,
+      progress=lambda done, total: bar.update(
+        task, completed=done, total=total
+      ),
+    )
+  table = Table(title=f"{opened.name}: {dataset}", title_justify="left")
+  table.add_column("")
+  for name in splits:
+    table.add_column(name, justify="right", overflow="fold")
+  rows = {
+    "clips": lambda s: f"{s.clips:,}",
+    "hours": lambda s: f"{'' if s.clips == s.looked_at else '≈ '}{s.hours:.2f}",
+    "duration, s": lambda s: _spread(s.durations_s, "{:.2f}"),
+    "level, dBFS": lambda s: _spread(s.levels_db, "{:.1f}"),
+    "words in a caption": lambda s: _spread(s.caption_words, "{:.0f}"),
+    "tags": lambda s: _most(s.tags),
+    "sources": lambda s: _most(s.sources),
+  }
+  for label, cell in rows.items():
+    table.add_row(label, *(cell(split) for split in splits.values()))
+  terminal.out.print(table)
+  for name, value in settings.items():
+    terminal.out.print(f"{name}: {value}", markup=False)
+  if licence := shards.licence(opened):
+    terminal.out.print(f"licence: {licence}", markup=False)
+  if plot is not None:
+    summary.draw(plot, opened.name, splits)
+    terminal.out.print(f"{plot}", markup=False)
+
+
+def _spread(values: np.ndarray, form: str) -> str:
+  """Least, median and most."""
+  if not len(values):
+    return "-"
+  some = values.min(), np.median(values), values.max()
+  return " / ".join(form.format(value) for value in some)
+
+
+def _most(counts) -> str:
+  """The most frequent, each with its number."""
+  ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+  told = [f"{name} {count:,}" for name, count in ranked[:10]]
+  more = [f"and {len(ranked) - 10:,} more"] if len(ranked) > 10 else []
+  return ", ".join(told + more) or "-"
+
+
+def _tell(folder: Path, report: Report) -> None:
+  """What was written, and the first few that were left out."""
+  written = ", ".join(f"{n:,} in {s}" for s, n in report.examples.items())
+  terminal.out.print(f"{folder}: {written}", markup=False, soft_wrap=True)
+  if not report.left_out:
+    return
+  terminal.err.print(
+    f"left out: {len(report.left_out):,}; all of them, and why, in"
+    f" {folder / shards.REPORT}",
+    style="yellow",
+    markup=False,
+    soft_wrap=True,
+  )
+  for row in report.left_out[:_SHOWN]:
+    told = dataclasses.asdict(row)
+    terminal.err.print("  {what}: {reason}".format(**told), markup=False)

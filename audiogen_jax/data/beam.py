@@ -1,0 +1,121 @@
+"""The builder under Apache Beam, for corpora that no single machine decodes.
+
+The same records become the same examples; TFDS's own writer shuffles and shards
+them, on whatever runner the options name.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import builder, sources
+from audiogen_jax.data.captions import CaptionRules
+from audiogen_jax.data.shards import About, LeftOut
+from audiogen_jax.data.sources import Record
+from audiogen_jax.data.spec import SoundSpec
+
+
+def build(
+  name: str,
+  root: str | os.PathLike,
+  folder: str | os.PathLike,
+  *,
+  options: str,
+  spec: SoundSpec | None = None,
+  rules: CaptionRules | None = None,
+  drop_speech: bool | None = None,
+) -> Path:
+  """Builds the dataset of one source; see `builder.build`.
+
+  What cannot be read is left out, logged and counted in Beam's metrics; a run
+  that fails is the runner's to repeat.
+
+  Args:
+    options: Beam's pipeline options, as on a command line.
+
+  Returns:
+    Where it lies, in TFDS's own layout: `folder/name/1.0.0`.
+
+  Raises:
+    InputError: If Beam is not installed, or as `builder.build` does.
+  """
+  try:
+    from apache_beam.options.pipeline_options import PipelineOptions
+  except ImportError:
+    raise InputError(
+      "Apache Beam is not installed: pip install 'audiogen_jax[beam]'"
+    ) from None
+  spec = spec or SoundSpec()
+  reading = sources.read(
+    name, root, rules=rules or CaptionRules(), drop_speech=drop_speech
+  )
+  made = _builder_class(name)(
+    builder.about(name, spec),
+    builder.by_split(reading.records),
+    spec,
+    data_dir=os.fspath(folder),
+    file_format="array_record",
+  )
+  made.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(
+      beam_options=PipelineOptions(options.split())
+    )
+  )
+  return Path(made.data_dir)
+
+
+def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
+  """TFDS names a dataset after its class, so each source needs its own."""
+
+  class Sounds(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    name = source
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, about: About, items, spec: SoundSpec, **options):
+      self._about, self._items, self._spec = about, items, spec
+      super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+      about = self._about
+      return tfds.core.DatasetInfo(
+        builder=self,
+        description=about.description,
+        features=about.features,
+        homepage=about.homepage,
+        citation=about.citation,
+        license=about.licence,
+        metadata=tfds.core.MetadataDict(about.settings),
+      )
+
+    def _split_generators(self, dl_manager):
+      del dl_manager  # the files are here already
+      return {
+        split: self._generate_examples(records)
+        for split, records in self._items.items()
+      }
+
+    def _generate_examples(self, records: list[Record]):
+      import apache_beam
+
+      return (
+        apache_beam.Create(records)
+        | apache_beam.Reshuffle()  # else one worker would decode them all
+        | apache_beam.FlatMap(_keyed, spec=self._spec)
+      )
+
+  return Sounds
+
+
+def _keyed(record: Record, spec: SoundSpec):
+  """An example and what TFDS sorts it by, or nothing."""
+  from apache_beam.metrics import Metrics
+
+  made = builder.example(record, spec)
+  if isinstance(made, LeftOut):
+    Metrics.counter("audiogen_jax", "left out").inc()
+    logging.warning("left out: %s: %s", made.what, made.reason)
+    return
+  yield record.id, made
