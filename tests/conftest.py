@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 _DEVICES = "--xla_force_host_platform_device_count"
@@ -64,3 +65,33 @@ def folder(tmp_path) -> Path:
 
   published.audiocraft.write(tmp_path, published.parts_of())
   return tmp_path
+
+
+@pytest.fixture
+def audiogen(monkeypatch, capsys):
+  """Runs the command line; returns status, output, errors."""
+
+  from audiogen_jax import cli  # not before the hook above
+
+  def run(*words):
+    monkeypatch.setattr(sys, "argv", ["audiogen", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+      cli.main()
+    output, errors = capsys.readouterr()
+    return stop.value.code or 0, output, errors
+
+  return run
+
+
+@pytest.fixture
+def refused(audiogen):
+  """Runs what must fail: one line, status 2, no traceback."""
+
+  def run(*words):
+    status, output, errors = audiogen(*words)
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert (status, len(lines)) == (2, 1), errors
+    assert lines[0].startswith("error: ") and not output
+    return lines[0]
+
+  return run

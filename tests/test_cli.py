@@ -2,48 +2,17 @@
 
 import pickle
 import shutil
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 import soundfile
 
-from audiogen_jax import cli
-
 PROMPTS = [
   "Constant rattling noise and sharp vibrations",
   "A rocket flies by followed by a loud explosion",
   "A dog barks",
 ]
-
-
-@pytest.fixture
-def audiogen(monkeypatch, capsys):
-  """Runs the command line; returns status, output, errors."""
-
-  def run(*words):
-    monkeypatch.setattr(sys, "argv", ["audiogen", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-      cli.main()
-    output, errors = capsys.readouterr()
-    return stop.value.code or 0, output, errors
-
-  return run
-
-
-@pytest.fixture
-def refused(audiogen):
-  """Runs what must fail: one line, status 2, no traceback."""
-
-  def run(*words):
-    status, output, errors = audiogen(*words)
-    lines = [line for line in errors.splitlines() if line.strip()]
-    assert (status, len(lines)) == (2, 1), errors
-    assert lines[0].startswith("error: ") and not output
-    return lines[0]
-
-  return run
 
 
 @pytest.fixture

@@ -218,4 +218,5 @@ def _tell(folder: Path, report: Report) -> None:
   )
   for row in report.left_out[:_SHOWN]:
     told = dataclasses.asdict(row)
-    terminal.err.print("  {what}: {reason}".format(**told), markup=False)
+    line = "  {what}: {reason}".format(**told)
+    terminal.err.print(line, markup=False, soft_wrap=True)

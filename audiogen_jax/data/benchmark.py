@@ -1,7 +1,7 @@
 """How fast datasets are built and read, and in how much memory.
 
     python -m audiogen_jax.data.benchmark --root ../shared/data/esc10
-    python -m audiogen_jax.data.benchmark --root ... --batches 10000 --plot a.png
+    ... --batches 10000 --plot memory.png
 
 Builds the dataset of a source in a temporary folder, then reads batches of 64
 mixed crops of 10 s from it in one worker process.  "× real time" is seconds of

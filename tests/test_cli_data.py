@@ -1,0 +1,119 @@
+"""`audiogen data …`: from recordings to codes, and what is refused."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+import soundfile
+from signals import noise
+
+from audiogen_jax.data import shards
+
+
+@pytest.fixture
+def root(tmp_path):
+  """Twenty noises of a second, and a file that is none."""
+  root = tmp_path / "root"
+  root.mkdir()
+  rows = []
+  for i in range(20):
+    soundfile.write(root / f"{i}.flac", noise(16_000, 1, seed=i), 16_000)
+    rows.append(
+      {"path": f"{i}.flac", "caption": f"noise {i}", "tags": ["hiss"]}
+    )
+  (root / "x.wav").write_text("no sound")
+  rows.append({"path": "x.wav", "caption": "nothing"})
+  (root / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  return root
+
+
+def build(run, root, out, *more):
+  command = ["data", "build", "--source", "jsonl", "--root", root]
+  return run(*command, "--out", out, "--workers", 1, *more)
+
+
+def test_from_recordings_to_codes(audiogen, root, tiny, tmp_path):
+  out, codes = tmp_path / "sounds", tmp_path / "codes"
+  status, told, errors = build(audiogen, root, out)
+  assert status == 0 and "20 in train" in told
+  assert "left out: 1" in errors and "x.wav: cannot read" in errors
+  plot = tmp_path / "plot.png"
+  status, told, _ = audiogen("data", "info", out, "--plot", plot)
+  assert status == 0
+  for words in ("20", "0.01", "1.00 / 1.00 / 1.00", "hiss 20", "jsonl 20"):
+    assert words in told
+  assert "rate_hz: 16000" in told
+  assert plot.read_bytes().startswith(b"\x89PNG")
+  status, told, _ = audiogen(
+    *("data", "tokenize", out, "--model", tiny, "--out", codes),
+    *("--min-duration", 1.5, "--copies", 1),
+  )
+  assert status == 0 and "40 in train" in told
+  status, told, _ = audiogen("data", "info", codes)
+  assert status == 0 and "1.50 / 1.50 / 1.50" in told and "codebooks: 4" in told
+
+
+def test_help(audiogen):
+  for words in (("data",), ("data", "build"), ("data", "tokenize")):
+    status, told, _ = audiogen(*words, "--help")
+    assert status == 0 and "Usage" in told
+  assert "esc50" in audiogen("data", "build", "--help")[1]
+
+
+def test_bad_input_is_one_line(audiogen, refused, root, tiny, tmp_path):
+  out, new = tmp_path / "out", tmp_path / "new"
+  build(audiogen, root, out)
+  (tmp_path / "file").touch()
+  jsonl = ["build", "--source", "jsonl", "--root"]
+  codes = ["tokenize", out, "--model", tiny, "--out"]
+  for command, words in (
+    (["build", "--source", "x", "--root", root, "--out", new], "x"),
+    ([*jsonl, tmp_path / "no", "--out", new], "no"),
+    ([*jsonl, root, "--out", new, "--rate", 0], "rate_hz 0 must be 1 or more"),
+    ([*jsonl, root, "--out", out], "already holds a dataset; delete it"),
+    (["info", tmp_path], "holds no dataset"),
+    (["info", tmp_path / "no"], "holds no dataset"),
+    (["info", out, "--plot", "a.jpg"], "must end in .png"),
+    (["tokenize", out, "--model", tmp_path, "--out", new], "holds no model"),
+    (["tokenize", tmp_path, "--model", tiny, "--out", new], "holds no dataset"),
+    ([*codes, tmp_path / "file"], "cannot write into"),
+    ([*codes, new, "--copies", -1], "copies -1 must be 0 or more"),
+  ):
+    assert words in refused("data", *command)
+  assert not new.exists()
+
+
+def test_tokenize_in_two_processes(audiogen, root, tiny, tmp_path):
+  out, codes = tmp_path / "sounds", tmp_path / "codes"
+  build(audiogen, root, out)
+  with socket.socket() as free:  # JAX derives its port from the job's number
+    free.bind(("localhost", 0))
+    job = free.getsockname()[1]
+  command = [sys.executable, "-c", "from audiogen_jax import cli; cli.main()"]
+  command += ["data", "tokenize", out, "--model", tiny, "--out", codes]
+  command += ["--copies", "3", "--min-duration", "1", "--distributed"]
+  env = os.environ | {
+    "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "SLURM_JOB_ID": str(job),
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "2",
+  }
+  processes = [
+    subprocess.Popen(
+      command,
+      env=env | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  told = [process.communicate(timeout=120) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], told
+  assert "80 in train" in told[0][0] and not told[1][0]
+  assert shards.read(codes).info.splits["train"].num_examples == 80
