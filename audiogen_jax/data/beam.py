@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import builder, sources
 from audiogen_jax.data.captions import CaptionRules
+from audiogen_jax.data.listings import Record
 from audiogen_jax.data.shards import About, LeftOut
-from audiogen_jax.data.sources import Record
 from audiogen_jax.data.spec import SoundSpec
 
 
@@ -49,9 +49,7 @@ def build(
       "Apache Beam is not installed: pip install 'audiogen_jax[beam]'"
     ) from None
   spec = spec or SoundSpec()
-  reading = sources.read(
-    name, root, rules=rules or CaptionRules(), drop_speech=drop_speech
-  )
+  reading = sources.read(name, root, rules=rules, drop_speech=drop_speech)
   made = _builder_class(name)(
     builder.about(name, spec),
     builder.by_split(reading.records),

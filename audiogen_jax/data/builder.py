@@ -20,8 +20,8 @@ from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import shards, sources
 from audiogen_jax.data.captions import CaptionRules
+from audiogen_jax.data.listings import Record
 from audiogen_jax.data.shards import About, LeftOut, Report, Shard
-from audiogen_jax.data.sources import Record
 from audiogen_jax.data.spec import SoundSpec
 
 
@@ -93,9 +93,7 @@ def build(
       written, or nothing could be read.
   """
   spec = spec or SoundSpec()
-  reading = sources.read(
-    name, root, rules=rules or CaptionRules(), drop_speech=drop_speech
-  )
+  reading = sources.read(name, root, rules=rules, drop_speech=drop_speech)
   items = by_split(reading.records)
   described = about(name, spec)
   folder = Path(folder)

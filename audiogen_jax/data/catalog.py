@@ -1,0 +1,343 @@
+"""The published datasets: the paper's ten, ESC and WavCaps.
+
+Layouts are those of the archives as they unpack.  The four bundles of sound
+effects ship no annotations that all buyers have; there the names of files and
+of their folders speak.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import captions
+from audiogen_jax.data.listings import Record, Source, Tree, seconds, table
+from audiogen_jax.data.shards import LeftOut
+
+_CC_BY = "CC BY 4.0"
+_YOUTUBE = "annotations CC BY 4.0; the sounds belong to YouTube's uploaders"
+
+
+def _youtube(tree: Tree, video: str, start_s: float, end_s: float):
+  """A cut clip, by the names that the usual downloaders give it."""
+  spans = []
+  for form in ("{:g}", "{:.3f}", "{:06.0f}"):
+    start, end = form.format(start_s), form.format(end_s)
+    spans += [f"{video}_{start}", f"{video}_{start}_{end}"]
+  spans.append(f"{video}_{1000 * start_s:.0f}_{1000 * end_s:.0f}")
+  return tree.find(video, f"Y{video}", *spans)
+
+
+def _audioset(tree: Tree) -> Iterator[Record | LeftOut]:
+  path = tree.file("ontology.json")
+  try:
+    names = {row["id"]: row["name"] for row in json.loads(path.read_text())}
+  except (ValueError, TypeError, KeyError) as error:
+    raise InputError(f"{path} is no ontology of AudioSet: {error}") from None
+  columns = "YTID", "start_seconds", "end_seconds", "positive_labels"
+  for path in tree.some(
+    "balanced_train_segments.csv",
+    "unbalanced_train_segments.csv",
+    "eval_segments.csv",
+  ):
+    split = "test" if path.name.startswith("eval") else "train"
+    for row in table(path, columns, header=False, comments=3):
+      video = row["YTID"]
+      start_s = seconds(row["start_seconds"], f"{path}: {video}")
+      end_s = seconds(row["end_seconds"], f"{path}: {video}")
+      sound = _youtube(tree, video, start_s, end_s)
+      if sound is None:
+        yield tree.missing(video)
+        continue
+      labels = row["positive_labels"].split(",")
+      tags = tuple(names.get(label, label) for label in labels)
+      yield Record(sound, tags=tags, split=split, id=f"{video}_{start_s:g}")
+
+
+def _audiocaps(tree: Tree) -> Iterator[Record | LeftOut]:
+  columns = "audiocap_id", "youtube_id", "start_time", "caption"
+  for path in tree.some("train.csv", "val.csv", "test.csv"):
+    split = {"val": "validation"}.get(path.stem, path.stem)
+    for row in table(path, columns):
+      start_s = seconds(row["start_time"], f"{path}: {row['audiocap_id']}")
+      sound = tree.find(row["audiocap_id"])
+      sound = sound or _youtube(tree, row["youtube_id"], start_s, start_s + 10)
+      if sound is None:
+        yield tree.missing(row["youtube_id"])
+        continue
+      yield Record(
+        sound, caption=row["caption"], split=split, id=row["audiocap_id"]
+      )
+
+
+def _clotho(tree: Tree) -> Iterator[Record | LeftOut]:
+  splits = {
+    "development": "train",
+    "validation": "validation",
+    "evaluation": "test",
+  }
+  for path in tree.some(*(f"clotho_captions_{name}.csv" for name in splits)):
+    name = path.stem.rpartition("_")[2]
+    # The captions are UTF-8, the metadata Latin-1.
+    licences = {
+      row["file_name"]: row["license"]
+      for row in table(
+        tree.file(f"clotho_metadata_{name}.csv"),
+        ("file_name", "license"),
+        encoding="latin-1",
+      )
+    }
+    numbered = [f"caption_{i}" for i in range(1, 6)]
+    for row in table(path, ("file_name", *numbered)):
+      sound = tree.find(Path(row["file_name"]).stem)
+      if sound is None:
+        yield tree.missing(row["file_name"])
+        continue
+      for column in numbered:
+        yield Record(
+          sound,
+          caption=row[column],
+          split=splits[name],
+          licence=licences.get(row["file_name"], ""),
+          id=f"{row['file_name']} {column}",
+        )
+
+
+def _vggsound(tree: Tree) -> Iterator[Record | LeftOut]:
+  path = tree.file("vggsound.csv")
+  columns = "video", "start", "label", "split"
+  for row in table(path, columns, header=False):
+    start_s = seconds(row["start"], f"{path}: {row['video']}")
+    sound = _youtube(tree, row["video"], start_s, start_s + 10)
+    if sound is None:
+      yield tree.missing(row["video"])
+      continue
+    yield Record(
+      sound,
+      tags=tuple(tag.strip() for tag in row["label"].split(",")),
+      split=row["split"],
+      id=f"{row['video']}_{start_s:g}",
+    )
+
+
+def _fsd50k(tree: Tree) -> Iterator[Record | LeftOut]:
+  for path in tree.some("dev.csv", "eval.csv"):
+    told = tree.file(f"{path.stem}_clips_info_FSD50K.json")
+    clips = json.loads(told.read_text(encoding="utf-8"))
+    columns = ("fname", "labels", "split")[: 3 if path.stem == "dev" else 2]
+    for row in table(path, columns):
+      sound = tree.find(row["fname"])
+      if sound is None:
+        yield tree.missing(row["fname"])
+        continue
+      split = {"val": "validation"}.get(row.get("split"), "train")
+      yield Record(
+        sound,
+        tags=tuple(tag.replace("_", " ") for tag in row["labels"].split(",")),
+        split=split if path.stem == "dev" else "test",
+        licence=clips.get(row["fname"], {}).get("license", ""),
+        id=row["fname"],
+      )
+
+
+def _bbc(tree: Tree) -> Iterator[Record | LeftOut]:
+  path = tree.file("BBCSoundEffects.csv")
+  for row in table(path, ("location", "description", "category")):
+    sound = tree.find(Path(row["location"]).stem)
+    if sound is None:
+      yield tree.missing(row["location"])
+      continue
+    tags = (row["category"],) if row["category"] else ()
+    yield Record(
+      sound, caption=row["description"], tags=tags, id=row["location"]
+    )
+
+
+def _bundle(tree: Tree) -> Iterator[Record | LeftOut]:
+  """Captions from names; that of the folder is the tag."""
+  for sound in tree.sounds():
+    caption = captions.of_file_name(sound.stem)
+    own = sound.relative_to(tree.root)
+    folder = captions.of_file_name(own.parent.name)
+    yield Record(
+      str(sound),
+      caption=caption or folder,
+      tags=(folder,) if folder else (),
+      id=str(own),
+    )
+
+
+def _fold_split(fold: str) -> str:
+  """Fold 5 is for testing and 4 for validation; no clip's source is in two."""
+  return {"5": "test", "4": "validation"}.get(fold, "train")
+
+
+def _esc50(tree: Tree) -> Iterator[Record | LeftOut]:
+  path = tree.file("esc50.csv")
+  for row in table(path, ("filename", "fold", "category")):
+    sound = tree.find(Path(row["filename"]).stem)
+    if sound is None:
+      yield tree.missing(row["filename"])
+      continue
+    yield Record(
+      sound,
+      tags=(row["category"].replace("_", " "),),
+      split=_fold_split(row["fold"]),
+      id=row["filename"],
+    )
+
+
+def _esc10(tree: Tree) -> Iterator[Record | LeftOut]:
+  """The published folders, or a metadata.csv that has titles as well."""
+  if not (tree.root / "metadata.csv").exists():
+    found = False
+    for sound in tree.sounds():
+      # "001 - Dog bark/1-30226-A.ogg": the fold comes first.
+      named = re.fullmatch(r"\d+ - (.+)", sound.parent.name)
+      if named:
+        found = True
+        yield Record(
+          str(sound),
+          tags=(named[1],),
+          split=_fold_split(sound.name.split("-")[0]),
+          id=f"{sound.parent.name}/{sound.name}",
+        )
+    if not found:
+      tree.file("metadata.csv or 001 - Dog bark")
+    return
+  path = tree.root / "metadata.csv"
+  for row in table(path, ("file", "fold", "label", "title", "license")):
+    sound = tree.find(Path(row["file"]).stem)
+    if sound is None:
+      yield tree.missing(row["file"])
+      continue
+    label = row["label"].lower()
+    # What the title adds: "Gentle Sea On Flat Beach.wav" to "sea waves".
+    title = re.sub(r"\.\w{3,4}$", "", row["title"])
+    words = captions.of_file_name(title).split()
+    new = [w for w in words if w not in label.split() and len(w) > 2]
+    yield Record(
+      sound,
+      caption=" ".join([label, *dict.fromkeys(new)]),
+      tags=(row["label"],),
+      split=_fold_split(row["fold"]),
+      licence=row["license"],
+      id=row["file"],
+    )
+
+
+def _wavcaps(tree: Tree) -> Iterator[Record | LeftOut]:
+  for path in tree.some(
+    "as_final.json", "bbc_final.json", "fsd_final.json", "sb_final.json"
+  ):
+    try:
+      rows = json.loads(path.read_text(encoding="utf-8"))["data"]
+    except (ValueError, KeyError) as error:
+      raise InputError(f"{path} is no list of WavCaps: {error}") from None
+    for row in rows:
+      # AudioSet's are called "Yxyz.wav" here, the others by a number.
+      stem = re.sub(r"\.(wav|flac)$", "", str(row["id"]))
+      sound = tree.find(stem)
+      if sound is None:
+        yield tree.missing(stem)
+        continue
+      yield Record(sound, caption=row["caption"], id=f"{path.stem} {stem}")
+
+
+_bundle_of = functools.partial(
+  Source, licence="as bought: in works of one's own", read=_bundle
+)
+
+PUBLISHED = {
+  "audioset": Source(
+    "AudioSet",
+    "https://research.google.com/audioset",
+    _YOUTUBE,
+    "Gemmeke et al., Audio Set: An ontology and human-labeled dataset for audio"
+    " events, ICASSP 2017",
+    _audioset,
+    drop_speech=True,
+  ),
+  "bbc": Source(
+    "BBC Sound Effects",
+    "https://sound-effects.bbcrewind.co.uk",
+    "RemArc: personal, educational and research use",
+    "BBC Sound Effects, bbc.co.uk, © copyright 2024 BBC",
+    _bbc,
+  ),
+  "audiocaps": Source(
+    "AudioCaps",
+    "https://github.com/cdjkim/audiocaps",
+    _YOUTUBE,
+    "Kim et al., AudioCaps: Generating captions for audios in the wild, NAACL"
+    " 2019",
+    _audiocaps,
+  ),
+  "clotho": Source(
+    "Clotho v2",
+    "https://zenodo.org/records/4783391",
+    "each sound its own, from Freesound; captions for research",
+    "Drossos, Lipping and Virtanen, Clotho: an audio captioning dataset, ICASSP"
+    " 2020",
+    _clotho,
+  ),
+  "vggsound": Source(
+    "VGGSound",
+    "https://www.robots.ox.ac.uk/~vgg/data/vggsound",
+    _YOUTUBE,
+    "Chen et al., VGGSound: A large-scale audio-visual dataset, ICASSP 2020",
+    _vggsound,
+  ),
+  "fsd50k": Source(
+    "FSD50K",
+    "https://zenodo.org/records/4060432",
+    "CC BY 4.0 as a whole; each sound its own, from Freesound",
+    "Fonseca et al., FSD50K: an open dataset of human-labeled sound events,"
+    " TASLP 2022",
+    _fsd50k,
+  ),
+  "freetousesounds": _bundle_of(
+    "Free To Use Sounds",
+    "https://www.freetousesounds.com",
+    citation="Free To Use Sounds, all-in-one bundle",
+  ),
+  "sonniss": _bundle_of(
+    "Sonniss Game Effects",
+    "https://sonniss.com/gameaudiogdc",
+    citation="Sonniss, #GameAudioGDC bundles",
+  ),
+  "wesoundeffects": _bundle_of(
+    "We Sound Effects",
+    "https://wesoundeffects.com",
+    citation="We Sound Effects bundle",
+  ),
+  "odeon": _bundle_of(
+    "Paramount Motion, Odeon Cinematic Sound Effects",
+    "https://www.paramountmotion.com/odeon-sound-effects",
+    citation="Paramount Motion, Odeon Cinematic Sound Effects",
+  ),
+  "esc50": Source(
+    "ESC-50",
+    "https://github.com/karolpiczak/ESC-50",
+    "CC BY-NC 3.0",
+    "Piczak, ESC: Dataset for environmental sound classification, ACM MM 2015",
+    _esc50,
+  ),
+  "esc10": Source(
+    "ESC-10",
+    "https://github.com/karolpiczak/ESC-10",
+    "CC BY 3.0",
+    "Piczak, ESC: Dataset for environmental sound classification, ACM MM 2015",
+    _esc10,
+  ),
+  "wavcaps": Source(
+    "WavCaps",
+    "https://huggingface.co/datasets/cvssp/WavCaps",
+    "for academic use; each sound its own",
+    "Mei et al., WavCaps: A ChatGPT-assisted weakly-labelled audio captioning"
+    " dataset, TASLP 2024",
+    _wavcaps,
+  ),
+}

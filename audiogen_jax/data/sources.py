@@ -1,0 +1,237 @@
+"""Where sounds and captions come from: one reader for each kind of source.
+
+    files of a source --read--> records (path, stretch, caption, tags, ...)
+
+The published datasets are in `catalog.py`; here are one's own: a table, JSON
+lines, audiocraft's manifests, and a folder with a text beside each sound.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import captions
+from audiogen_jax.data.captions import CaptionRules
+from audiogen_jax.data.catalog import PUBLISHED
+from audiogen_jax.data.listings import (
+  Record,
+  Source,
+  Tree,
+  json_lines,
+  json_object,
+  seconds,
+  table,
+)
+from audiogen_jax.data.shards import LeftOut
+
+_SPLITS = {"valid": "validation", "val": "validation", "evaluate": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What a source gave."""
+
+  records: Sequence[Record]
+  left_out: Sequence[LeftOut]
+
+
+def names() -> list[str]:
+  """All sources."""
+  return sorted(_SOURCES)
+
+
+def get(name: str) -> Source:
+  """The source of that name.
+
+  Raises:
+    InputError: If there is none; the message names them all.
+  """
+  if name not in _SOURCES:
+    raise InputError(f"{name!r} is not one of {', '.join(names())}")
+  return _SOURCES[name]
+
+
+def read(
+  name: str,
+  root: str | os.PathLike,
+  *,
+  rules: CaptionRules | None = None,
+  drop_speech: bool | None = None,
+) -> Reading:
+  """Lists the records of a source.
+
+  Args:
+    name: One of `names()`.
+    root: Where its files lie.
+    rules: What is done to captions.
+    drop_speech: Whether clips with "speech" in a tag or the caption are left
+      out; None for what the source says of itself: only AudioSet is dominated
+      by it.
+
+  Raises:
+    InputError: If the root lacks what the source ships, or all of its sounds.
+  """
+  source, rules = get(name), rules or CaptionRules()
+  drop_speech = source.drop_speech if drop_speech is None else drop_speech
+  records, left_out, seen = [], [], {}
+  for row in source.read(Tree(root, source.title, source.homepage)):
+    if isinstance(row, LeftOut):
+      left_out.append(row)
+      continue
+    caption = captions.clean(row.caption) or captions.of_tags(row.tags)
+    if drop_speech and captions.is_about_speech(caption, row.tags):
+      left_out.append(LeftOut(row.path, 'is about speech ("speech" is in it)'))
+      continue
+    caption = rules.apply(caption)
+    if not caption:
+      left_out.append(LeftOut(row.path, "has no caption and no tags"))
+      continue
+    # The same name again gets a number, in the order of the source.
+    seen[row.id] = seen.get(row.id, 0) + 1
+    number = seen[row.id]
+    records.append(
+      dataclasses.replace(
+        row,
+        caption=caption,
+        source=name,
+        id=row.id if number == 1 else f"{row.id} ({number})",
+      )
+    )
+  if not records:
+    example = f"; {left_out[0].what}: {left_out[0].reason}" if left_out else ""
+    raise InputError(
+      f"{root} holds no sound of {source.title}{example}; is it the folder that"
+      f" {source.homepage or 'you mean'} unpacks to?"
+    )
+  return Reading(records, left_out)
+
+
+def _csv(tree: Tree) -> Iterator[Record | LeftOut]:
+  for path in _manifests(tree, ".csv"):
+    for number, row in enumerate(table(path, ("path", "caption")), 2):
+      tags = tuple(t.strip() for t in (row.get("tags") or "").split(";"))
+      row = {k: v for k, v in row.items() if v not in ("", None)}
+      tags = tuple(filter(None, tags))
+      yield _own(tree, path.parent, row | {"tags": tags}, f"{path}, {number}")
+
+
+def _jsonl(tree: Tree) -> Iterator[Record | LeftOut]:
+  for path in _manifests(tree, ".jsonl", ".jsonl.gz"):
+    for number, row in enumerate(json_lines(path), 1):
+      yield _own(tree, path.parent, row, f"{path}, entry {number}")
+
+
+def _manifests(tree: Tree, *suffixes: str) -> list[Path]:
+  found = [
+    path
+    for path in sorted(tree.root.iterdir())
+    if path.name.endswith(suffixes) and path.is_file()
+  ]
+  if not found:
+    raise InputError(f"{tree.root} lacks a file named *{suffixes[0]}")
+  return found
+
+
+def _own(
+  tree: Tree, folder: Path, row: Mapping[str, Any], where: str
+) -> Record | LeftOut:
+  """A row of one's own table: path and caption, and more if it likes."""
+  if not isinstance(row.get("path"), str):
+    raise InputError(f"{where} lacks a path")
+  path = folder / row["path"]
+  if not path.exists():
+    return LeftOut(str(path), f"is not there; {where} names it")
+  tags = row.get("tags") or ()
+  tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
+  end = row.get("end")
+  split = str(row.get("split") or "train")
+  return Record(
+    str(path),
+    start_s=seconds(row.get("start") or 0.0, where),
+    end_s=None if end is None else seconds(end, where),
+    caption=str(row.get("caption") or ""),
+    tags=tags,
+    split=_SPLITS.get(split, split),
+    licence=str(row.get("licence") or row.get("license") or ""),
+    id=str(row.get("id") or row["path"]),
+  )
+
+
+def _audiocraft(tree: Tree) -> Iterator[Record | LeftOut]:
+  """`data.jsonl` in a folder for each split, and `x.json` beside `x.wav`."""
+  endings = "", ".gz"
+  found = {p for end in endings for p in tree.root.rglob(f"data.jsonl{end}")}
+  if not found:
+    tree.file("data.jsonl")
+  for path in sorted(found):
+    split = path.parent.name if path.parent != tree.root else "train"
+    for row in json_lines(path):
+      sound = _resolved(tree.root, path.parent, str(row.get("path")))
+      if sound is None:
+        yield tree.missing(str(row.get("path")))
+        continue
+      beside = sound.with_suffix(".json")
+      if not beside.exists():
+        yield LeftOut(str(sound), f"{beside.name} is not beside it")
+        continue
+      told = json_object(beside.read_text(encoding="utf-8"), str(beside))
+      said, tags = told.get("description") or "", told.get("keywords") or ()
+      if isinstance(tags, str):
+        tags = tuple(filter(None, (tag.strip() for tag in tags.split(","))))
+      # A list is one caption each: audiocraft draws among them.
+      for caption in said if isinstance(said, list) else [said]:
+        yield Record(
+          str(sound),
+          caption="" if caption == "None" else str(caption),
+          tags=tuple(map(str, tags)),
+          split=_SPLITS.get(split, split),
+          id=str(row["path"]),
+        )
+
+
+def _resolved(root: Path, folder: Path, path: str) -> Path | None:
+  """Manifests name files from where they were made, or from themselves."""
+  for base in (folder, root, *root.absolute().parents):
+    if (base / path).is_file():
+      return base / path
+  return None
+
+
+def _folder(tree: Tree) -> Iterator[Record | LeftOut]:
+  for sound in tree.sounds():
+    beside = sound.with_suffix(".txt")
+    if not beside.exists():
+      yield LeftOut(str(sound), f"{beside.name} is not beside it")
+      continue
+    try:
+      caption = beside.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+      yield LeftOut(str(beside), "is not UTF-8 text")
+      continue
+    own = sound.relative_to(tree.root)
+    first = own.parts[0] if len(own.parts) > 1 else "train"
+    split = _SPLITS.get(first, first)
+    yield Record(
+      str(sound),
+      caption=caption,
+      split=split if split in ("train", "validation", "test") else "train",
+      id=str(own),
+    )
+
+
+def _own_source(title: str, reader) -> Source:
+  return Source(title, "", "", "", reader)
+
+
+_SOURCES = PUBLISHED | {
+  "csv": _own_source(
+    "any CSV file with path, caption[, start, end, tags, split, licence, id]",
+    _csv,
+  ),
+  "jsonl": _own_source("any JSON lines with the same fields", _jsonl),
+  "audiocraft": _own_source("audiocraft's data.jsonl", _audiocraft),
+  "folder": _own_source("a folder with x.txt beside x.wav", _folder),
+}
