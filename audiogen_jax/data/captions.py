@@ -6,8 +6,6 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
 from audiogen_jax.core.errors import InputError
 
 _SPEECH = re.compile("speech", re.IGNORECASE)
@@ -43,6 +41,9 @@ class CaptionRules:
       return caption
     words = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", caption)
     if self.stop_words:
+      # Half a second to import, and few ask for it.
+      from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
       words = [w for w in words if w.lower() not in ENGLISH_STOP_WORDS]
     if self.lemmas:
       words = [_lemma(word) for word in words]
