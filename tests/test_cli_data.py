@@ -57,6 +57,17 @@ def test_from_recordings_to_codes(audiogen, root, tiny, tmp_path):
   assert status == 0 and "1.50 / 1.50 / 1.50" in told and "codebooks: 4" in told
 
 
+def test_an_epoch_from_the_command_line(audiogen, root, tmp_path):
+  out, heard = tmp_path / "sounds", tmp_path / "heard"
+  build(audiogen, root, out)
+  read = ["data", "read", out, "--duration", 0.5, "--batch", 8]
+  status, told, _ = audiogen(*read, "--save", heard)
+  assert status == 0 and told.startswith("3 batches, 20 clips, 0.00 hours in")
+  assert len(list(heard.glob("*-noise-*.wav"))) == 8
+  status, told, _ = audiogen(*read, "--mix", "--seed", 1)
+  assert status == 0 and told.startswith("1 batches, 8 clips")
+
+
 def test_help(audiogen):
   for words in (("data",), ("data", "build"), ("data", "tokenize")):
     status, told, _ = audiogen(*words, "--help")
@@ -82,6 +93,9 @@ def test_bad_input_is_one_line(audiogen, refused, root, tiny, tmp_path):
     (["tokenize", tmp_path, "--model", tiny, "--out", new], "holds no dataset"),
     ([*codes, tmp_path / "file"], "cannot write into"),
     ([*codes, new, "--copies", -1], "copies -1 must be 0 or more"),
+    (["read", tmp_path], "holds no dataset"),
+    (["read", out, "--split", "x"], "has no split x, but train"),
+    (["read", out, "--batch", 64, "--mix"], "too few for a batch of 64"),
   ):
     assert words in refused("data", *command)
   assert not new.exists()

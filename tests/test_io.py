@@ -194,6 +194,27 @@ def test_drawing(tmp_path, monkeypatch):
   assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".flac", ".ogg", ".mp3"])
+def test_files_that_are_cut_short(tmp_path, suffix):
+  path = tmp_path / f"a{suffix}"
+  soundfile.write(path, noise(80_000, 1), 16_000)
+  assert len(io.read(path)[0]) == pytest.approx(80_000, abs=2304)
+  whole = path.read_bytes()
+  for share in (0.3, 0.9):
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match="is cut short|cannot read"):
+      io.read(path)
+
+
+def test_a_stream_of_unknown_length(tmp_path):
+  path = tmp_path / "a.wav"
+  soundfile.write(path, noise(8000, 1), 16_000)
+  data = path.read_bytes()
+  at = data.index(b"data") + 4
+  path.write_bytes(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
+  assert len(io.read(path)[0]) == 8000
+
+
 def test_a_stretch_of_a_file(tmp_path):
   audio = noise(16000, 2)
   io.write(tmp_path / "a.flac", audio, 16000)

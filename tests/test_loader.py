@@ -4,6 +4,12 @@ import dataclasses
 import itertools
 import json
 import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
 
 import jax
 import numpy as np
@@ -272,3 +278,55 @@ def test_datasets_that_cannot_be_loaded(folder, tmp_path):
   few = dataclasses.replace(CONFIG, batch=12)
   with pytest.raises(InputError, match="batch 12 does not divide .* multiple"):
     loader(folder, few, placement=mesh).batches()
+
+
+_TRAIN = textwrap.dedent("""
+  import json, os, pathlib, sys, time
+  from audiogen_jax.data.loader import Loader, Part
+  from audiogen_jax.data.mixing import MixConfig
+  from audiogen_jax.data.rows import LoaderConfig
+
+  if __name__ == "__main__":
+    folder, log, workers = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+    config = LoaderConfig(
+      batch=8, duration_s=0.5, epochs=12, mix=MixConfig(), workers=int(workers)
+    )
+    done = json.loads(log.read_text()) if log.exists() else None
+    texts, state = (done["texts"], done["state"]) if done else ([], None)
+    with Loader([Part(folder)], config).batches(state) as batches:
+      for batch in batches:
+        texts.append([*batch["caption"], float(batch["audio"].sum())])
+        part = log.with_suffix(".part")
+        part.write_text(json.dumps({"texts": texts, "state": batches.state}))
+        os.replace(part, log)  # what a checkpoint does
+        time.sleep(0.02)
+    print("done")
+""")
+
+
+def test_kill_9_in_the_middle_of_an_epoch(folder, tmp_path):
+  """Killed three times, gone on with other workers: the same sequence."""
+  script, log = tmp_path / "train.py", tmp_path / "log.json"
+  script.write_text(_TRAIN)
+  env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+
+  def run(log, workers):
+    command = [sys.executable, script, folder, log, str(workers)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+
+  for kill, workers in enumerate((0, 1, 2)):
+    with run(log, workers) as process:
+      while not (log.exists() and _seen(log) > 7 * (kill + 1)):
+        assert process.poll() is None
+        time.sleep(0.005)
+      process.kill()
+  assert _seen(log) < 30
+  whole = tmp_path / "whole.json"
+  for path in (log, whole):
+    with run(path, 0) as process:
+      assert process.wait() == 0
+  assert log.read_text() == whole.read_text() and _seen(whole) == 30
+
+
+def _seen(log):
+  return len(json.loads(log.read_text())["texts"])

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import uuid
@@ -20,6 +21,8 @@ from jaxtyping import Float, Int16
 
 from audiogen_jax.core.errors import InputError
 
+# MP3 announces up to two of its frames, of 1152 samples, more than it holds.
+_SLACK = 2 * 1152
 _FORMATS = {
   ".wav": ("WAV", "PCM_16"),
   ".flac": ("FLAC", "PCM_16"),
@@ -60,6 +63,7 @@ def read(
     raise InputError(f"{path}: {start_s} s to {end_s} s is no stretch of it")
   try:
     with _open(path) as file:
+      _refuse_cut(path, file)
       audio = _stretch(file, path, start_s, end_s)
       from_hz = file.samplerate
   # TypeError is soundfile's answer to a file named .raw: no header, no rate.
@@ -113,8 +117,36 @@ def _stretch(
     length_s = file.frames / file.samplerate
     raise InputError(f"{path} ends at {length_s:.3f} s, before {start_s} s")
   file.seek(start)
-  frames = -1 if end_s is None else round(end_s * file.samplerate) - start
-  return file.read(frames, dtype="float32", always_2d=True)
+  frames = file.frames - start
+  if end_s is not None:
+    frames = min(frames, round(end_s * file.samplerate) - start)
+  audio = file.read(frames, dtype="float32", always_2d=True)
+  if len(audio) < frames - _SLACK:
+    raise InputError(
+      f"{path} is cut short: {frames} samples are announced, {len(audio)}"
+      " there; copy it again"
+    )
+  return audio
+
+
+def _refuse_cut(path: pathlib.Path, file: soundfile.SoundFile) -> None:
+  """Refuses a file without its end, of which libsndfile reads what is there."""
+  # What libsndfile notes of a WAV or AIFF; a stream of unknown length announces
+  # the largest number there is.
+  told = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)", file.extra_info)
+  if told and int(told[2]) < int(told[1]) < 2**31 - 2**16:
+    raise InputError(
+      f"{path} is cut short: {told[1]} bytes are announced, {told[2]} there;"
+      " copy it again"
+    )
+  if file.format == "OGG":
+    # The last page of a stream says that it is the last. A page has at most
+    # 65,307 bytes.
+    with path.open("rb") as raw:
+      raw.seek(max(0, path.stat().st_size - 2**17))
+      pages = raw.read().rpartition(b"OggS\0")
+    if not pages[1] or not pages[2][:1] or not pages[2][0] & 4:
+      raise InputError(f"{path} is cut short: its last page is missing")
 
 
 def resample(

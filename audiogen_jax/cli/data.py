@@ -1,6 +1,8 @@
-"""`audiogen data build`, `info` and `tokenize`."""
+"""`audiogen data build`, `info`, `read` and `tokenize`."""
 
 import dataclasses
+import re
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +11,16 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from audiogen_jax.audio import io
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import beam, builder, codes, shards, sources, summary
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.codes import TokenizeConfig
+from audiogen_jax.data.loader import Loader, Part
+from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.shards import Report
 from audiogen_jax.data.spec import SoundSpec
 
@@ -140,6 +146,66 @@ def tokenize(
     )
   if report:
     _tell(out, report)
+
+
+@app.command()
+def read(
+  datasets: Annotated[
+    list[Path], typer.Argument(help="Datasets, drawn from alike.")
+  ],
+  split: Annotated[str, typer.Option()] = Part.split,
+  batch: Annotated[int, typer.Option(help="Rows of a batch.")] = 16,
+  duration: Annotated[
+    float, typer.Option(help="Seconds of a crop.")
+  ] = LoaderConfig.duration_s,
+  mix: Annotated[
+    bool, typer.Option("--mix", help="Mix half of the rows, as in the paper.")
+  ] = False,
+  seed: Annotated[int, typer.Option()] = LoaderConfig.seed,
+  workers: Annotated[
+    int, typer.Option(help="Processes that prepare batches.")
+  ] = LoaderConfig.workers,
+  save: Annotated[
+    Path | None,
+    typer.Option(help="A folder for the sounds of the first batch, as .wav."),
+  ] = None,
+) -> None:
+  """Read an epoch as training does: to hear it, and to see how fast it is."""
+  config = LoaderConfig(
+    batch=batch,
+    duration_s=duration,
+    mix=MixConfig() if mix else None,
+    seed=seed,
+    epochs=1,
+    workers=workers,
+  )
+  loader = Loader([Part(folder, split) for folder in datasets], config)
+  if save is not None:
+    save.mkdir(parents=True, exist_ok=True)
+  clips, start = 0, time.perf_counter()
+  with terminal.bar() as bar, loader.batches() as batches:
+    for i, rows in enumerate(bar.track(batches, len(loader), description="")):
+      clips += int(rows["valid"].sum())
+      if save is not None and i == 0:
+        _save(save, rows, loader.settings)
+  wall = time.perf_counter() - start
+  terminal.out.print(
+    f"{len(loader):,} batches, {clips:,} clips, {clips * duration / 3600:.2f}"
+    f" hours in {wall:.1f} s: {clips * duration / wall:,.0f} x real time"
+  )
+
+
+def _save(folder: Path, rows, settings) -> None:
+  """Rows of a batch, each under the first words of its caption."""
+  if "audio" not in rows:
+    raise InputError("codes cannot be heard; save sounds before tokenising")
+  width = len(str(len(rows["caption"])))
+  for i, (audio, caption) in enumerate(
+    zip(np.asarray(rows["audio"]), rows["caption"], strict=True)
+  ):
+    words = re.sub(r"\W+", "-", caption.lower())[:60].strip("-")
+    path = folder / f"{i:0{width}d}-{words or 'silence'}.wav"
+    io.write(path, audio, settings["rate_hz"])
 
 
 @app.command()
