@@ -77,16 +77,7 @@ def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
       super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-      about = self._about
-      return tfds.core.DatasetInfo(
-        builder=self,
-        description=about.description,
-        features=about.features,
-        homepage=about.homepage,
-        citation=about.citation,
-        license=about.licence,
-        metadata=tfds.core.MetadataDict(about.settings),
-      )
+      return self._about.info(self)
 
     def _split_generators(self, dl_manager):
       del dl_manager  # the files are here already

@@ -13,14 +13,20 @@ from pathlib import Path
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import captions
-from audiogen_jax.data.listings import Record, Source, Tree, seconds, table
-from audiogen_jax.data.shards import LeftOut
+from audiogen_jax.data.listings import (
+  Record,
+  Source,
+  Tree,
+  json_object,
+  seconds,
+  table,
+)
 
 _CC_BY = "CC BY 4.0"
 _YOUTUBE = "annotations CC BY 4.0; the sounds belong to YouTube's uploaders"
 
 
-def _youtube(tree: Tree, video: str, start_s: float, end_s: float):
+def _youtube(tree: Tree, video: str, start_s: float, end_s: float) -> str:
   """A cut clip, by the names that the usual downloaders give it."""
   spans = []
   for form in ("{:g}", "{:.3f}", "{:06.0f}"):
@@ -30,7 +36,7 @@ def _youtube(tree: Tree, video: str, start_s: float, end_s: float):
   return tree.find(video, f"Y{video}", *spans)
 
 
-def _audioset(tree: Tree) -> Iterator[Record | LeftOut]:
+def _audioset(tree: Tree) -> Iterator[Record]:
   path = tree.file("ontology.json")
   try:
     names = {row["id"]: row["name"] for row in json.loads(path.read_text())}
@@ -48,15 +54,12 @@ def _audioset(tree: Tree) -> Iterator[Record | LeftOut]:
       start_s = seconds(row["start_seconds"], f"{path}: {video}")
       end_s = seconds(row["end_seconds"], f"{path}: {video}")
       sound = _youtube(tree, video, start_s, end_s)
-      if sound is None:
-        yield tree.missing(video)
-        continue
       labels = row["positive_labels"].split(",")
       tags = tuple(names.get(label, label) for label in labels)
       yield Record(sound, tags=tags, split=split, id=f"{video}_{start_s:g}")
 
 
-def _audiocaps(tree: Tree) -> Iterator[Record | LeftOut]:
+def _audiocaps(tree: Tree) -> Iterator[Record]:
   columns = "audiocap_id", "youtube_id", "start_time", "caption"
   for path in tree.some("train.csv", "val.csv", "test.csv"):
     split = {"val": "validation"}.get(path.stem, path.stem)
@@ -64,15 +67,12 @@ def _audiocaps(tree: Tree) -> Iterator[Record | LeftOut]:
       start_s = seconds(row["start_time"], f"{path}: {row['audiocap_id']}")
       sound = tree.find(row["audiocap_id"])
       sound = sound or _youtube(tree, row["youtube_id"], start_s, start_s + 10)
-      if sound is None:
-        yield tree.missing(row["youtube_id"])
-        continue
       yield Record(
         sound, caption=row["caption"], split=split, id=row["audiocap_id"]
       )
 
 
-def _clotho(tree: Tree) -> Iterator[Record | LeftOut]:
+def _clotho(tree: Tree) -> Iterator[Record]:
   splits = {
     "development": "train",
     "validation": "validation",
@@ -92,9 +92,6 @@ def _clotho(tree: Tree) -> Iterator[Record | LeftOut]:
     numbered = [f"caption_{i}" for i in range(1, 6)]
     for row in table(path, ("file_name", *numbered)):
       sound = tree.find(Path(row["file_name"]).stem)
-      if sound is None:
-        yield tree.missing(row["file_name"])
-        continue
       for column in numbered:
         yield Record(
           sound,
@@ -105,15 +102,12 @@ def _clotho(tree: Tree) -> Iterator[Record | LeftOut]:
         )
 
 
-def _vggsound(tree: Tree) -> Iterator[Record | LeftOut]:
+def _vggsound(tree: Tree) -> Iterator[Record]:
   path = tree.file("vggsound.csv")
   columns = "video", "start", "label", "split"
   for row in table(path, columns, header=False):
     start_s = seconds(row["start"], f"{path}: {row['video']}")
     sound = _youtube(tree, row["video"], start_s, start_s + 10)
-    if sound is None:
-      yield tree.missing(row["video"])
-      continue
     yield Record(
       sound,
       tags=tuple(tag.strip() for tag in row["label"].split(",")),
@@ -122,16 +116,13 @@ def _vggsound(tree: Tree) -> Iterator[Record | LeftOut]:
     )
 
 
-def _fsd50k(tree: Tree) -> Iterator[Record | LeftOut]:
+def _fsd50k(tree: Tree) -> Iterator[Record]:
   for path in tree.some("dev.csv", "eval.csv"):
     told = tree.file(f"{path.stem}_clips_info_FSD50K.json")
-    clips = json.loads(told.read_text(encoding="utf-8"))
+    clips = json_object(told.read_text(encoding="utf-8"), str(told))
     columns = ("fname", "labels", "split")[: 3 if path.stem == "dev" else 2]
     for row in table(path, columns):
       sound = tree.find(row["fname"])
-      if sound is None:
-        yield tree.missing(row["fname"])
-        continue
       split = {"val": "validation"}.get(row.get("split"), "train")
       yield Record(
         sound,
@@ -142,20 +133,17 @@ def _fsd50k(tree: Tree) -> Iterator[Record | LeftOut]:
       )
 
 
-def _bbc(tree: Tree) -> Iterator[Record | LeftOut]:
+def _bbc(tree: Tree) -> Iterator[Record]:
   path = tree.file("BBCSoundEffects.csv")
   for row in table(path, ("location", "description", "category")):
     sound = tree.find(Path(row["location"]).stem)
-    if sound is None:
-      yield tree.missing(row["location"])
-      continue
     tags = (row["category"],) if row["category"] else ()
     yield Record(
       sound, caption=row["description"], tags=tags, id=row["location"]
     )
 
 
-def _bundle(tree: Tree) -> Iterator[Record | LeftOut]:
+def _bundle(tree: Tree) -> Iterator[Record]:
   """Captions from names; that of the folder is the tag."""
   for sound in tree.sounds():
     caption = captions.of_file_name(sound.stem)
@@ -174,13 +162,10 @@ def _fold_split(fold: str) -> str:
   return {"5": "test", "4": "validation"}.get(fold, "train")
 
 
-def _esc50(tree: Tree) -> Iterator[Record | LeftOut]:
+def _esc50(tree: Tree) -> Iterator[Record]:
   path = tree.file("esc50.csv")
   for row in table(path, ("filename", "fold", "category")):
     sound = tree.find(Path(row["filename"]).stem)
-    if sound is None:
-      yield tree.missing(row["filename"])
-      continue
     yield Record(
       sound,
       tags=(row["category"].replace("_", " "),),
@@ -189,7 +174,7 @@ def _esc50(tree: Tree) -> Iterator[Record | LeftOut]:
     )
 
 
-def _esc10(tree: Tree) -> Iterator[Record | LeftOut]:
+def _esc10(tree: Tree) -> Iterator[Record]:
   """The published folders, or a metadata.csv that has titles as well."""
   if not (tree.root / "metadata.csv").exists():
     found = False
@@ -210,9 +195,6 @@ def _esc10(tree: Tree) -> Iterator[Record | LeftOut]:
   path = tree.root / "metadata.csv"
   for row in table(path, ("file", "fold", "label", "title", "license")):
     sound = tree.find(Path(row["file"]).stem)
-    if sound is None:
-      yield tree.missing(row["file"])
-      continue
     label = row["label"].lower()
     # What the title adds: "Gentle Sea On Flat Beach.wav" to "sea waves".
     title = re.sub(r"\.\w{3,4}$", "", row["title"])
@@ -228,7 +210,7 @@ def _esc10(tree: Tree) -> Iterator[Record | LeftOut]:
     )
 
 
-def _wavcaps(tree: Tree) -> Iterator[Record | LeftOut]:
+def _wavcaps(tree: Tree) -> Iterator[Record]:
   for path in tree.some(
     "as_final.json", "bbc_final.json", "fsd_final.json", "sb_final.json"
   ):
@@ -240,9 +222,6 @@ def _wavcaps(tree: Tree) -> Iterator[Record | LeftOut]:
       # AudioSet's are called "Yxyz.wav" here, the others by a number.
       stem = re.sub(r"\.(wav|flac)$", "", str(row["id"]))
       sound = tree.find(stem)
-      if sound is None:
-        yield tree.missing(stem)
-        continue
       yield Record(sound, caption=row["caption"], id=f"{path.stem} {stem}")
 
 

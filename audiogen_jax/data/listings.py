@@ -22,7 +22,7 @@ class Record:
   """A stretch of a sound file and what is said of it.
 
   Attributes:
-    path: Of the file.
+    path: Of the file; "" if it is annotated and not there.
     start_s: Where the stretch begins.
     end_s: Where it ends; None for the end of the file.
     caption: One line; made of the tags if the source has no captions.
@@ -92,12 +92,10 @@ class Tree:
         if os.path.splitext(name)[1].lower() in SOUNDS:
           yield Path(folder, name)
 
-  def find(self, *stems: str) -> str | None:
-    """The sound file with the first of these stems that there is one for."""
-    for stem in stems:
-      if stem in self._by_stem:
-        return self._by_stem[stem]
-    return None
+  def find(self, *stems: str) -> str:
+    """The sound file with one of these stems, the first found; else ""."""
+    found = (self._by_stem[stem] for stem in stems if stem in self._by_stem)
+    return next(found, "")
 
   def file(self, name: str) -> Path:
     """A file of annotations, wherever below the root.
@@ -120,10 +118,6 @@ class Tree:
     """
     found = [Path(self._by_name[n]) for n in names if n in self._by_name]
     return found or [self.file(" or ".join(names))]
-
-  def missing(self, what: str) -> LeftOut:
-    """For a sound that is annotated and is not there."""
-    return LeftOut(what, f"no sound file of that name below {self.root}")
 
 
 def table(

@@ -54,6 +54,18 @@ class About:
   citation: str = ""
   licence: str = ""
 
+  def info(self, builder: Any) -> tfds.core.DatasetInfo:
+    """The same for TFDS, whose builder or identity this belongs to."""
+    return tfds.core.DatasetInfo(
+      builder=builder,
+      description=self.description,
+      features=self.features,
+      homepage=self.homepage,
+      citation=self.citation,
+      license=self.licence,
+      metadata=tfds.core.MetadataDict(self.settings),
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
@@ -225,15 +237,7 @@ class Build:
       data_dir=str(self._folder),
       module_name="",
     )
-    info = tfds.core.DatasetInfo(
-      builder=identity,
-      description=about.description,
-      features=about.features,
-      homepage=about.homepage,
-      citation=about.citation,
-      license=about.licence,
-      metadata=tfds.core.MetadataDict(about.settings),
-    )
+    info = about.info(identity)
     info.set_file_format("array_record")
     template = tfds.core.ShardedFileTemplate(
       data_dir=epath.Path(self._folder),

@@ -81,6 +81,9 @@ def read(
     if isinstance(row, LeftOut):
       left_out.append(row)
       continue
+    if not row.path:
+      left_out.append(LeftOut(row.id, f"no sound file for it below {root}"))
+      continue
     caption = captions.clean(row.caption) or captions.of_tags(row.tags)
     if drop_speech and captions.is_about_speech(caption, row.tags):
       left_out.append(LeftOut(row.path, 'is about speech ("speech" is in it)'))
@@ -171,7 +174,7 @@ def _audiocraft(tree: Tree) -> Iterator[Record | LeftOut]:
     for row in json_lines(path):
       sound = _resolved(tree.root, path.parent, str(row.get("path")))
       if sound is None:
-        yield tree.missing(str(row.get("path")))
+        yield LeftOut(str(row.get("path")), f"is not there; {path} names it")
         continue
       beside = sound.with_suffix(".json")
       if not beside.exists():
