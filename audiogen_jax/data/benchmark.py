@@ -1,7 +1,7 @@
 """How fast datasets are built and read, and in how much memory.
 
     python -m audiogen_jax.data.benchmark --root ../shared/data/esc10
-    ... --batches 10000 --plot memory.png
+    ... --batches 10000 --runs 1 --plot memory.png
 
 Builds the dataset of a source in a temporary folder, then reads batches of 64
 mixed crops of 10 s from it in one worker process.  "× real time" is seconds of
@@ -35,7 +35,6 @@ from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.text.tokenizer import ByteTokenizer
 
-_RUNS = 3
 _CONFIG = LoaderConfig(batch=64, duration_s=10.0, mix=MixConfig(), workers=1)
 
 
@@ -44,12 +43,13 @@ def main(
   source: Annotated[str, typer.Option()] = "esc10",
   workers: Annotated[int, typer.Option(help="For building.")] = 2,
   batches: Annotated[int, typer.Option(help="Read for each figure.")] = 200,
+  runs: Annotated[int, typer.Option(help="Of which the median counts.")] = 3,
   plot: Annotated[
     Path | None, typer.Option(help="A PNG of memory against batches.")
   ] = None,
 ) -> None:
   """Prints a table; see the head of the file."""
-  table = Table(title=f"{source}, {os.cpu_count()} cores, medians of {_RUNS}")
+  table = Table(title=f"{source}, {os.cpu_count()} cores, medians of {runs}")
   for name in ("", "wall", "processor", "× real time a core"):
     table.add_column(name, justify="right" if name else "left")
   with tempfile.TemporaryDirectory() as folder:
@@ -59,20 +59,20 @@ def main(
     def build(run: int) -> None:
       builder.build(source, root, Path(folder) / str(run), workers=workers)
 
-    timed = [_timed(lambda run=run: build(run)) for run in range(_RUNS)]
+    timed = [_timed(lambda run=run: build(run)) for run in range(runs)]
     _, splits = summary.summarise(built)
     seconds = sum(3600 * split.hours for split in splits.values())
     told = f"build {len(records)} clips, {workers} workers"
     _row(table, told, timed, seconds)
-    timed = [_timed(lambda: _decode_by_librosa(records)) for _ in range(_RUNS)]
+    timed = [_timed(lambda: _decode_by_librosa(records)) for _ in range(runs)]
     _row(table, "  librosa.load of each, one process", timed, seconds)
 
     part, memory = Part(built), []
-    timed = [_timed(lambda: _read(part, batches, memory)) for _ in range(_RUNS)]
+    timed = [_timed(lambda: _read(part, batches, memory)) for _ in range(runs)]
     seconds = batches * _CONFIG.batch * _CONFIG.duration_s
     _row(table, f"load {batches} batches of 64, mixed", timed, seconds)
     few = max(1, batches // 50)
-    timed = [_timed(lambda: _decode_crops(records, few)) for _ in range(_RUNS)]
+    timed = [_timed(lambda: _decode_crops(records, few)) for _ in range(runs)]
     seconds = few * _CONFIG.batch * _CONFIG.duration_s
     _row(table, f"  {few} of them, decoded from the recordings", timed, seconds)
   console = Console()
