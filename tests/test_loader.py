@@ -330,3 +330,27 @@ def test_kill_9_in_the_middle_of_an_epoch(folder, tmp_path):
 
 def _seen(log):
   return len(json.loads(log.read_text())["texts"])
+
+
+@pytest.mark.parametrize("ending", ["close", "break", "drop"])
+def test_programs_end_quietly(folder, tmp_path, ending):
+  script = textwrap.dedent(f"""
+    import sys
+    from audiogen_jax.data.loader import Loader, Part
+    from audiogen_jax.data.rows import LoaderConfig
+
+    if __name__ == "__main__":
+      config = LoaderConfig(batch=8, duration_s=0.5, workers=1)
+      batches = Loader([Part(sys.argv[1])], config).batches()
+      next(batches)
+      if {ending!r} == "close":
+        batches.close()
+        assert not list(batches)
+      elif {ending!r} == "drop":
+        del batches
+  """)
+  (tmp_path / "a.py").write_text(script)
+  env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+  command = [sys.executable, tmp_path / "a.py", folder]
+  done = subprocess.run(command, env=env, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (0, "")

@@ -13,6 +13,7 @@ have, whatever the number of processes, workers and threads was before.
 import collections
 import dataclasses
 import hashlib
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,13 @@ class Batches:
     self._placement, self._digest, self._step = placement, digest, step
     self._batch = config.batch
     index, count = _block(placement, config.batch)
-    self._host = loader.host_batches(step, index=index, count=count)
+    # In a list, so that what closes it also lets go of it.
+    self._host = [loader.host_batches(step, index=index, count=count)]
     self._ahead: collections.deque = collections.deque()
     self._room = config.prefetch
+    # With the program, too, and before Python takes its modules apart: Grain's
+    # workers and shared memory need them to end.
+    self._end = weakref.finalize(self, _close, self._host, self._ahead)
 
   @property
   def state(self) -> dict[str, Any]:
@@ -167,15 +172,14 @@ class Batches:
     self.close()
 
   def close(self) -> None:
-    """Ends the workers; else they end with the program."""
-    self._ahead.clear()
-    self._host.close()
+    """Ends the workers, who else end with the program."""
+    self._end()
 
   def __next__(self) -> dict[str, Any]:
     # Copies to the device are asynchronous: while the caller computes on one
     # batch, the next ones are on their way.
     while len(self._ahead) <= self._room:
-      host = next(self._host, None)
+      host = next(self._host[0], None) if self._host else None
       if host is None:
         break
       self._ahead.append({k: self._placed(v) for k, v in host.items()})
@@ -187,9 +191,17 @@ class Batches:
   def _placed(self, rows: np.ndarray | list[str]) -> jax.Array | list[str]:
     if isinstance(rows, list):
       return rows
+    if type(rows) is not np.ndarray:
+      rows = np.array(rows)  # out of the memory shared with a worker
     sharding = self._placement.sharding("batch", *[None] * (rows.ndim - 1))
     shape = (self._batch, *rows.shape[1:])
     return jax.make_array_from_process_local_data(sharding, rows, shape)
+
+
+def _close(host: list[grain.DatasetIterator], ahead: collections.deque) -> None:
+  ahead.clear()
+  while host:
+    host.pop().close()
 
 
 def _examples(parts, opened, config) -> grain.MapDataset:
