@@ -17,12 +17,12 @@ CAPTIONS = "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
 CLOTHO = "file_name,keywords,sound_id,sound_link,start_end_samples,"
 CLOTHO += "manufacturer,license"
 FSD = {"64760": {"title": "x", "tags": ["bell"], "license": "CC0"}}
-WAVCAPS = {
-  "num_captions_per_audio": 1,
-  "data": [
-    {"id": "NHU05104027", "caption": "A sheep bleats.", "duration": 3.0}
-  ],
-}
+
+
+def wavcaps(name, caption):
+  row = {"id": name, "caption": caption, "duration": 3.0}
+  return json.dumps({"num_captions_per_audio": 1, "data": [row]})
+
 
 # What lies there; what is read of it: caption, tags, split, id, licence.
 TREES = {
@@ -170,13 +170,13 @@ TREES = {
     ],
   ),
   "sonniss": (
-    {"Lib - Rain/RAINConc_HeavyRain on Tin 96k_01.wav": ""},
+    {"Lib - Rain/RAINMetl_HeavyRain on Tin 96k-01_ABC_LIB.wav": ""},
     [
       (
-        "rainconc heavy rain on tin",
+        "heavy rain on tin",
         ("lib rain",),
         "train",
-        "Lib - Rain/RAINConc_HeavyRain on Tin 96k_01.wav",
+        "Lib - Rain/RAINMetl_HeavyRain on Tin 96k-01_ABC_LIB.wav",
         "",
       )
     ],
@@ -230,10 +230,25 @@ TREES = {
   ),
   "wavcaps": (
     {
-      "json_files/BBC_Sound_Effects/bbc_final.json": json.dumps(WAVCAPS),
+      "json_files/AudioSet_SL/as_final.json": wavcaps(
+        "Yb0RFKhbpFJA.wav", "Wind blows."
+      ),
+      "json_files/BBC_Sound_Effects/bbc_final.json": wavcaps(
+        "NHU05104027", "A sheep bleats."
+      ),
+      "json_files/FreeSound/fsd_final.json": wavcaps("2219", "A drum."),
+      "json_files/SoundBible/sb_final.json": wavcaps("2219", "A wolf."),
+      "AudioSet_SL_flac/Yb0RFKhbpFJA.flac": "",
       "BBC_Sound_Effects_flac/NHU05104027.flac": "",
+      "FreeSound_flac/2219.flac": "",
+      "SoundBible_flac/2219.flac": "",
     },
-    [("A sheep bleats.", (), "train", "bbc_final NHU05104027", "")],
+    [
+      ("Wind blows.", (), "train", "as_final Yb0RFKhbpFJA", ""),
+      ("A sheep bleats.", (), "train", "bbc_final NHU05104027", ""),
+      ("A drum.", (), "train", "fsd_final 2219", ""),
+      ("A wolf.", (), "train", "sb_final 2219", ""),
+    ],
   ),
   "csv": (
     {

@@ -54,7 +54,10 @@ def build(
     bool, typer.Option("--lower", help="Captions in lower case.")
   ] = CaptionRules.lower,
   stop_words: Annotated[
-    bool, typer.Option("--drop-stop-words", help="Leave out a, the, of, ...")
+    bool,
+    typer.Option(
+      "--drop-stop-words", help="Leave out a, the, of, ... and numbers."
+    ),
   ] = CaptionRules.stop_words,
   lemmas: Annotated[
     bool, typer.Option("--lemmas", help="Words as in a dictionary.")

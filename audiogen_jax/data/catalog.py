@@ -1,12 +1,12 @@
 """The published datasets: the paper's ten, ESC and WavCaps.
 
-Layouts are those of the archives as they unpack.  The four bundles of sound
-effects ship no annotations that all buyers have; there the names of files and
-of their folders speak.
+Layouts are those of the archives as they unpack, and were held against public
+code that reads them; the bundles' folders are remembered, not verified.  They
+ship no annotations that all buyers have: there the names of files and of their
+folders speak, as in LAION's preprocessing of them.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from audiogen_jax.data.listings import (
   Record,
   Source,
   Tree,
-  json_object,
+  json_file,
   seconds,
   table,
 )
@@ -27,20 +27,24 @@ _YOUTUBE = "annotations CC BY 4.0; the sounds belong to YouTube's uploaders"
 
 
 def _youtube(tree: Tree, video: str, start_s: float, end_s: float) -> str:
-  """A cut clip, by the names that the usual downloaders give it."""
+  """A cut clip, by the names that the usual downloaders give it.
+
+  They count in seconds or in milliseconds, and PANNs' put a Y before the id.
+  """
   spans = []
   for form in ("{:g}", "{:.3f}", "{:06.0f}"):
     start, end = form.format(start_s), form.format(end_s)
     spans += [f"{video}_{start}", f"{video}_{start}_{end}"]
-  spans.append(f"{video}_{1000 * start_s:.0f}_{1000 * end_s:.0f}")
+  start, end = f"{1000 * start_s:.0f}", f"{1000 * end_s:.0f}"
+  spans += [f"{video}_{start}_{end}", f"{video}_{start}"]
   return tree.find(video, f"Y{video}", *spans)
 
 
 def _audioset(tree: Tree) -> Iterator[Record]:
   path = tree.file("ontology.json")
   try:
-    names = {row["id"]: row["name"] for row in json.loads(path.read_text())}
-  except (ValueError, TypeError, KeyError) as error:
+    names = {row["id"]: row["name"] for row in json_file(path)}
+  except (TypeError, KeyError) as error:
     raise InputError(f"{path} is no ontology of AudioSet: {error}") from None
   columns = "YTID", "start_seconds", "end_seconds", "positive_labels"
   for path in tree.some(
@@ -55,7 +59,7 @@ def _audioset(tree: Tree) -> Iterator[Record]:
       end_s = seconds(row["end_seconds"], f"{path}: {video}")
       sound = _youtube(tree, video, start_s, end_s)
       labels = row["positive_labels"].split(",")
-      tags = tuple(names.get(label, label) for label in labels)
+      tags = tuple(names[label] for label in labels if label in names)
       yield Record(sound, tags=tags, split=split, id=f"{video}_{start_s:g}")
 
 
@@ -78,6 +82,8 @@ def _clotho(tree: Tree) -> Iterator[Record]:
     "validation": "validation",
     "evaluation": "test",
   }
+  # Two splits may hold different sounds of the same name.
+  parts = dict(zip(splits, tree.parts(*splits), strict=True))
   for path in tree.some(*(f"clotho_captions_{name}.csv" for name in splits)):
     name = path.stem.rpartition("_")[2]
     # The captions are UTF-8, the metadata Latin-1.
@@ -91,7 +97,7 @@ def _clotho(tree: Tree) -> Iterator[Record]:
     }
     numbered = [f"caption_{i}" for i in range(1, 6)]
     for row in table(path, ("file_name", *numbered)):
-      sound = tree.find(Path(row["file_name"]).stem)
+      sound = parts[name].find(Path(row["file_name"]).stem)
       for column in numbered:
         yield Record(
           sound,
@@ -119,7 +125,7 @@ def _vggsound(tree: Tree) -> Iterator[Record]:
 def _fsd50k(tree: Tree) -> Iterator[Record]:
   for path in tree.some("dev.csv", "eval.csv"):
     told = tree.file(f"{path.stem}_clips_info_FSD50K.json")
-    clips = json_object(told.read_text(encoding="utf-8"), str(told))
+    clips = json_file(told)
     columns = ("fname", "labels", "split")[: 3 if path.stem == "dev" else 2]
     for row in table(path, columns):
       sound = tree.find(row["fname"])
@@ -135,8 +141,10 @@ def _fsd50k(tree: Tree) -> Iterator[Record]:
 
 def _bbc(tree: Tree) -> Iterator[Record]:
   path = tree.file("BBCSoundEffects.csv")
+  # The archive's downloader writes "sounds/<CD>/<description>.<location>".
+  sounds = {p.stem.rpartition(".")[2]: str(p) for p in tree.sounds()}
   for row in table(path, ("location", "description", "category")):
-    sound = tree.find(Path(row["location"]).stem)
+    sound = sounds.get(Path(row["location"]).stem, "")
     tags = (row["category"],) if row["category"] else ()
     yield Record(
       sound, caption=row["description"], tags=tags, id=row["location"]
@@ -195,14 +203,9 @@ def _esc10(tree: Tree) -> Iterator[Record]:
   path = tree.root / "metadata.csv"
   for row in table(path, ("file", "fold", "label", "title", "license")):
     sound = tree.find(Path(row["file"]).stem)
-    label = row["label"].lower()
-    # What the title adds: "Gentle Sea On Flat Beach.wav" to "sea waves".
-    title = re.sub(r"\.\w{3,4}$", "", row["title"])
-    words = captions.of_file_name(title).split()
-    new = [w for w in words if w not in label.split() and len(w) > 2]
     yield Record(
       sound,
-      caption=" ".join([label, *dict.fromkeys(new)]),
+      caption=captions.of_title(row["label"].lower(), row["title"]),
       tags=(row["label"],),
       split=_fold_split(row["fold"]),
       licence=row["license"],
@@ -211,18 +214,26 @@ def _esc10(tree: Tree) -> Iterator[Record]:
 
 
 def _wavcaps(tree: Tree) -> Iterator[Record]:
-  for path in tree.some(
-    "as_final.json", "bbc_final.json", "fsd_final.json", "sb_final.json"
-  ):
+  folders = {
+    "as_final.json": "AudioSet",
+    "bbc_final.json": "BBC",
+    "fsd_final.json": "FreeSound",
+    "sb_final.json": "SoundBible",
+  }
+  # FreeSound and SoundBible both number their sounds.
+  parts = dict(zip(folders, tree.parts(*folders.values()), strict=True))
+  for path in tree.some(*folders):
     try:
-      rows = json.loads(path.read_text(encoding="utf-8"))["data"]
-    except (ValueError, KeyError) as error:
-      raise InputError(f"{path} is no list of WavCaps: {error}") from None
-    for row in rows:
       # AudioSet's are called "Yxyz.wav" here, the others by a number.
-      stem = re.sub(r"\.(wav|flac)$", "", str(row["id"]))
-      sound = tree.find(stem)
-      yield Record(sound, caption=row["caption"], id=f"{path.stem} {stem}")
+      rows = [
+        (re.sub(r"\.(wav|flac)$", "", str(row["id"])), str(row["caption"]))
+        for row in json_file(path)["data"]
+      ]
+    except (TypeError, KeyError) as error:
+      raise InputError(f"{path} is no list of WavCaps: {error}") from None
+    for stem, caption in rows:
+      sound = parts[path.name].find(stem)
+      yield Record(sound, caption=caption, id=f"{path.stem} {stem}")
 
 
 _bundle_of = functools.partial(

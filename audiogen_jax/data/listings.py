@@ -1,10 +1,13 @@
 """What the readers of sources share: records, tables, and where files lie."""
 
+import copy
 import csv
 import dataclasses
+import functools
 import gzip
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,29 +76,58 @@ class Tree:
     self._homepage = homepage
     if not self.root.is_dir():
       raise InputError(f"{root} is not a folder; name the one with {source}")
-    self._by_stem: dict[str, str] = {}
+    self._sounds: list[str] = []
     self._by_name: dict[str, str] = {}
-    for folder, folders, names in os.walk(self.root, followlinks=True):
-      folders.sort()
-      for name in sorted(names):
-        path = os.path.join(folder, name)
-        stem, suffix = os.path.splitext(name)
-        self._by_name.setdefault(name, path)
-        if suffix.lower() in SOUNDS:
-          self._by_stem.setdefault(stem, path)
+    for path in _walk(self.root):
+      name = os.path.basename(path)
+      self._by_name.setdefault(_composed(name), path)
+      if os.path.splitext(name)[1].lower() in SOUNDS:
+        self._sounds.append(path)
+
+  @functools.cached_property
+  def _by_stem(self) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in self._sounds:
+      stem = os.path.splitext(os.path.basename(path))[0]
+      found.setdefault(_composed(stem), path)
+    return found
+
+  @functools.cached_property
+  def _all(self) -> frozenset[str]:
+    return frozenset(self._sounds)
 
   def sounds(self) -> Iterator[Path]:
     """All sound files, in order."""
-    for folder, folders, names in os.walk(self.root, followlinks=True):
-      folders.sort()
-      for name in sorted(names):
-        if os.path.splitext(name)[1].lower() in SOUNDS:
-          yield Path(folder, name)
+    return map(Path, self._sounds)
+
+  def parts(self, *prefixes: str) -> list["Tree"]:
+    """For each prefix the sounds in folders whose names start with it.
+
+    The parts of some datasets use the same names for different sounds.  Sounds
+    in folders with none of the prefixes are in every part.
+    """
+    skip = len(str(self.root))
+    folders = [os.path.dirname(path)[skip:] for path in self._sounds]
+    marks = [os.sep + prefix for prefix in prefixes]
+    free = [not any(mark in folder for mark in marks) for folder in folders]
+    made = []
+    for mark in marks:
+      part = copy.copy(self)
+      part.__dict__.pop("_by_stem", None)
+      rows = zip(self._sounds, folders, free, strict=True)
+      part._sounds = [path for path, at, all_ in rows if all_ or mark in at]
+      made.append(part)
+    return made
 
   def find(self, *stems: str) -> str:
     """The sound file with one of these stems, the first found; else ""."""
-    found = (self._by_stem[stem] for stem in stems if stem in self._by_stem)
-    return next(found, "")
+    found = (self._by_stem.get(_composed(stem), "") for stem in stems)
+    return next(filter(None, found), "")
+
+  def holds(self, path: str) -> bool:
+    """Whether there is such a file, here or elsewhere."""
+    # Millions of rows: the disk is asked only for what the walk did not see.
+    return path in self._all or os.path.exists(path)
 
   def file(self, name: str) -> Path:
     """A file of annotations, wherever below the root.
@@ -120,6 +152,29 @@ class Tree:
     return found or [self.file(" or ".join(names))]
 
 
+def _walk(root: Path) -> Iterator[str]:
+  """Files in order, each folder once: links may lead back up.
+
+  Nothing hidden: archives made on a Mac hold a "._x.wav" for each "x.wav".
+  """
+  seen = set()
+  for folder, folders, names in os.walk(root, followlinks=True):
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((status.st_dev, status.st_ino))
+    folders[:] = sorted(name for name in folders if name[0] != ".")
+    for name in sorted(names):
+      if name[0] != ".":
+        yield os.path.join(folder, name)
+
+
+def _composed(name: str) -> str:
+  """Macs write accents as letters of their own, annotations do not."""
+  return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def table(
   path: Path,
   columns: Sequence[str],
@@ -141,7 +196,7 @@ def table(
   try:
     with path.open(encoding=encoding, newline="") as file:
       for _ in range(comments):
-        next(file)
+        file.readline()
       names = None if header else list(columns)
       rows = csv.DictReader(file, names, skipinitialspace=True)
       have = rows.fieldnames or []
@@ -176,6 +231,20 @@ def json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
           yield json_object(line, f"{path}, line {number}")
   except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
     raise InputError(f"{path} is not JSON lines: {error}") from None
+
+
+def json_file(path: Path) -> Any:
+  """What a JSON file holds.
+
+  Raises:
+    InputError: If it is damaged.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+  except ValueError as error:
+    raise InputError(
+      f"{path} is not JSON: {error}; download it again"
+    ) from None
 
 
 def json_object(text: str, where: str) -> Mapping[str, Any]:

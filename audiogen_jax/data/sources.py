@@ -8,6 +8,7 @@ lines, audiocraft's manifests, and a folder with a text beside each sound.
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ from audiogen_jax.data.listings import (
 )
 from audiogen_jax.data.shards import LeftOut
 
-_SPLITS = {"valid": "validation", "val": "validation", "evaluate": "test"}
+_SPLITS = {
+  "valid": "validation",
+  "val": "validation",
+  "evaluate": "test",
+  "eval": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,28 +85,36 @@ def read(
   records, left_out, seen = [], [], {}
   for row in source.read(Tree(root, source.title, source.homepage)):
     if isinstance(row, LeftOut):
-      left_out.append(row)
+      left_out.append(LeftOut(_legible(row.what), _legible(row.reason)))
       continue
     if not row.path:
-      left_out.append(LeftOut(row.id, f"no sound file for it below {root}"))
+      reason = f"no sound file for it below {root}"
+      left_out.append(LeftOut(_legible(row.id), reason))
       continue
-    caption = captions.clean(row.caption) or captions.of_tags(row.tags)
-    if drop_speech and captions.is_about_speech(caption, row.tags):
+    if _legible(row.path) != row.path:
+      reason = "its name is not UTF-8: rename it"
+      left_out.append(LeftOut(_legible(row.path), reason))
+      continue
+    tags = tuple(filter(None, map(captions.clean, row.tags)))
+    caption = captions.clean(row.caption) or captions.of_tags(tags)
+    if drop_speech and captions.is_about_speech(caption, tags):
       left_out.append(LeftOut(row.path, 'is about speech ("speech" is in it)'))
       continue
-    caption = rules.apply(caption)
     if not caption:
       left_out.append(LeftOut(row.path, "has no caption and no tags"))
       continue
-    # The same name again gets a number, in the order of the source.
-    seen[row.id] = seen.get(row.id, 0) + 1
-    number = seen[row.id]
+    said, caption = caption, rules.apply(caption)
+    if not caption:
+      reason = f"nothing is left of its caption {said!r} by the rules"
+      left_out.append(LeftOut(row.path, reason))
+      continue
     records.append(
       dataclasses.replace(
         row,
         caption=caption,
+        tags=tags,
         source=name,
-        id=row.id if number == 1 else f"{row.id} ({number})",
+        id=_unique(captions.clean(row.id), seen),
       )
     )
   if not records:
@@ -110,6 +124,22 @@ def read(
       f" {source.homepage or 'you mean'} unpacks to?"
     )
   return Reading(records, left_out)
+
+
+def _legible(text: str) -> str:
+  """What cannot be written as UTF-8, as in names from before it, is "?"."""
+  return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _unique(name: str, seen: dict[str, int]) -> str:
+  """The same name again gets a number, in the order of the source."""
+  number, made = seen.get(name, 0), name
+  while made in seen:
+    number += 1
+    made = f"{name} ({number})"
+  seen[name] = max(number, 1)
+  seen.setdefault(made, 1)
+  return made
 
 
 def _csv(tree: Tree) -> Iterator[Record | LeftOut]:
@@ -144,20 +174,19 @@ def _own(
   """A row of one's own table: path and caption, and more if it likes."""
   if not isinstance(row.get("path"), str):
     raise InputError(f"{where} lacks a path")
-  path = folder / row["path"]
-  if not path.exists():
-    return LeftOut(str(path), f"is not there; {where} names it")
+  path = os.path.join(folder, row["path"])
+  if not tree.holds(path):
+    return LeftOut(path, f"is not there; {where} names it")
   tags = row.get("tags") or ()
   tags = (tags,) if isinstance(tags, str) else tuple(map(str, tags))
   end = row.get("end")
-  split = str(row.get("split") or "train")
   return Record(
-    str(path),
+    path,
     start_s=seconds(row.get("start") or 0.0, where),
     end_s=None if end is None else seconds(end, where),
     caption=str(row.get("caption") or ""),
     tags=tags,
-    split=_SPLITS.get(split, split),
+    split=_split(str(row.get("split") or "train")),
     licence=str(row.get("licence") or row.get("license") or ""),
     id=str(row.get("id") or row["path"]),
   )
@@ -177,10 +206,14 @@ def _audiocraft(tree: Tree) -> Iterator[Record | LeftOut]:
         yield LeftOut(str(row.get("path")), f"is not there; {path} names it")
         continue
       beside = sound.with_suffix(".json")
-      if not beside.exists():
+      try:
+        told = json_object(beside.read_text(encoding="utf-8-sig"), beside.name)
+      except FileNotFoundError:
         yield LeftOut(str(sound), f"{beside.name} is not beside it")
         continue
-      told = json_object(beside.read_text(encoding="utf-8"), str(beside))
+      except (InputError, UnicodeDecodeError) as error:
+        yield LeftOut(str(sound), str(error))
+        continue
       said, tags = told.get("description") or "", told.get("keywords") or ()
       if isinstance(tags, str):
         tags = tuple(filter(None, (tag.strip() for tag in tags.split(","))))
@@ -190,9 +223,14 @@ def _audiocraft(tree: Tree) -> Iterator[Record | LeftOut]:
           str(sound),
           caption="" if caption == "None" else str(caption),
           tags=tuple(map(str, tags)),
-          split=_SPLITS.get(split, split),
+          split=_split(split),
           id=str(row["path"]),
         )
+
+
+def _split(name: str) -> str:
+  """Our name for a split, of letters that TFDS allows in the names of files."""
+  return re.sub(r"[^\w-]+", "_", _SPLITS.get(name, name))
 
 
 def _resolved(root: Path, folder: Path, path: str) -> Path | None:
@@ -210,7 +248,7 @@ def _folder(tree: Tree) -> Iterator[Record | LeftOut]:
       yield LeftOut(str(sound), f"{beside.name} is not beside it")
       continue
     try:
-      caption = beside.read_text(encoding="utf-8")
+      caption = beside.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
       yield LeftOut(str(beside), "is not UTF-8 text")
       continue
