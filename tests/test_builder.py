@@ -197,9 +197,11 @@ def test_the_same_under_beam(root, tmp_path):
   del beam
   from audiogen_jax.data import beam
 
-  folder = beam.build(
+  folder, report = beam.build(
     "jsonl", root, tmp_path / "beam", options="--runner=DirectRunner", spec=SPEC
   )
+  assert report.examples == {"train": 9}
+  assert (folder / shards.REPORT).exists()
   build(root, tmp_path / "own")
   ours, theirs = examples(tmp_path / "own"), examples(folder)
   assert ours.keys() == theirs.keys()

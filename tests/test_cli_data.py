@@ -68,6 +68,24 @@ def test_an_epoch_from_the_command_line(audiogen, root, tmp_path):
   assert status == 0 and told.startswith("1 batches, 8 clips")
 
 
+def test_beam_from_the_command_line(audiogen, root, tmp_path):
+  pytest.importorskip("apache_beam", reason="apache-beam not installed")
+  out = tmp_path / "out"
+  status, told, _ = build(
+    audiogen, root, out, "--beam", "--runner=DirectRunner"
+  )
+  assert status == 0 and "20 in train" in told
+  status, told, _ = audiogen("data", "info", out / "jsonl" / "1.0.0")
+  assert status == 0 and "hiss 20" in told
+
+
+def test_without_beam_there_is_a_remedy(root, tmp_path, refused, monkeypatch):
+  monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+  command = ["data", "build", "--source", "jsonl", "--root", root]
+  said = refused(*command, "--out", tmp_path / "out", "--beam", "")
+  assert "pip install 'audiogen_jax[beam]'" in said
+
+
 def test_help(audiogen):
   for words in (("data",), ("data", "build"), ("data", "tokenize")):
     status, told, _ = audiogen(*words, "--help")

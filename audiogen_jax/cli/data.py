@@ -85,8 +85,7 @@ def build(
   drop_speech = None if speech is None else not speech
   options = dict(spec=spec, rules=rules, drop_speech=drop_speech)
   if beam_options is not None:
-    folder = beam.build(source, root, out, options=beam_options, **options)
-    terminal.out.print(f"written: {folder}")
+    _tell(*beam.build(source, root, out, options=beam_options, **options))
     return
   with terminal.bar() as bar:
     task = bar.add_task(f"reading {source}", total=None)

@@ -11,10 +11,10 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import builder, sources
+from audiogen_jax.data import builder, shards, sources
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.listings import Record
-from audiogen_jax.data.shards import About, LeftOut
+from audiogen_jax.data.shards import About, LeftOut, Report
 from audiogen_jax.data.spec import SoundSpec
 
 
@@ -27,7 +27,7 @@ def build(
   spec: SoundSpec | None = None,
   rules: CaptionRules | None = None,
   drop_speech: bool | None = None,
-) -> Path:
+) -> tuple[Path, Report]:
   """Builds the dataset of one source; see `builder.build`.
 
   What cannot be read is left out, logged and counted in Beam's metrics; a run
@@ -37,7 +37,8 @@ def build(
     options: Beam's pipeline options, as on a command line.
 
   Returns:
-    Where it lies, in TFDS's own layout: `folder/name/1.0.0`.
+    Where it lies, in TFDS's own layout: `folder/name/1.0.0`; what it holds and
+    what the source lacked.
 
   Raises:
     InputError: If Beam is not installed, or as `builder.build` does.
@@ -50,8 +51,9 @@ def build(
     ) from None
   spec = spec or SoundSpec()
   reading = sources.read(name, root, rules=rules, drop_speech=drop_speech)
+  about = builder.about(name, spec)
   made = _builder_class(name)(
-    builder.about(name, spec),
+    about,
     builder.by_split(reading.records),
     spec,
     data_dir=os.fspath(folder),
@@ -62,7 +64,11 @@ def build(
       beam_options=PipelineOptions(options.split())
     )
   )
-  return Path(made.data_dir)
+  place = Path(made.data_dir)
+  examples = {name: s.num_examples for name, s in made.info.splits.items()}
+  report = Report(examples, reading.left_out)
+  shards.write_report(place, about, report)
+  return place, report
 
 
 def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:

@@ -204,7 +204,7 @@ class Build:
       left_out += [LeftOut(*row) for row in tally["left_out"]]
     report = Report({k: sum(v) for k, v in lengths.items()}, left_out)
     with _writing(self._folder):
-      self._write_report(report)
+      write_report(self._folder, self._about, report)
       if not sum(report.examples.values()):
         raise InputError(
           f"none of {len(left_out)} items could be used, such as"
@@ -214,16 +214,6 @@ class Build:
       self._write_metadata(lengths, sizes)
       shutil.rmtree(state)
     return report
-
-  def _write_report(self, report: Report) -> None:
-    content = {
-      "name": self._about.name,
-      "settings": dict(self._about.settings),
-      "examples": dict(report.examples),
-      "left_out": [dataclasses.asdict(row) for row in report.left_out],
-    }
-    with io.whole(self._folder / REPORT) as part:
-      part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
 
   def _write_metadata(self, lengths, sizes) -> None:
     about = self._about
@@ -258,6 +248,18 @@ class Build:
     names = sorted(path.name for path in beside.iterdir())
     for name in sorted(names, key=lambda name: name == "dataset_info.json"):
       os.replace(beside / name, self._folder / name)
+
+
+def write_report(folder: Path, about: About, report: Report) -> None:
+  """Writes what is in a dataset, and what was left out of it and why."""
+  content = {
+    "name": about.name,
+    "settings": dict(about.settings),
+    "examples": dict(report.examples),
+    "left_out": [dataclasses.asdict(row) for row in report.left_out],
+  }
+  with io.whole(folder / REPORT) as part:
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def write(
