@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
@@ -112,7 +113,8 @@ def export(
   """Writes an exported model.
 
   On a local disk everything goes to a sibling first, which takes the name at
-  the end; in a bucket `config.json` is written last.
+  the end; in a bucket, and where several processes write (all of them call
+  this), `config.json` is written last.
 
   Args:
     folder: Where; must not exist yet.
@@ -125,10 +127,13 @@ def export(
     InputError: If the folder exists already or cannot be written.
   """
   target = place(folder)
-  if target.exists():
+  several = jax.process_count() > 1
+  if jax.process_index() == 0 and target.exists():
     raise InputError(f"{target} exists already; choose another folder")
-  local = "://" not in str(folder)
-  if not local:
+  if several or "://" in str(folder):
+    if several:
+      # Nobody writes before the first process has looked.
+      multihost_utils.sync_global_devices(f"export {target}")
     _write(target, config, trees, extras)
     return
   with local_folder(Path(target)) as work:
@@ -172,6 +177,8 @@ def _write(
       args = ocp.args.PyTreeSave(tree)
       checkpointer.save(folder.absolute() / room, args=args)
       del tree, args
+  if jax.process_index():
+    return
   if extras is not None:
     with tempfile.TemporaryDirectory() as work:
       extras(Path(work))
@@ -181,3 +188,132 @@ def _write(
           to.parent.mkdir(parents=True, exist_ok=True)
           to.write_bytes(path.read_bytes())
   (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+class Checkpoints:
+  """The checkpoints of a training run: states under their step numbers.
+
+  Written in the background; a folder takes its number only once it is whole, so
+  a kill or a full disk costs what was being written and nothing before.
+  """
+
+  def __init__(self, folder: str | os.PathLike, *, best: str, keep: int = 2):
+    """Opens or makes the folder.
+
+    Args:
+      folder: Where.
+      best: A metric: the checkpoint where it is lowest is kept, too.
+      keep: How many of the latest are kept.
+    """
+    policies = ocp.checkpoint_managers.preservation_policy
+    self._folder = place(folder)
+    self._manager = ocp.CheckpointManager(
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(
+          [
+            policies.LatestN(keep),
+            policies.BestN(
+              get_metric_fn=lambda metrics: metrics[best],
+              reverse=True,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
+        ),
+        cleanup_tmp_directories=True,
+      ),
+    )
+
+  def latest(self) -> int | None:
+    """Step of the last whole checkpoint."""
+    return self._manager.latest_step()
+
+  def steps(self) -> list[int]:
+    """Steps of all whole checkpoints."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self,
+    step: int,
+    state: Tree,
+    notes: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+  ) -> None:
+    """Begins to write a state; the call returns once its arrays are copied.
+
+    Args:
+      step: Its number.
+      state: Arrays, wherever they live.
+      notes: Plain values that belong to it, such as the state of a loader.
+      metrics: Of an evaluation of this very state, if there was one.
+
+    Raises:
+      InputError: If this or the last checkpoint could not be written.
+    """
+    items = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(notes)
+    )
+    with self._explained(step):
+      self._manager.save(step, args=items, metrics=metrics, force=True)
+
+  def wait(self) -> None:
+    """Until everything is written.
+
+    Raises:
+      InputError: If it cannot be.
+    """
+    with self._explained(None):
+      self._manager.wait_until_finished()
+
+  def restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
+    """A state and its notes.
+
+    Args:
+      step: Of a whole checkpoint.
+      like: Abstract arrays with shardings: any mesh may restore what any other
+        has saved.
+
+    Raises:
+      InputError: If what is stored does not fit, or is damaged.
+    """
+    items = ocp.args.Composite(
+      state=ocp.args.PyTreeRestore(
+        like,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+      ),
+      notes=ocp.args.JsonRestore(),
+    )
+    try:
+      found = self._manager.restore(step, args=items)
+    except (ValueError, KeyError, OSError) as error:
+      reason = " ".join(str(error).split())[:200]
+      raise InputError(
+        f"checkpoint {self._folder / str(step)} cannot be restored: {reason};"
+        f" remove that folder to go on from an earlier one"
+      ) from None
+    return found["state"], found["notes"]
+
+  def reached_preemption(self, step: int) -> bool:
+    """Whether the machines are about to be taken away, agreed by all."""
+    return self._manager.reached_preemption(step)
+
+  def close(self) -> None:
+    """Waits and ends the threads."""
+    with self._explained(None):
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _explained(self, step: int | None) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      reason = " ".join(str(error).split())[:200]
+      what = (
+        "a checkpoint" if step is None else f"the checkpoint of step {step}"
+      )
+      raise InputError(
+        f"{what} could not be written to {self._folder}: {reason}; the last"
+        f" whole one is that of step {self.latest()}.  Make room and run the"
+        " same command again"
+      ) from None

@@ -24,7 +24,8 @@ def build(
 ) -> T:
   """Makes a frozen dataclass from a mapping, nested dataclasses included.
 
-  Lists become tuples.  Keys left out take the dataclass's defaults.
+  Lists become tuples, mappings of free keys dictionaries.  Keys left out take
+  the dataclass's defaults.
 
   Args:
     cls: The dataclass to make.
@@ -79,6 +80,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
       raise InputError(f"{where} = {value!r} must be a list")
     return tuple(_convert(args[0], v, where) for v in value)
+  if origin is Mapping:
+    if not isinstance(value, Mapping | ConfigDict):
+      raise InputError(f"{where} = {value!r} must hold keys and values")
+    return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
   if dataclasses.is_dataclass(hint):
     if not isinstance(value, Mapping | ConfigDict):
       raise InputError(f"{where} = {value!r} must hold keys and values")

@@ -95,10 +95,18 @@ class Placement:
 def make_mesh(**sizes: int) -> Mesh:
   """A mesh with named axes, for example `make_mesh(data=4, tensor=2)`.
 
+  Args:
+    **sizes: Devices along each axis; one of them may be -1, for all devices
+      that the others leave.
+
   Raises:
     InputError: If there are fewer devices than the sizes ask for.
   """
-  wanted, here = int(np.prod(list(sizes.values()), dtype=int)), jax.devices()
+  here = jax.devices()
+  given = int(np.prod([n for n in sizes.values() if n != -1], dtype=int))
+  rest = max(1, len(here) // max(1, given))
+  sizes = {name: rest if n == -1 else n for name, n in sizes.items()}
+  wanted = int(np.prod(list(sizes.values()), dtype=int))
   if wanted > len(here):
     shape = " x ".join(f"{k}={v}" for k, v in sizes.items())
     raise InputError(

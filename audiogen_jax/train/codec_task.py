@@ -1,0 +1,374 @@
+"""Training EnCodec (Défossez et al., 2022, §3) as AudioGen's codec was trained.
+
+One step, in the order of the published code:
+
+    audio -> encoder -> RVQ -> decoder -> fake         one forward pass, one vjp
+    adversary: tell audio from fake, one update
+    losses of `fake`: adversarial and feature (the updated adversary), L1, mel
+      -> a gradient each with respect to `fake` -> balancer -> one gradient
+    that and the commitment loss go back through the vjp: one update
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jaxtyping import Array, Float
+
+from audiogen_jax.codec import adversary, encodec, losses, quality, rvq, seanet
+from audiogen_jax.codec.adversary import AdversaryConfig
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.rvq import Codebooks, RVQTraining
+from audiogen_jax.convert import sources
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import constrain
+from audiogen_jax.core.types import Tree
+from audiogen_jax.train import state as states
+from audiogen_jax.train.optimiser import OptimiserConfig
+from audiogen_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Shares of the balanced gradient; the defaults are the released recipe's.
+
+  A loss of weight 0 is not computed.
+
+  Attributes:
+    adversarial: Of each kind of discriminator.
+    feature: Likewise.
+    l1: In time.
+    l2: In time.
+    msspec: Mel and log-mel at several scales.
+    mel: Log-mel at one scale.
+    paper_mel: As the papers have it.
+    si_snr: Negative scale-invariant SNR.
+  """
+
+  adversarial: float = 4.0
+  feature: float = 4.0
+  l1: float = 0.1
+  l2: float = 0.0
+  msspec: float = 2.0
+  mel: float = 0.0
+  paper_mel: float = 0.0
+  si_snr: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecTask:
+  """A codec to train; see `loop.Task`.
+
+  Attributes:
+    encodec: The codec.
+    rvq: How its codebooks follow.
+    adversary: Discriminators and their losses.
+    weights: Of the losses.
+    balance_norm: Norm that the balanced gradient is brought to.
+    balance_decay: Of the running norms of each loss's gradient.
+    optim: The same for codec and adversary, as published.
+    average_decay: Of the moving average that is evaluated and exported.
+    init_batches: Batches that k-means starts the codebooks from.
+    precision: Of matrix products and convolutions on accelerators; codes are
+      always found in float32.
+  """
+
+  encodec: EncodecConfig = EncodecConfig()
+  rvq: RVQTraining = RVQTraining()
+  adversary: AdversaryConfig = AdversaryConfig()
+  weights: LossWeights = LossWeights()
+  balance_norm: float = 1.0
+  balance_decay: float = 0.999
+  optim: OptimiserConfig = OptimiserConfig()
+  average_decay: float = 0.99
+  init_batches: int = 4
+  precision: Literal["default", "high", "highest"] = "default"
+
+  best: ClassVar[str] = "mel_distance"
+
+  def __post_init__(self):
+    if self.encodec.stereo_codes or self.encodec.renormalise:
+      raise InputError(
+        "a codec is trained without stereo_codes and renormalise; both are"
+        " ways to use a trained one"
+      )
+    if not any(dataclasses.astuple(self.weights)):
+      raise InputError("all weights of losses are 0; there is nothing to learn")
+
+  @property
+  def axes(self) -> Mapping[str, Any]:
+    """See `loop.Task`."""
+    tables = {
+      "params/codec/": {
+        rule.removeprefix("params/"): axes
+        for rule, axes in encodec.AXES.items()
+        if rule.startswith("params/")
+      },
+      "params/adversary/": adversary.AXES,
+      "extra/codebooks/": {f"({k})": axes for k, axes in rvq.AXES.items()},
+      "extra/balance/": {".*": ()},
+    }
+    return {
+      prefix + rule: axes
+      for prefix, table in tables.items()
+      for rule, axes in table.items()
+    }
+
+  @property
+  def rate_hz(self) -> int:
+    """See `loop.Task`."""
+    return self.encodec.sample_rate_hz
+
+  def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
+    """See `loop.Task`."""
+    samples = round(seconds * self.rate_hz)
+    shape = (rows, samples, self.encodec.channels)
+    return {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+  def init(self, key: jax.Array) -> TrainState:
+    """A fresh state; `prepare` fills its codebooks."""
+    keys = jax.random.split(key)
+    codec = encodec.init(self.encodec, keys[0])
+    params = {
+      "codec": codec["params"],
+      "adversary": adversary.init(self.adversary, keys[1]),
+    }
+    tx = self.optim.make()
+    return TrainState(
+      step=jnp.int32(0),
+      params=params,
+      optimiser={name: tx.init(params[name]) for name in params},
+      extra={
+        "codebooks": codec["codebooks"],
+        "balance": losses.init_balance(self._balanced)._asdict(),
+      },
+      average=jax.tree.map(jnp.copy, codec),
+    )
+
+  def prepare(
+    self,
+    state: TrainState,
+    batches: Iterator[Mapping[str, jax.Array]],
+    key: jax.Array,
+  ) -> TrainState:
+    """Codebooks by k-means over the latents of some batches."""
+    encode = jax.jit(self._latents)
+    latents = [
+      encode(state.params["codec"], next(batches)["audio"])
+      for _ in range(self.init_batches)
+    ]
+    books = jax.jit(self._first_codebooks)(latents, key)
+    return state._replace(
+      extra=state.extra | {"codebooks": books},
+      average=state.average | {"codebooks": jax.tree.map(jnp.copy, books)},
+    )
+
+  def train_step(
+    self, state: TrainState, batch: Mapping[str, jax.Array], key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """See the head of this file."""
+    audio = constrain(batch["audio"], "batch", None, None)
+    books = state.extra["codebooks"]
+
+    def generate(params):
+      return self.generate(params, books, audio, key)
+
+    with self._precise():
+      codec = state.params["codec"]
+      (fake, commitment), pull, coded = jax.vjp(generate, codec, has_aux=True)
+      judges, judged, after = self._judge(state, audio, fake)
+      values, gradients = self._losses(judges, audio, fake)
+      balanced = losses.balance(
+        gradients,
+        self._balanced,
+        losses.Balance(**state.extra["balance"]),
+        total_norm=self.balance_norm,
+        decay=self.balance_decay,
+      )
+      (gradient,) = pull((balanced.gradient, jnp.ones_like(commitment)))
+    codec, moments = self._updated(
+      gradient, state.optimiser["codec"], state.params["codec"]
+    )
+    books = coded.codebooks._asdict()
+    new = {"params": codec, "codebooks": books}
+    metrics = {
+      "input_rms": jnp.sqrt(jnp.mean(jnp.square(audio))),
+      "loss": sum(balanced.scales[name] * values[name] for name in values),
+      **values,
+      "commitment": commitment,
+      "adversary": judged,
+      "grad_norm": optax.global_norm(gradient),
+      **{f"ratio_{name}": x for name, x in balanced.ratios.items()},
+      **coded.metrics,
+    }
+    return TrainState(
+      step=state.step + 1,
+      params={"codec": codec, "adversary": judges},
+      optimiser={"codec": moments, "adversary": after},
+      extra={"codebooks": books, "balance": balanced.state._asdict()},
+      average=states.moved(state.average, new, self.average_decay),
+    ), metrics
+
+  def generate(
+    self,
+    params: Tree,
+    codebooks: Tree,
+    audio: Float[Array, "b n c"],
+    key: jax.Array,
+  ) -> tuple[tuple[Float[Array, "b n c"], Float[Array, ""]], rvq.Quantised]:
+    """Sound through the codec: ((fake, commitment), all about the codes)."""
+    coded = rvq.train(
+      self._latents(params, audio), Codebooks(**codebooks), key, self.rvq
+    )
+    return (
+      self._decoded(params, coded.latents, audio.shape[1]),
+      coded.commitment,
+    ), coded
+
+  def eval_step(
+    self, state: TrainState, batch: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Sums over rows, and how often each entry was chosen."""
+    audio, valid = batch["audio"], batch["valid"]
+    fake, codes = self._through(state.average, audio)
+    rate_hz = self.rate_hz
+    rows = {
+      "mel_distance": quality.mel_distance(audio, fake, rate_hz),
+      "log_spectral_distance": quality.log_spectral_distance(audio, fake),
+      "si_snr": quality.si_snr(audio, fake, rate_hz),
+    }
+    sums = {name: jnp.sum(x, where=valid) for name, x in rows.items()}
+    chosen = jax.nn.one_hot(codes, self.encodec.rvq.size)
+    mask = valid[:, None, None, None]
+    counts = jnp.sum(chosen, axis=(0, 2), where=mask)
+    return sums | {"counts": counts, "rows": jnp.sum(valid)}
+
+  def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Means over rows; usage and entropy of the codebooks."""
+    sums = dict(sums)
+    counts, rows = sums.pop("counts"), float(sums.pop("rows"))
+    figures = {name: float(x) / rows for name, x in sums.items()}
+    usage, bits = quality.code_statistics(counts)
+    for k in range(len(usage)):
+      figures[f"codebook_usage_{k}"] = float(usage[k])
+    frames = self.encodec.sample_rate_hz / self.encodec.hop
+    figures["kbit_per_s"] = float(sum(bits)) * frames / 1000
+    return figures
+
+  def samples(
+    self, state: TrainState, batch: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Sounds and what becomes of them."""
+    fake, _ = self._through(state.average, batch["audio"])
+    return {"original": batch["audio"], "reconstruction": fake}
+
+  def export(self, state: TrainState, folder: epath.Path) -> None:
+    """Writes the averaged codec in our format."""
+    parts = Parts(codec=self.encodec, codec_tree=state.average)
+    sources.write_orbax(folder, parts)
+
+  @property
+  def _balanced(self) -> dict[str, float]:
+    """Weight by name of every loss that is computed."""
+    weights = dataclasses.asdict(self.weights)
+    adversarial, feature = weights.pop("adversarial"), weights.pop("feature")
+    for kind in self.adversary.kinds:
+      weights[f"adv_{kind}"] = adversarial
+      weights[f"feat_{kind}"] = feature
+    return {name: weight for name, weight in weights.items() if weight}
+
+  def _latents(self, params: Tree, audio: jax.Array) -> jax.Array:
+    length = jnp.full(audio.shape[0], audio.shape[1], jnp.int32)
+    encoder = seanet.Encoder(self.encodec.seanet)
+    return encoder.apply({"params": params["encoder"]}, audio, length)[0]
+
+  def _decoded(self, params: Tree, latents: jax.Array, n: int) -> jax.Array:
+    length = jnp.full(latents.shape[0], latents.shape[1], jnp.int32)
+    decoder = seanet.Decoder(self.encodec.seanet)
+    audio, _ = decoder.apply({"params": params["decoder"]}, latents, length)
+    return audio[:, :n]
+
+  def _through(self, codec: Tree, audio: jax.Array):
+    """Sound after coding, and its codes, as at inference."""
+    with jax.default_matmul_precision("highest"):
+      books = Codebooks(**codec["codebooks"])
+      codes = rvq.encode(self._latents(codec["params"], audio), books)
+      latents = rvq.decode(codes, books)
+      fake = self._decoded(codec["params"], latents, audio.shape[1])
+    return fake, codes
+
+  def _first_codebooks(self, latents: list[jax.Array], key: jax.Array) -> Tree:
+    rows = jnp.concatenate(latents).reshape(-1, self.encodec.rvq.width)
+    return rvq.initialise(
+      rows,
+      key,
+      self.encodec.rvq,
+      iterations=self.rvq.iterations,
+      batches=len(latents),
+    )._asdict()
+
+  def _judge(self, state, audio, fake):
+    """One update of the adversary: (parameters, loss, optimiser)."""
+    fake = jax.lax.stop_gradient(fake)
+
+    def loss(params):
+      real_judged = adversary.discriminate(self.adversary, params, audio)
+      fake_judged = adversary.discriminate(self.adversary, params, fake)
+      return adversary.discriminator_loss(
+        self.adversary, real_judged, fake_judged
+      )
+
+    params = state.params["adversary"]
+    value, gradient = jax.value_and_grad(loss)(params)
+    params, after = self._updated(
+      gradient, state.optimiser["adversary"], params
+    )
+    return params, value, after
+
+  def _losses(self, judges, audio, fake):
+    """Every balanced loss and its gradient with respect to `fake`."""
+    rate_hz = self.rate_hz
+    wanted = self._balanced
+    plain = {
+      "l1": losses.l1,
+      "l2": losses.l2,
+      "msspec": lambda a, b: losses.multi_scale_mel(a, b, rate_hz),
+      "mel": lambda a, b: losses.mel_l1(a, b, rate_hz),
+      "paper_mel": lambda a, b: losses.paper_mel(a, b, rate_hz),
+      "si_snr": lambda a, b: losses.negative_si_snr(a, b, rate_hz),
+    }
+    values, gradients = {}, {}
+    real = jax.lax.stop_gradient(
+      adversary.discriminate(self.adversary, judges, audio)
+    )
+
+    def deceive(fake):
+      seen = adversary.discriminate(self.adversary, judges, fake)
+      return adversary.generator_losses(self.adversary, real, seen)
+
+    # One forward pass of the adversary for all its losses.
+    deceived, pull = jax.vjp(deceive, fake)
+    for name, value in deceived.items():
+      one = {k: jnp.float32(k == name) for k in deceived}
+      if name in wanted:
+        values[name], (gradients[name],) = value, pull(one)
+    for name, loss in plain.items():
+      if name in wanted:
+        values[name], gradients[name] = jax.value_and_grad(
+          lambda y, loss=loss: loss(audio, y)
+        )(fake)
+    return values, gradients
+
+  def _updated(self, gradient, moments, params):
+    updates, moments = self.optim.make().update(gradient, moments, params)
+    return optax.apply_updates(params, updates), moments
+
+  def _precise(self) -> contextlib.AbstractContextManager:
+    return jax.default_matmul_precision(self.precision)

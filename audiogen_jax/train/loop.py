@@ -1,0 +1,451 @@
+"""The one training loop.  What is trained is a `Task`; see `codec_task`.
+
+    mesh -> state, sharded as it is made -> checkpoint, if there is one
+    loader -> [ train_step, donated -> metrics of the step before -> log ]
+              every so often: evaluate, sound samples, checkpoint
+    done: the trained model in workdir/export
+
+A run is a function of its configuration: keys are folded from the seed and the
+step, rows of a batch from the seed and their number.  So one that was killed
+goes on from its last checkpoint as if nothing had happened.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from audiogen_jax.core import checkpoint, config, cost, sharding
+from audiogen_jax.core.checkpoint import Checkpoints
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Tree
+from audiogen_jax.data.loader import Batches, Loader
+from audiogen_jax.train import inputs, metrics, state, workdir
+from audiogen_jax.train.inputs import DataConfig
+from audiogen_jax.train.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+
+
+class Task(Protocol):
+  """Something to train.  Everything is pure; the loop compiles it.
+
+  Attributes:
+    axes: Meanings of the axes of `params/…` and `extra/…`.
+    best: The metric of an evaluation that is to be low.
+    rate_hz: Of the sounds that `samples` gives.
+  """
+
+  axes: Mapping[str, Axes]
+  best: str
+  rate_hz: int
+
+  def init(self, key: jax.Array) -> TrainState:
+    """A fresh state."""
+
+  def prepare(
+    self, state: TrainState, batches: Iterator[Batch], key: jax.Array
+  ) -> TrainState:
+    """The state from which training starts, where that depends on data."""
+
+  def train_step(
+    self, state: TrainState, batch: Batch, key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update; scalars, the first of them those that fail first."""
+
+  def eval_step(self, state: TrainState, batch: Batch) -> Tree:
+    """Sums over the valid rows of a batch, to be added up."""
+
+  def summary(self, sums: Tree) -> dict[str, float]:
+    """Metrics of an evaluation, from the sums of all its batches."""
+
+  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """Sounds `b n c` worth hearing."""
+
+  def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
+    """Abstract arrays of a batch."""
+
+  def export(self, state: TrainState, folder: str) -> None:
+    """Writes the model that was trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+  """How long, and what is kept and shown on the way.
+
+  Attributes:
+    steps: Updates in all.
+    seed: Of parameters, and of what is drawn in a step.
+    log_every: Steps between two lines of the log, which are means.
+    eval_every: Steps between two evaluations; 0 for none.
+    save_every: Steps between two checkpoints; there is one more at each
+      evaluation and at the end.
+    keep: Checkpoints kept, beside the best.
+    samples: Sounds to listen to at each evaluation.
+    profile_step: The step at which a trace of five steps begins, for
+      TensorBoard or Perfetto; 0 for none.
+    wandb_project: Where Weights & Biases gets the log, too; empty for not.
+  """
+
+  steps: int
+  seed: int = 0
+  log_every: int = 50
+  eval_every: int = 1000
+  save_every: int = 1000
+  keep: int = 2
+  samples: int = 4
+  profile_step: int = 0
+  wandb_project: str = ""
+
+  def __post_init__(self):
+    for name in ("steps", "log_every", "save_every", "keep"):
+      if getattr(self, name) < 1:
+        raise InputError(f"loop.{name} {getattr(self, name)} must be 1 or more")
+    for name in ("eval_every", "samples", "profile_step", "seed"):
+      if getattr(self, name) < 0:
+        raise InputError(f"loop.{name} {getattr(self, name)} must not be < 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """A run, without what is trained.
+
+  Attributes:
+    loop: How long.
+    data: Of what.
+    mesh: Devices along each mesh axis; -1 for all that are left.
+    rules: On which mesh axes each meaning lives.
+  """
+
+  loop: LoopConfig
+  data: DataConfig
+  mesh: Mapping[str, int] = dataclasses.field(
+    default_factory=lambda: {"data": -1}
+  )
+  rules: Mapping[str, tuple[str, ...]] = dataclasses.field(
+    default_factory=lambda: {"batch": ("data",)}
+  )
+
+
+class Stopped(Exception):
+  """A signal ended the run; its state is saved.
+
+  Attributes:
+    number: Of the signal.
+  """
+
+  def __init__(self, number: int, step: int):
+    super().__init__(
+      f"stopped by {signal.Signals(number).name} at step {step:,}; the state"
+      " is saved, and the same command goes on from there"
+    )
+    self.number = number
+
+
+def train(run: RunConfig, task: Task, folder: str) -> TrainState:
+  """Trains until `run.loop.steps`, from the last checkpoint if there is one.
+
+  Args:
+    run: The run.
+    task: What to train.
+    folder: The work folder, local or in a bucket.
+
+  Returns:
+    The last state.
+
+  Raises:
+    InputError: For data, meshes and folders that cannot be used, a folder of
+      another configuration, and for metrics that are no longer finite.
+    Stopped: After a clean stop by SIGTERM or SIGINT.
+  """
+  path = checkpoint.place(folder)
+  path.mkdir(parents=True, exist_ok=True)
+  placement = Placement.make(sharding.make_mesh(**run.mesh), run.rules)
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      stack.enter_context(workdir.claimed(path))
+      workdir.agree(path, config.as_dict(run) | config.as_dict(task))
+    caught = stack.enter_context(_signals())
+    checkpoints = Checkpoints(
+      path / "checkpoints", best=task.best, keep=run.loop.keep
+    )
+    stack.callback(checkpoints.close)
+    return _Run(run, task, path, placement, checkpoints).go(caught)
+
+
+class _Run:
+  """What the parts of the loop share."""
+
+  def __init__(
+    self,
+    run: RunConfig,
+    task: Task,
+    path: epath.Path,
+    placement: Placement,
+    checkpoints: Checkpoints,
+  ):
+    self.run, self.task, self.path = run, task, path
+    self.placement, self.checkpoints = placement, checkpoints
+    self.key = jax.random.key(run.loop.seed)
+    self.like = jax.eval_shape(task.init, self.key)
+    self.places = state.shardings(self.like, task.axes, placement)
+    self.spec = task.batch_spec(run.data.batch, run.data.duration_s)
+    whole = placement.sharding()
+    self._init = self._compiled(task.init, self.places)
+    self._step = self._compiled(self._update, (self.places, whole), donate=0)
+    self._eval = self._compiled(task.eval_step, whole)
+    self._samples = self._compiled(task.samples, whole)
+    self.pending: tuple[int, jax.Array] | None = None
+    self.window: list[dict[str, float]] = []
+
+  def go(self, caught: list[int]) -> TrainState:
+    """From the last checkpoint to the last step."""
+    loop = self.run.loop
+    loader = inputs.train_loader(self.run.data, loop.seed, self.placement)
+    evaluation = None
+    if loop.eval_every:
+      evaluation = inputs.eval_loader(self.run.data, self.placement)
+    now, batches = self._start(loader)
+    done = int(now.step)
+    self.log = metrics.Log(
+      self.path,
+      primary=jax.process_index() == 0,
+      wandb_project=loop.wandb_project or None,
+      wandb_config=config.as_dict(self.run) | config.as_dict(self.task),
+      step=done,
+    )
+    with self.log, batches:
+      self._tell_size(now)
+      self.rate = metrics.Rate(self.run.data.batch)
+      figures = self._evaluate(now, evaluation, done) if not done else None
+      while done < loop.steps:
+        with self._profiled(done + 1):
+          batch = _arrays(next(batches), self.spec)
+          now, values = self._step(now, batch)
+        self._take()
+        done += 1
+        self.pending = done, values
+        stop = self._stopping(caught, done)
+        last = done == loop.steps
+        due = loop.eval_every and done % loop.eval_every == 0
+        save = last or stop or due or done % loop.save_every == 0
+        if save or done % loop.log_every == 0:
+          self._take()
+          self._report(done)
+        if not save:
+          continue
+        with self.rate.paused():
+          figures = None
+          if loop.eval_every and (due or last) and not stop:
+            figures = self._evaluate(now, evaluation, done)
+          notes = {"loader": batches.state}
+          self.checkpoints.save(done, now, notes, figures)
+        if stop:
+          self.checkpoints.wait()
+          raise Stopped(stop, done)
+      self.checkpoints.wait()
+    self._export(now)
+    return now
+
+  def _start(self, loader: Loader) -> tuple[TrainState, Batches]:
+    """The state and the batches to go on from."""
+    latest = self.checkpoints.latest()
+    if latest is None:
+      now = self._init(self.key)
+      with loader.batches() as first:
+        arrays = (_arrays(batch, self.spec) for batch in first)
+        with self.placement.active():
+          now = self.task.prepare(now, arrays, self.key)
+      return jax.device_put(now, self.places), loader.batches()
+    like = jax.tree.map(
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      self.like,
+      self.places,
+    )
+    now, notes = self.checkpoints.restore(latest, like)
+    self._say(f"going on from step {latest:,}")
+    return now, loader.batches(notes["loader"])
+
+  def _update(
+    self, now: TrainState, batch: Batch
+  ) -> tuple[TrainState, jax.Array]:
+    """A step, its metrics as one array: one small transfer for all."""
+    key = jax.random.fold_in(self.key, now.step)
+    new, values = self.task.train_step(now, batch, key)
+    # What a step returns must itself be finite, or a checkpoint might not be.
+    values["param_norm"] = optax.global_norm(new.params)
+    self.names = tuple(values)
+    return new, jnp.stack([jnp.float32(value) for value in values.values()])
+
+  def _take(self) -> None:
+    """Fetches the metrics of the step before, while the next one runs."""
+    if self.pending is None:
+      return
+    step, values = self.pending
+    self.pending = None
+    values = dict(zip(self.names, np.asarray(values).tolist(), strict=True))
+    bad = metrics.first_not_finite(values)
+    if bad is not None:
+      self.checkpoints.wait()
+      kept = self.checkpoints.latest()
+      whole = f"that of step {kept:,}" if kept is not None else "none yet"
+      raise InputError(
+        f"training diverged: {bad} is {values[bad]} at step {step:,}.  A lower"
+        " --config.optim.lr may help, or look at the data if it is the"
+        f" input_rms.  The last checkpoint is whole: {whole}"
+      )
+    self.window.append(values)
+
+  def _report(self, step: int) -> None:
+    """Logs the means since the last report."""
+    if not self.window:
+      return
+    means = {
+      name: float(np.mean([values[name] for values in self.window]))
+      for name in self.names
+    }
+    self.window = []
+    speed = self.rate.take(step)
+    flops_per_s = self.flops * speed.steps_per_s
+    self._say(
+      metrics.progress_line(
+        step,
+        self.run.loop.steps,
+        means,
+        steps_per_s=speed.steps_per_s,
+        examples_per_s=speed.examples_per_s,
+        flops_per_s=flops_per_s,
+      )
+    )
+    told = {f"train/{name}": value for name, value in means.items()}
+    told["speed/step_s"] = 1 / speed.steps_per_s
+    told["speed/examples_per_s"] = speed.examples_per_s
+    told["speed/flops_per_s"] = flops_per_s
+    self.log.scalars(step, told)
+
+  def _evaluate(
+    self, now: TrainState, loader: Loader | None, step: int
+  ) -> dict[str, float] | None:
+    """Figures over the evaluation set, and a few sounds from it."""
+    if loader is None:
+      return None
+    sums = None
+    with loader.batches() as batches:
+      for number, batch in enumerate(batches):
+        arrays = _arrays(batch, self.spec | {"valid": None})
+        more = self._eval(now, arrays)
+        sums = more if sums is None else jax.tree.map(jnp.add, sums, more)
+        if number == 0 and self.run.loop.samples:
+          self._listen(now, arrays, step)
+    figures = self.task.summary(jax.device_get(sums))
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    self._say(f"evaluation at step {step:,}: {shown}")
+    self.log.scalars(step, {f"eval/{k}": v for k, v in figures.items()})
+    self.log.flush()
+    return figures
+
+  def _listen(self, now: TrainState, batch: Batch, step: int) -> None:
+    """Sounds and their spectrograms, for the log."""
+    sounds = jax.device_get(self._samples(now, batch))
+    sounds = {k: v[: self.run.loop.samples] for k, v in sounds.items()}
+    self.log.audio(step, sounds, self.task.rate_hz)
+    pictures = {
+      name: np.stack(
+        [metrics.spectrogram_image(s, self.task.rate_hz) for s in rows]
+      )
+      for name, rows in sounds.items()
+    }
+    self.log.images(step, pictures)
+
+  def _export(self, now: TrainState) -> None:
+    """The trained model, in place of one exported before."""
+    folder = self.path / "export"
+    if jax.process_index() == 0 and folder.exists():
+      folder.rmtree()
+    self.task.export(now, folder)
+    self._say(f"the trained model is in {folder}")
+
+  def _compiled(self, function, places, donate=()):
+    """`function` under jit, on this run's mesh."""
+
+    @functools.wraps(function)
+    def within(*arguments):
+      with self.placement.active():
+        return function(*arguments)
+
+    return jax.jit(within, out_shardings=places, donate_argnums=donate)
+
+  @contextlib.contextmanager
+  def _profiled(self, step: int) -> Iterator[None]:
+    """Traces five steps from `profile_step` on."""
+    first = self.run.loop.profile_step
+    if first and step == first:
+      jax.profiler.start_trace(str(self.path / "profile"))
+    yield
+    if first and step == min(first + 4, self.run.loop.steps):
+      jax.block_until_ready(self.pending)
+      jax.profiler.stop_trace()
+      self._say(f"a trace of five steps is in {self.path / 'profile'}")
+
+  def _stopping(self, caught: list[int], step: int) -> int:
+    """The signal that ends the run now, or 0; all processes agree."""
+    if jax.process_count() == 1:
+      return caught[0] if caught else 0
+    return signal.SIGTERM if self.checkpoints.reached_preemption(step) else 0
+
+  def _tell_size(self, now: TrainState) -> None:
+    """Parameters, devices and the work of a step."""
+    self.flops = cost.flops(
+      self.task.train_step, self.like, self.spec, self.key
+    )
+    count = sum(x.size for x in jax.tree.leaves(now.params))
+    devices = self.placement.mesh.devices
+    shape = " x ".join(f"{k} {v}" for k, v in self.placement.mesh.shape.items())
+    self._say(
+      f"{count:,} parameters; {self.flops:.3g} FLOP a step; {devices.size}"
+      f" {devices.flat[0].device_kind} ({shape})"
+    )
+
+  def _say(self, line: str) -> None:
+    if jax.process_index() == 0:
+      print(line, file=sys.stderr, flush=True)
+
+
+def _arrays(batch: Mapping[str, Any], names: Mapping[str, Any]) -> Batch:
+  """What a step needs of a batch; strings stay behind."""
+  return {name: batch[name] for name in names}
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+  """Collects SIGTERM and SIGINT instead of dying of them; a second one kills.
+
+  With several processes JAX's own service watches for SIGTERM, so that all of
+  them stop at the same step.
+  """
+  caught: list[int] = []
+  watched = [signal.SIGINT]
+  if jax.process_count() == 1:
+    watched.append(signal.SIGTERM)
+
+  def note(number, _):
+    if caught:
+      raise KeyboardInterrupt
+    caught.append(number)
+
+  before = {number: signal.signal(number, note) for number in watched}
+  try:
+    yield caught
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

@@ -1,0 +1,89 @@
+"""What a run carries from step to step, and how it is spread over a mesh."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Int
+
+from audiogen_jax.core import sharding
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Tree
+
+
+class TrainState(NamedTuple):
+  """The state of training: one pytree, saved and restored as it is.
+
+  Attributes:
+    step: Updates made so far.
+    params: What optimisers move.
+    optimiser: Their own state.
+    extra: What a task keeps beside parameters, such as codebooks.
+    average: Moving average of what the task evaluates and exports.
+  """
+
+  step: Int[Array, ""]
+  params: Tree
+  optimiser: Tree
+  extra: Tree
+  average: Tree
+
+
+def shardings(
+  state: TrainState, axes: Mapping[str, Axes], placement: Placement
+) -> TrainState:
+  """Where every array of a state lives.
+
+  Optimisers and averages repeat the tree of the parameters (as moments, for
+  example), under a prefix of their own.  A leaf there lives where the parameter
+  lives whose path ends alike, if it has the same shape; the rest, counters and
+  the like, is kept whole.
+
+  Args:
+    state: Arrays or abstract arrays.
+    axes: Meanings for `params/…` and `extra/…`.
+    placement: The mesh.
+
+  Raises:
+    KeyError: If a parameter has no rule; the message has its path.
+    InputError: If the mesh does not divide an axis.
+  """
+  whole = placement.sharding()
+  leaves = {"params": state.params, "extra": state.extra}
+  placed = sharding.shardings(leaves, axes, placement)
+  shapes, places = _by_name(leaves), _by_name(placed)
+  # The longest ending first: `conv_in/bias` alone is in encoder and decoder.
+  endings = {}
+  for name in shapes:
+    parts = name.split("/")
+    for start in range(len(parts)):
+      endings.setdefault("/".join(parts[start:]), name)
+
+  def like(path, leaf):
+    parts = sharding.path_name(path).split("/")
+    for start in range(len(parts)):
+      name = endings.get("/".join(parts[start:]))
+      if name is not None:
+        return places[name] if shapes[name].shape == leaf.shape else whole
+    return whole
+
+  def spread(tree: Tree) -> Tree:
+    return jax.tree_util.tree_map_with_path(like, tree)
+
+  return TrainState(
+    step=whole,
+    params=placed["params"],
+    optimiser=spread(state.optimiser),
+    extra=placed["extra"],
+    average=spread(state.average),
+  )
+
+
+def moved(average: Tree, new: Tree, decay: float) -> Tree:
+  """An exponential moving average, one step on."""
+  return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
+
+
+def _by_name(tree: Tree) -> dict[str, jax.Array | jax.sharding.Sharding]:
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {sharding.path_name(path): leaf for path, leaf in flat}
