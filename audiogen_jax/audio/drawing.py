@@ -3,6 +3,7 @@
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,10 @@ from jaxtyping import Float
 
 from audiogen_jax.audio import dsp, io
 from audiogen_jax.core.errors import InputError
+
+# A dollar sign starts no formula.
+_TITLE = {"loc": "left", "fontsize": 11, "parse_math": False}
+_MELS = 96
 
 
 def spectrogram(
@@ -25,29 +30,96 @@ def spectrogram(
   The waveform is the extremes over all channels, the spectrogram the mean of
   their powers in dB below a full-scale sine, the loudest 80 dB of it.
   """
+  path = pathlib.Path(path)
+  check_png(path)
+  io.check_rate(rate_hz)
+  audio = io.checked(audio, f"the sound for {path}")
+  figure = _figure(10, 5)
+  wave, mel = figure.subplots(2, sharex=True, height_ratios=[1, 3])
+  _draw_waveform(wave, audio, rate_hz)
+  db = _mel_db(audio, rate_hz)
+  top = max(float(db.max()), -60.0)  # silence stays black
+  image = _draw_mel(mel, db, audio, rate_hz, top)
+  figure.colorbar(image, ax=[wave, mel], label="dBFS", pad=0.015, aspect=35)
+  figure.align_ylabels([wave, mel])
+  if title:
+    wave.set_title(_short(title, 100), **_TITLE)
+  _save(figure, path)
+
+
+def comparison(
+  path: str | os.PathLike,
+  pairs: Sequence[
+    tuple[
+      str,
+      Float[Array | np.ndarray, "n c"],
+      Float[Array | np.ndarray, "n c"],
+    ]
+  ],
+  rate_hz: int,
+) -> None:
+  """Draws a PNG: a column for each sound, its reconstruction below it.
+
+  Mel spectrograms as in `spectrogram`; both of a column are in dB below the
+  loudest point of the original, so that what is lost or added can be seen.
+
+  Args:
+    pairs: Title, original and reconstruction of each.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  io.check_rate(rate_hz)
+  if not pairs:
+    raise InputError(f"there is nothing to draw in {path}")
+  figure = _figure(1.2 + 3.6 * len(pairs), 6)
+  grid = figure.subplots(2, len(pairs), squeeze=False, sharex="col")
+  for i, (title, *sounds) in enumerate(pairs):
+    top = None
+    for axes, kind, audio in zip(
+      grid[:, i], ("original", "decoded"), sounds, strict=True
+    ):
+      audio = io.checked(audio, f"the sound for {path}")
+      db = _mel_db(audio, rate_hz)
+      if top is None:
+        top = max(float(db.max()), -60.0)
+      image = _draw_mel(axes, db - top, audio, rate_hz, 0.0)
+      axes.label_outer()
+      axes.set_ylabel("" if i else f"{kind}, Hz")
+    grid[0, i].set_title(_short(title, 36), **_TITLE)
+  figure.colorbar(
+    image,
+    ax=grid,
+    label="dB, 0 for the original's loudest",
+    pad=0.015,
+    aspect=35,
+  )
+  _save(figure, path)
+
+
+def check_png(path: pathlib.Path) -> None:
+  """Raises unless the name is that of a PNG."""
+  if path.suffix.lower() != ".png":
+    raise InputError(f"cannot draw {path}: the name must end in .png")
+
+
+def _figure(width: float, height: float):
   # Half a second to import, and whoever draws nothing should not pay for it.
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
 
-  path = pathlib.Path(path)
-  if path.suffix.lower() != ".png":
-    raise InputError(f"cannot draw {path}: the name must end in .png")
-  io.check_rate(rate_hz)
-  audio = io.checked(audio, f"the sound for {path}")
-
   # Figure instead of pyplot: no global state, no display, safe in threads.
-  figure = Figure(figsize=(10, 5), dpi=150, layout="constrained")
+  figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
   backend_agg.FigureCanvasAgg(figure)
-  wave, mel = figure.subplots(2, sharex=True, height_ratios=[1, 3])
-  _draw_waveform(wave, audio, rate_hz)
-  image = _draw_mel(mel, audio, rate_hz)
-  figure.colorbar(image, ax=[wave, mel], label="dBFS", pad=0.015, aspect=35)
-  figure.align_ylabels([wave, mel])
-  if title:
-    # Titles are prompts: any length, and a dollar sign starts no formula.
-    line = " ".join(title.split())
-    short = line if len(line) <= 100 else line[:99] + "…"
-    wave.set_title(short, loc="left", fontsize=11, parse_math=False)
+  return figure
+
+
+def _short(title: str, most: int) -> str:
+  """One line of at most so many characters: prompts may have any length."""
+  line = " ".join(title.split())
+  return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _save(figure, path: pathlib.Path) -> None:
   with io.whole(path) as part, warnings.catch_warnings():
     # The font has no Chinese and no emoji; a box in the title harms nobody.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -69,28 +141,34 @@ def _draw_waveform(axes, audio, rate_hz):
   axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_mel(axes, audio, rate_hz):
-  n, n_mels = len(audio), 96
+def _n_fft(rate_hz):
   # The power of two nearest to 50 ms resolves both clicks and harmonics.
-  n_fft = max(64, 2 ** round(np.log2(0.05 * rate_hz)))
-  hop = n_fft // 4
+  return max(64, 2 ** round(np.log2(0.05 * rate_hz)))
+
+
+def _mel_db(audio, rate_hz):
+  """Mel spectrogram t m in dB below a full-scale sine."""
+  n, n_fft = len(audio), _n_fft(rate_hz)
   audio = np.pad(audio, ((0, max(0, n_fft - n)), (0, 0)))
   power = dsp.mel_spectrogram(
     jnp.asarray(audio.T),
     rate_hz,
     n_fft=n_fft,
-    hop=hop,
-    n_mels=n_mels,
+    hop=n_fft // 4,
+    n_mels=_MELS,
     f_min_hz=0.0,
   )
   power = np.asarray(power).mean(axis=0) / (n_fft / 4) ** 2  # t m
-  db = 10 * np.log10(power + 1e-14)
-  top = max(float(db.max()), -60.0)  # silence stays black
+  return 10 * np.log10(power + 1e-14)
+
+
+def _draw_mel(axes, db, audio, rate_hz, top):
+  n, hop = len(audio), _n_fft(rate_hz) // 4
   image = axes.imshow(
     db.T,
     origin="lower",
     aspect="auto",
-    extent=(0, len(db) * hop / rate_hz, 0, n_mels),
+    extent=(0, len(db) * hop / rate_hz, 0, _MELS),
     cmap="magma",
     vmin=top - 80,
     vmax=top,
@@ -100,7 +178,7 @@ def _draw_mel(axes, audio, rate_hz):
   def height(hz):
     """Where a frequency lies among the mel bands."""
     mel = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
-    return n_mels * mel[0] / mel[1]
+    return _MELS * mel[0] / mel[1]
 
   ticks = [0, 200, 500, 1000, 2000, 4000, 8000, 16000]
   ticks = [hz for hz in ticks if hz <= rate_hz / 2]

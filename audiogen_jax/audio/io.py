@@ -317,6 +317,17 @@ def _writable(folder: pathlib.Path) -> None:
 @contextlib.contextmanager
 def whole(path: pathlib.Path):
   """Yields a temporary sibling of path that takes its place on success."""
+  check_target(path)
+  part = path.parent / f".{uuid.uuid4().hex}.part"
+  try:
+    yield part
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def check_target(path: pathlib.Path) -> None:
+  """Raises if no file can be written there: better before work than after."""
   folder = path.parent
   if not folder.is_dir():
     raise InputError(
@@ -329,9 +340,3 @@ def whole(path: pathlib.Path):
     )
   if path.is_dir():
     raise InputError(f"cannot write {path}: it is a folder, name a file in it")
-  part = folder / f".{uuid.uuid4().hex}.part"
-  try:
-    yield part
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)

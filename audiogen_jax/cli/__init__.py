@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from audiogen_jax import __version__
-from audiogen_jax.cli import data, models, terminal
+from audiogen_jax.cli import data, evaluate, models, terminal
 from audiogen_jax.core.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for command in (
 ):
   app.command()(command)
 app.add_typer(data.app, name="data")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> None:

@@ -240,16 +240,26 @@ class Encodec:
     codes, _ = self._run_encode(audio, lengths)
     return codes
 
-  def decode(self, codes: Int[AnyArray, "b k t"]) -> Float[np.ndarray, "b n c"]:
+  def decode(
+    self,
+    codes: Int[AnyArray, "b k t"],
+    *,
+    lengths: Int[np.ndarray, "b"] | None = None,
+  ) -> Float[np.ndarray, "b n c"]:
     """Sound of codes, `n = t hop` samples, not limited to ±1.
 
     Fewer codebooks than the codec has give a coarser sound.
+
+    Args:
+      lengths: Frames of each row, if they differ: what lies beyond is not
+        looked at, and sound beyond means nothing.
 
     Raises:
       InputError: For no frames, too many codebooks or codes out of range.
     """
     self._refuse_chunks("decode")
-    return self._run_decode(codes, np.ones(len(codes), np.float32))
+    ones = np.ones(len(codes), np.float32)
+    return self._run_decode(codes, ones, lengths)
 
   def encode_chunks(
     self, audio: Float[AnyArray, "b n c"]
@@ -261,7 +271,7 @@ class Encodec:
     """
     audio = self._checked(audio)
     b, n, _ = audio.shape
-    chunk, starts = self._chunks(n)
+    chunk, starts = self.chunks(n)
     t = -(-chunk // self.config.hop)
     shape = (b, len(starts), self.tokens.codebooks, t)
     codes, scales = np.zeros(shape, np.int32), np.ones(shape[:2], np.float32)
@@ -284,7 +294,7 @@ class Encodec:
     Raises:
       InputError: If the number of chunks does not belong to that length.
     """
-    chunk, starts = self._chunks(length)
+    chunk, starts = self.chunks(length)
     want = len(starts), -(-chunk // self.config.hop)
     if (codes.shape[1], codes.shape[3]) != want:
       raise InputError(
@@ -303,8 +313,8 @@ class Encodec:
       weight[:, start : start + size] += ramp[:, :size]
     return total / weight
 
-  def _chunks(self, length: int) -> tuple[int, range]:
-    """Size of a chunk and where each starts."""
+  def chunks(self, length: int) -> tuple[int, range]:
+    """Samples of a chunk, and where each chunk of `length` samples starts."""
     if self.config.chunk_s is None:
       return length, range(1)
     chunk = int(self.config.chunk_s * self.config.sample_rate_hz)
@@ -348,7 +358,12 @@ class Encodec:
     codes, scale = _encode(config, variables, audio, length)
     return np.asarray(codes)[:, :, :t], np.asarray(scale)
 
-  def _run_decode(self, codes: AnyArray, scale: np.ndarray) -> np.ndarray:
+  def _run_decode(
+    self,
+    codes: AnyArray,
+    scale: np.ndarray,
+    lengths: np.ndarray | None = None,
+  ) -> np.ndarray:
     """Pads to a bucket of frames, decodes, cuts."""
     codes = np.asarray(codes, np.int32)
     b, k, t = codes.shape
@@ -366,6 +381,8 @@ class Encodec:
     codes = self._placed(np.pad(codes, ((0, 0), (0, 0), (0, room))))
     config, variables = self._folded
     length = np.full(b, t, np.int32)
+    if lengths is not None:
+      length = np.asarray(lengths, np.int32)
     audio = _decode(config, variables, codes, length, scale)
     return np.asarray(audio)[:, : t * self.config.hop]
 

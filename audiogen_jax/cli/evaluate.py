@@ -1,0 +1,228 @@
+"""`audiogen evaluate codec`."""
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from audiogen_jax.audio import drawing, io
+from audiogen_jax.audiogen import load_codec
+from audiogen_jax.cli import terminal
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.evaluate import codec as codec_evaluation
+from audiogen_jax.evaluate.clips import Clips
+from audiogen_jax.evaluate.codec import Piece, Report
+from audiogen_jax.evaluate.visqol import Visqol
+
+app = typer.Typer(no_args_is_help=True, help="How good a model is.")
+
+_DRAWN = 4  # clips in a picture
+_LABELS = {
+  "si_snr_db": "SI-SNR, dB, segments of 5 s (more is better)",
+  "mel_distance": "mel distance, log10 of power",
+  "log_spectral_distance_db": "log-spectral distance, dB",
+  "visqol_mos_lqo": "ViSQOL, MOS-LQO (1 to 4.75)",
+}
+
+
+@app.callback()
+def _group() -> None:
+  """Keeps `codec` a word of its own while it is the only one."""
+
+
+@app.command()
+def codec(
+  model: Annotated[
+    str, typer.Argument(help="Whose codec: hub id, folder or gs:// URI.")
+  ],
+  data: Annotated[
+    Path,
+    typer.Argument(
+      help="A dataset of sounds, or .wav, .flac or .ogg: a file, or a folder."
+    ),
+  ],
+  split: Annotated[
+    str | None, typer.Option(help="Of a dataset.  [default: validation]")
+  ] = None,
+  clips: Annotated[
+    int | None,
+    typer.Option(help="So many clips, evenly spread.  [default: all]"),
+  ] = None,
+  plot: Annotated[
+    Path | None,
+    typer.Option(help="A PNG to draw: some clips before and after."),
+  ] = None,
+  json_file: Annotated[
+    Path | None,
+    typer.Option("--json", help="A file for all figures, of each clip, too."),
+  ] = None,
+  save: Annotated[
+    Path | None,
+    typer.Option(help="A folder for the clips before and after, as .wav."),
+  ] = None,
+  visqol: Annotated[
+    Path | None,
+    typer.Option(
+      help="ViSQOL's program.  [default: visqol, where that can be found]"
+    ),
+  ] = None,
+) -> None:
+  """Encode and decode sounds, and say what became of them."""
+  # Whatever can be refused is refused before the hours of work.
+  if plot is not None:
+    drawing.check_png(plot)
+    io.check_target(plot)
+  if json_file is not None:
+    io.check_target(json_file)
+  marker = Visqol.find(visqol)
+  with terminal.bar() as bar, contextlib.ExitStack() as stack:
+    task = bar.add_task(f"loading {model}", total=None)
+    coder = load_codec(model)
+    rate_hz = coder.config.sample_rate_hz
+    opened = Clips.open(
+      data,
+      rate_hz=rate_hz,
+      channels=coder.config.channels,
+      split=split,
+      most=clips,
+    )
+    keeper = _Keeper(
+      len(opened),
+      rate_hz,
+      draws=plot is not None,
+      folder=stack.enter_context(_staged(save)) if save else None,
+    )
+
+    def progress(done: int, total: int) -> None:
+      bar.update(task, description="clips", completed=done, total=total)
+
+    bar.update(task, description=f"compiling, {len(opened)} clips")
+    report = codec_evaluation.evaluate(
+      coder, opened, visqol=marker, keep=keeper, progress=progress
+    )
+    if plot is not None:
+      drawing.comparison(plot, keeper.pairs, rate_hz)
+    if json_file is not None:
+      told = {"model": model, "data": opened.title} | report.plain()
+      with io.whole(json_file) as part:
+        part.write_text(json.dumps(told, indent=2, ensure_ascii=False))
+  _tell(f"{model} on {opened.title}", report, marker)
+  for path in (plot, json_file, save):
+    if path is not None:
+      terminal.out.print(str(path), markup=False, soft_wrap=True)
+
+
+class _Keeper:
+  """Collects pieces of clips, to write them and to draw some."""
+
+  def __init__(
+    self, clips: int, rate_hz: int, *, draws: bool, folder: Path | None
+  ):
+    self._rate_hz, self._folder = rate_hz, folder
+    self._width = len(str(clips))
+    some = np.linspace(0, clips - 1, min(_DRAWN, clips), dtype=int)
+    self._drawn = set(some.tolist()) if draws else set()
+    self._heads: dict[int, tuple[str, np.ndarray, np.ndarray]] = {}
+    self._wholes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    self._missing: dict[int, int] = {}
+
+  @property
+  def pairs(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Titles, originals and reconstructions of the clips to draw."""
+    return [self._heads[number] for number in sorted(self._heads)]
+
+  def __call__(self, piece: Piece, fake: np.ndarray) -> None:
+    """Takes one piece; of a long clip, only the first is drawn."""
+    if piece.clip in self._drawn and not piece.start:
+      self._heads[piece.clip] = piece.name, piece.audio.copy(), fake.copy()
+    if self._folder is None:
+      return
+    if piece.clip not in self._wholes:
+      shape = piece.total, fake.shape[1]
+      both = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+      self._wholes[piece.clip] = both
+      self._missing[piece.clip] = piece.total
+    for whole, part in zip(
+      self._wholes[piece.clip], (piece.audio, fake), strict=True
+    ):
+      whole[piece.start : piece.start + len(part)] = part
+    self._missing[piece.clip] -= len(fake)
+    if not self._missing[piece.clip]:
+      stem = "".join(
+        letter if letter.isalnum() or letter in "-_." else "-"
+        for letter in Path(piece.name).stem
+      )[:60]
+      stem = f"{piece.clip:0{self._width}d}-{stem}"
+      both = self._wholes.pop(piece.clip)
+      for kind, audio in zip(("original", "decoded"), both, strict=True):
+        path = self._folder / f"{stem}-{kind}.wav"
+        io.write(path, audio, self._rate_hz)
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+  """A hidden folder whose files move into `folder`, all of them or none."""
+  made = not folder.exists()
+  part = folder / f".{uuid.uuid4().hex}.part"
+  try:
+    try:
+      part.mkdir(parents=True)
+    except OSError as error:
+      raise InputError(
+        f"cannot write into {folder}: {error.strerror}; choose another folder"
+      ) from None
+    yield part
+    for file in sorted(part.iterdir()):
+      file.replace(folder / file.name)
+    made = False
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+    if made:
+      with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _tell(title: str, report: Report, visqol: Visqol | None) -> None:
+  """Two tables, and what they do not hold."""
+  table = Table(title=title, title_justify="left")
+  table.add_column("")
+  for name in ("mean", "least", "most"):
+    table.add_column(name, justify="right")
+  for figure, label in _LABELS.items():
+    values = report.values(figure)
+    if values:
+      some = np.mean(values), min(values), max(values)
+      table.add_row(label, *(f"{value:.3f}" for value in some))
+  terminal.out.print(table)
+  table = Table()
+  table.add_column("codebook")
+  table.add_column("entries used", justify="right")
+  full = np.log2(report.codebook_size)
+  table.add_column(f"entropy, bits of {full:.4g}", justify="right")
+  for i, (used, bits) in enumerate(
+    zip(report.usage, report.entropy_bits, strict=True)
+  ):
+    table.add_row(str(i + 1), f"{used:.1%}", f"{bits:.2f}")
+  terminal.out.print(table)
+  used, available = report.bits_per_second, report.bits_per_second_available
+  lines = [
+    f"{len(report.clips):,} clips, {report.seconds / 60:,.1f} minutes,"
+    f" {report.frames:,} frames",
+    f"{used / 1000:.2f} kbit/s used of {available / 1000:.2f}",
+    f"a second encodes {report.encode_speed:,.1f} s of sound and decodes"
+    f" {report.decode_speed:,.1f} s",
+  ]
+  if visqol is None:
+    lines.append("ViSQOL: skipped, no visqol on PATH; --visqol names one")
+  elif report.unmarked[0]:
+    pieces, reason = report.unmarked
+    lines.append(f"ViSQOL: no mark for {pieces:,} pieces, such as: {reason}")
+  for line in lines:
+    terminal.out.print(line, markup=False, highlight=False, soft_wrap=True)
