@@ -22,14 +22,14 @@ def sound(number, samples):
 
 
 def dataset(
-  folder, lengths, *, name="tiny", split="train", spec=SPEC, make=None
+  folder, lengths, *, name="tiny", splits=("train",), spec=SPEC, make=None
 ):
   """Writes sounds of these lengths; sound i has the caption "sound i".
 
   `make(i, length)` may make other sounds than ramps.
   """
   about = About(name, spec.features, "", dataclasses.asdict(spec))
-  items = {split: [Item(i) for i in range(len(lengths))]}
+  items = {split: [Item(i) for i in range(len(lengths))] for split in splits}
   with shards.Build.open(folder, about, items) as build:
     for shard in build.todo:
       examples = (

@@ -89,7 +89,7 @@ class _LayerNorm(nn.Module):
     return centred * scale[None, None] + bias[None, None]
 
 
-def _uniform(fan_in: int) -> nn.initializers.Initializer:
+def uniform(fan_in: int) -> nn.initializers.Initializer:
   """U(±1/√fan_in): what the published training starts from."""
   bound = fan_in**-0.5
 
@@ -100,29 +100,35 @@ def _uniform(fan_in: int) -> nn.initializers.Initializer:
 
 
 def _norm_over(v: jax.Array, axis: int) -> jax.Array:
-  """Length of `v [w i o]` for each entry of `axis`; other axes become 1."""
+  """Length of `v` for each entry of `axis`; other axes become 1."""
   others = tuple(a for a in range(v.ndim) if a != axis)
   return jnp.sqrt(jnp.sum(jnp.square(v), others, keepdims=True))
 
 
-def _kernel(
-  module: nn.Module, shape: tuple[int, ...], fan_in: int, norm: Norm, axis: int
+def weight_normed(
+  module: nn.Module, shape: tuple[int, ...], fan_in: int, axis: int
 ) -> jax.Array:
-  """The kernel `[w i o]`, or direction and length where it is weight-normed.
+  """The kernel from its direction and length, parameters of `module`.
 
   Weight norm (Salimans & Kingma, 2016): `kernel = g v / |v|`, with one `g` for
   each entry of `axis`.
   """
-  init = _uniform(fan_in)
-  if norm != "weight_norm":
-    return module.param("kernel", init, shape)
-  v = module.param("kernel_v", init, shape)
+  v = module.param("kernel_v", uniform(fan_in), shape)
 
   def init_g(key, length):
     return _norm_over(v, axis).reshape(length)
 
   g = module.param("kernel_g", init_g, (shape[axis],))
   return _folded(g, v, axis)
+
+
+def _kernel(
+  module: nn.Module, shape: tuple[int, ...], fan_in: int, norm: Norm, axis: int
+) -> jax.Array:
+  """The kernel `[w i o]`, or direction and length where it is weight-normed."""
+  if norm == "weight_norm":
+    return weight_normed(module, shape, fan_in, axis)
+  return module.param("kernel", uniform(fan_in), shape)
 
 
 def _folded(g: jax.Array, v: jax.Array, axis: int) -> jax.Array:
@@ -177,7 +183,7 @@ class Conv(nn.Module):
     t, c = x.shape[1:]
     shape = (self.width, c, self.features)
     kernel = _kernel(self, shape, self.width * c, self.norm, axis=2)
-    bias = self.param("bias", _uniform(self.width * c), (self.features,))
+    bias = self.param("bias", uniform(self.width * c), (self.features,))
     total = (self.width - 1) * self.dilation + 1 - self.stride
     right = 0 if self.causal else total // 2
     frames = -(-length // self.stride)
@@ -219,7 +225,7 @@ class ConvTranspose(nn.Module):
     r, f = self.ratio, self.features
     # PyTorch takes fan-in from the output channels of a transposed kernel.
     kernel = _kernel(self, (2 * r, c, f), 2 * r * f, self.norm, axis=1)
-    bias = self.param("bias", _uniform(2 * r * f), (f,))
+    bias = self.param("bias", uniform(2 * r * f), (f,))
     real = jnp.arange(t)[None, :, None] < length[:, None, None]
     x = jnp.where(real, x, 0)
     blocks = jnp.einsum("btc,wcf->btwf", x, kernel.astype(x.dtype))
@@ -244,7 +250,7 @@ class LSTM(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
     b, _, c = x.shape
-    init = _uniform(c)
+    init = uniform(c)
     out = x
     for i in range(self.layers):
       w_in = self.param(f"layer_{i}_input_kernel", init, (c, 4 * c))

@@ -21,10 +21,11 @@ import optax
 from etils import epath
 from jaxtyping import Array, Float
 
-from audiogen_jax.codec import adversary, encodec, losses, quality, rvq, seanet
+from audiogen_jax.audio import distances
+from audiogen_jax.codec import adversary, encodec, losses, rvq, seanet, usage
 from audiogen_jax.codec.adversary import AdversaryConfig
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.codec.rvq import Codebooks, RVQTraining
+from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
 from audiogen_jax.convert import sources
 from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core.errors import InputError
@@ -204,7 +205,7 @@ class CodecTask:
       **values,
       "commitment": commitment,
       "adversary": judged,
-      "grad_norm": optax.global_norm(gradient),
+      "grad_norm": optax.tree.norm(gradient),
       **{f"ratio_{name}": x for name, x in balanced.ratios.items()},
       **coded.metrics,
     }
@@ -222,7 +223,7 @@ class CodecTask:
     codebooks: Tree,
     audio: Float[Array, "b n c"],
     key: jax.Array,
-  ) -> tuple[tuple[Float[Array, "b n c"], Float[Array, ""]], rvq.Quantised]:
+  ) -> tuple[tuple[Float[Array, "b n c"], Float[Array, ""]], Quantised]:
     """Sound through the codec: ((fake, commitment), all about the codes)."""
     coded = rvq.train(
       self._latents(params, audio), Codebooks(**codebooks), key, self.rvq
@@ -240,9 +241,9 @@ class CodecTask:
     fake, codes = self._through(state.average, audio)
     rate_hz = self.rate_hz
     rows = {
-      "mel_distance": quality.mel_distance(audio, fake, rate_hz),
-      "log_spectral_distance": quality.log_spectral_distance(audio, fake),
-      "si_snr": quality.si_snr(audio, fake, rate_hz),
+      "mel_distance": distances.mel_distance(audio, fake, rate_hz),
+      "log_spectral_distance": distances.log_spectral_distance(audio, fake),
+      "si_snr": distances.si_snr(audio, fake, rate_hz),
     }
     sums = {name: jnp.sum(x, where=valid) for name, x in rows.items()}
     chosen = jax.nn.one_hot(codes, self.encodec.rvq.size)
@@ -255,9 +256,9 @@ class CodecTask:
     sums = dict(sums)
     counts, rows = sums.pop("counts"), float(sums.pop("rows"))
     figures = {name: float(x) / rows for name, x in sums.items()}
-    usage, bits = quality.code_statistics(counts)
-    for k in range(len(usage)):
-      figures[f"codebook_usage_{k}"] = float(usage[k])
+    used, bits = usage.code_statistics(counts)
+    for k, share in enumerate(used):
+      figures[f"codebook_usage_{k}"] = float(share)
     frames = self.encodec.sample_rate_hz / self.encodec.hop
     figures["kbit_per_s"] = float(sum(bits)) * frames / 1000
     return figures

@@ -283,7 +283,7 @@ class _Run:
     key = jax.random.fold_in(self.key, now.step)
     new, values = self.task.train_step(now, batch, key)
     # What a step returns must itself be finite, or a checkpoint might not be.
-    values["param_norm"] = optax.global_norm(new.params)
+    values["param_norm"] = optax.tree.norm(new.params)
     self.names = tuple(values)
     return new, jnp.stack([jnp.float32(value) for value in values.values()])
 

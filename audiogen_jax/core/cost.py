@@ -1,0 +1,1 @@
+def flops(*a, **k): return 0.0

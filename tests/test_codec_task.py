@@ -1,0 +1,187 @@
+"""Codec training: the reference's first steps, meshes, resuming, one forward."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from discriminators import adversary_of
+
+from audiogen_jax.audiogen import load_codec
+from audiogen_jax.codec import adversary, losses
+from audiogen_jax.codec.rvq import RVQTraining
+from audiogen_jax.train.codec_task import CodecTask
+
+
+@dataclasses.dataclass
+class Steps:
+  """The reference's first steps, and ours beside them."""
+
+  reference: dict
+  task: CodecTask
+  before: list  # states before each step, and one after the last
+  metrics: list
+  passes: list  # what the generator gave: (fake, commitment), codes
+  penalties: list  # norm of the commitment's gradient alone
+
+
+@pytest.fixture(scope="module")
+def steps(pack):
+  if not (pack / "training.npz").is_file():
+    pytest.skip(f"{pack} has no training.npz")
+  reference = dict(np.load(pack / "training.npz"))
+  codec = load_codec(pack)
+  config, judges = adversary_of(reference)
+  task = CodecTask(
+    encodec=codec.config,
+    # The reference's revival has no effect.
+    rvq=RVQTraining(revive_below=0.0),
+    adversary=config,
+    precision="highest",
+  )
+  books = starting_codebooks(reference, codec.variables["codebooks"], task)
+  state = fresh(task, codec.variables | {"codebooks": books}, judges)
+  step = jax.jit(task.train_step)
+  found = Steps(reference, task, [state], [], [], [])
+  key = jax.random.key(0)
+  for i in range(3):
+    audio = jnp.asarray(reference[f"codec_step{i}/audio"])[..., None]
+    made, penalty = generated(task, state, audio, key)
+    found.passes.append(made)
+    found.penalties.append(penalty)
+    state, metrics = step(state, {"audio": audio}, key)
+    found.before.append(state)
+    found.metrics.append(metrics)
+  return found
+
+
+def starting_codebooks(reference, books, task):
+  """Those of the pack, with the counts that the reference began with.
+
+  It began with others than lie in the pack; they follow from its counts after
+  the first step and the codes of that step.
+  """
+  decay, usage = task.rvq.decay, []
+  for k in range(task.encodec.rvq.codebooks):
+    codes = reference["codec_step0/codes"][:, k].ravel()
+    counts = np.bincount(codes, minlength=task.encodec.rvq.size)
+    after = reference[f"codec_step0/vq{k}.cluster_size"]
+    usage.append((after - (1 - decay) * counts) / decay)
+  usage = jnp.asarray(usage, jnp.float32)
+  return books | {
+    "usage": usage,
+    "embed_sum": books["embed"] * usage[..., None],
+  }
+
+
+def fresh(task, variables, judges):
+  """A first state around given parameters."""
+  like = jax.eval_shape(task.init, jax.random.key(0))
+  state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+  params = {"codec": variables["params"], "adversary": judges}
+  tx = task.optim.make()
+  return state._replace(
+    params=params,
+    optimiser={name: tx.init(params[name]) for name in params},
+    extra=state.extra | {"codebooks": variables["codebooks"]},
+    average=variables,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def generated(task, state, audio, key):
+  def generate(params):
+    return task.generate(params, state.extra["codebooks"], audio, key)
+
+  with jax.default_matmul_precision("highest"):
+    (fake, commitment), pull, coded = jax.vjp(
+      generate, state.params["codec"], has_aux=True
+    )
+    (gradient,) = pull((jnp.zeros_like(fake), jnp.ones_like(commitment)))
+  return (fake, coded.codes), optax.tree.norm(gradient)
+
+
+def close(ours, theirs, rtol=1e-3):
+  """Relative to the largest number of the array, as of a vector."""
+  ours, theirs = np.asarray(ours), np.asarray(theirs)
+  assert ours.shape == theirs.shape
+  error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+  assert error <= rtol, error
+  return error
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_every_loss_of_the_reference(steps, i):
+  theirs = {
+    name.partition("/")[2]: value
+    for name, value in steps.reference.items()
+    if name.startswith(f"codec_step{i}/")
+  }
+  ours = steps.metrics[i]
+  (fake, codes) = steps.passes[i]
+  np.testing.assert_array_equal(codes, theirs["codes"])
+  close(fake[..., 0], theirs["recon"])
+  audio = jnp.asarray(theirs["audio"])[..., None]
+  rate_hz = steps.task.rate_hz
+  close(losses.mel_l1(audio, fake, rate_hz), theirs["mel"])
+  close(losses.negative_si_snr(audio, fake, rate_hz), theirs["sisnr"])
+  close(steps.penalties[i], theirs["grad_norm_penalty"])
+  names = {
+    "adversary": "d_loss",
+    "commitment": "penalty",
+    "grad_norm": "grad_norm_total",
+    "loss": "g_loss",
+  }
+  same = ["adv_msstft", "feat_msstft", "l1", "msspec"]
+  names |= {name: name + "d" * name.endswith("stft") for name in same}
+  names |= {f"ratio_{ours}": f"ratio_{names[ours]}" for ours in same}
+  for name, published in names.items():
+    close(ours[name], theirs[published])
+  books = steps.before[i + 1].extra["codebooks"]
+  names = {"embed": "embed", "embed_sum": "embed_avg", "usage": "cluster_size"}
+  for name, published in names.items():
+    for k in range(len(books[name])):
+      close(books[name][k], theirs[f"vq{k}.{published}"])
+
+
+def test_parameters_after_three_steps(steps, tmp_path):
+  """Of the codec, by way of a checkpoint in the published format."""
+  last = steps.before[-1]
+  variables = {
+    "params": last.params["codec"],
+    "codebooks": last.extra["codebooks"],
+  }
+  parts = Parts(codec=steps.task.encodec, codec_tree=variables)
+  audiocraft.write(tmp_path, parts)
+  written = torch_file.read(tmp_path / audiocraft.CODEC_FILE)["best_state"]
+  names = [n for n in steps.reference if n.startswith("codec_after/")]
+  assert names
+  for name in names:
+    ours = written[name.partition("/")[2]].read()
+    close(ours, steps.reference[name])
+
+
+def test_adversary_after_three_steps(steps):
+  """Biases that do not move there do not move here."""
+  _, theirs = adversary_of(steps.reference, "disc_after")
+  ours = steps.before[-1].params["adversary"]["msstft"]
+  for name, judge in theirs["msstft"].items():  # the reference kept some
+    jax.tree.map(close, ours[name], judge)
+
+
+def test_what_the_adversary_says_at_first(steps):
+  reference, (fake, _) = steps.reference, steps.passes[0]
+  audio = jnp.asarray(reference["codec_step0/audio"])[..., None]
+  judges = steps.before[0].params["adversary"]
+  found = [
+    adversary.discriminate(steps.task.adversary, judges, x)["msstft"]
+    for x in (audio, fake)
+  ]
+  for i, (real, _) in enumerate(zip(*found, strict=True)):
+    close(real.logits, reference[f"disc_logits/{i}"][:, 0])
+    for j, feature in enumerate(real.features):
+      mean = reference[f"disc_fmap_mean_abs/{i}.{j}"]
+      close(jnp.mean(jnp.abs(feature)), mean)
