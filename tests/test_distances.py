@@ -71,13 +71,23 @@ def published(real, fake):
 
 @pytest.mark.parametrize("n", [3 * RATE, 5 * RATE, 8 * RATE + 1])
 def test_si_snr_is_the_published_one(n):
-  real = noise(n, 2)
-  fake = real + noise(n, 2, seed=1, scale=0.03)
+  real = noise(n, 2) + np.float32(0.2)  # it does not look at the mean
+  fake = real + noise(n, 2, seed=1, scale=0.03) - np.float32(0.1)
   want = published(real.astype(float), fake.astype(float))
-  # Measured: 3e-5.
+  # Measured: 2e-6.
   assert ALL["si_snr"](rows(real), rows(fake))[0] == pytest.approx(
     want, abs=1e-4
   )
+
+
+def test_spectra_are_normalised():
+  # The power of white noise of power 1 is 1 in every bin, exponentially
+  # distributed: in dB its mean is -2.51 and its deviation 5.57. Silence is
+  # -100 dB, the floor.
+  silence, real = jnp.zeros((1, 4 * RATE, 1)), rows(noise(4 * RATE, 1, scale=1))
+  want = np.hypot(100 - 2.51, 5.57)
+  # Measured: 0.01 beside it.
+  assert ALL["lsd"](silence, real)[0] == pytest.approx(want, abs=0.1)
 
 
 def test_silence_is_finite():

@@ -127,8 +127,12 @@ def test_sound_files(audiogen, tiny, sounds, tmp_path):
   status, told, _ = audiogen(*command, "--clips", 2)
   assert status == 0 and "2 clips" in told
   assert len(json.loads(out.read_text())["each"]) == 2
-  status, told, _ = audiogen("evaluate", "codec", tiny, sounds / "z.wav")
-  assert status == 0 and "1 clips" in told
+  odd = sounds / "[red]z[" / "]"
+  odd.mkdir(parents=True)
+  (sounds / "z.wav").rename(odd / "z.wav")
+  status, told, _ = audiogen("evaluate", "codec", tiny, odd / "z.wav")
+  assert status == 0 and "1 clips" in told and "[red]z[/]" in told
+  assert "the entropies come out too low" in told
 
 
 def test_figures_are_those_of_each_clip_alone():
