@@ -53,11 +53,11 @@ def codec(
     ),
   ],
   split: Annotated[
-    str | None, typer.Option(help="Of a dataset.  [default: validation]")
+    str | None, typer.Option(help="Of a dataset; validation if not given.")
   ] = None,
   clips: Annotated[
     int | None,
-    typer.Option(help="So many clips, evenly spread.  [default: all]"),
+    typer.Option(help="So many clips, evenly spread; else all."),
   ] = None,
   plot: Annotated[
     Path | None,
@@ -73,9 +73,7 @@ def codec(
   ] = None,
   visqol: Annotated[
     Path | None,
-    typer.Option(
-      help="ViSQOL's program.  [default: visqol, where that can be found]"
-    ),
+    typer.Option(help="ViSQOL's program; else visqol, if that is on PATH."),
   ] = None,
 ) -> None:
   """Encode and decode sounds, and say what became of them."""
