@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from audiogen_jax.audio import dsp
+from audiogen_jax.core.types import AnyArray
 
 SEGMENT_S = 5.0  # of SI-SNR, as in the published evaluation
 _WINDOWS = tuple(2**i for i in range(6, 12))
@@ -21,11 +22,11 @@ _LSD_FLOOR = 1e-10  # about the noise of 16 bits, 2^-30 / 12
 
 
 def si_snr(
-  real: Float[Array, "b n c"],
-  fake: Float[Array, "b n c"],
+  real: Float[AnyArray, "b n c"],
+  fake: Float[AnyArray, "b n c"],
   rate_hz: int,
   *,
-  length: Int[Array, " b"] | None = None,
+  length: Int[AnyArray, " b"] | None = None,
 ) -> Float[Array, " b"]:
   """Scale-invariant signal-to-noise ratio in dB, higher is better.
 
@@ -56,11 +57,11 @@ def si_snr(
 
 
 def mel_distance(
-  real: Float[Array, "b n c"],
-  fake: Float[Array, "b n c"],
+  real: Float[AnyArray, "b n c"],
+  fake: Float[AnyArray, "b n c"],
   rate_hz: int,
   *,
-  length: Int[Array, " b"] | None = None,
+  length: Int[AnyArray, " b"] | None = None,
 ) -> Float[Array, " b"]:
   """Mean absolute difference of log10 mel power over six resolutions.
 
@@ -93,10 +94,10 @@ def mel_distance(
 
 
 def log_spectral_distance(
-  real: Float[Array, "b n c"],
-  fake: Float[Array, "b n c"],
+  real: Float[AnyArray, "b n c"],
+  fake: Float[AnyArray, "b n c"],
   *,
-  length: Int[Array, " b"] | None = None,
+  length: Int[AnyArray, " b"] | None = None,
 ) -> Float[Array, " b"]:
   """Log-spectral distance in dB (Gray and Markel, 1976).
 
@@ -120,7 +121,7 @@ def _rows(real, fake, length):
     length = jnp.full(b, n)
   inside = (jnp.arange(n)[None] < length[:, None])[:, None]  # b 1 n
   real, fake = (
-    jnp.where(inside, jnp.moveaxis(audio, -1, 1).astype(jnp.float32), 0)
+    jnp.where(inside, jnp.moveaxis(jnp.asarray(audio, jnp.float32), -1, 1), 0)
     for audio in (real, fake)
   )
   return real, fake, length

@@ -4,6 +4,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,8 @@ from audiogen_jax.core.errors import InputError
 # A dollar sign starts no formula.
 _TITLE = {"loc": "left", "fontsize": 11, "parse_math": False}
 _MELS = 96
+# Sounds of a list have lengths of their own.
+_Sound: TypeAlias = Float[Array | np.ndarray, "_ _"]
 
 
 def spectrogram(
@@ -34,7 +37,7 @@ def spectrogram(
   check_png(path)
   io.check_rate(rate_hz)
   audio = io.checked(audio, f"the sound for {path}")
-  figure = _figure(10, 5)
+  figure = _figure(10.0, 5.0)
   wave, mel = figure.subplots(2, sharex=True, height_ratios=[1, 3])
   _draw_waveform(wave, audio, rate_hz)
   db = _mel_db(audio, rate_hz)
@@ -49,13 +52,7 @@ def spectrogram(
 
 def comparison(
   path: str | os.PathLike,
-  pairs: Sequence[
-    tuple[
-      str,
-      Float[Array | np.ndarray, "n c"],
-      Float[Array | np.ndarray, "n c"],
-    ]
-  ],
+  pairs: Sequence[tuple[str, _Sound, _Sound]],
   rate_hz: int,
 ) -> None:
   """Draws a PNG: a column for each sound, its reconstruction below it.
@@ -71,7 +68,7 @@ def comparison(
   io.check_rate(rate_hz)
   if not pairs:
     raise InputError(f"there is nothing to draw in {path}")
-  figure = _figure(1.2 + 3.6 * len(pairs), 6)
+  figure = _figure(1.2 + 3.6 * len(pairs), 6.0)
   grid = figure.subplots(2, len(pairs), squeeze=False, sharex="col")
   for i, (title, *sounds) in enumerate(pairs):
     top = None

@@ -6,7 +6,8 @@
                    +--> how often each entry of each codebook occurs
 
 A clip's figure is the mean over its pieces, each weighted by its length, and
-the codec's is the mean over clips.
+the codec's is the mean over clips.  Pieces keep the memory that is needed
+bounded, whatever the length of a clip, and are what ViSQOL is made for.
 """
 
 import collections
@@ -89,7 +90,8 @@ class Report:
     bits_per_second: The entropies times the frame rate: what an ideal coder
       that knows how often each entry occurs would need.
     bits_per_second_available: What codes of fixed size take.
-    encode_speed: Seconds of sound encoded in a second, without compilation.
+    encode_speed: Seconds of sound encoded in a second, as `Encodec` is called:
+      in batches, with all copies to and from the device, without compilation.
     decode_speed: The same for decoding.
     unmarked: Pieces without a mark of ViSQOL's, and why the first had none.
   """
