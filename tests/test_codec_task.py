@@ -1,4 +1,4 @@
-"""Codec training: the reference's first steps, meshes, resuming, one forward."""
+"""Codec training: the reference's first steps, meshes, one forward pass."""
 
 import dataclasses
 import functools

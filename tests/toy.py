@@ -1,4 +1,4 @@
-"""A task that trains in a second: one gain, to make sounds as loud as others."""
+"""A task that trains in a second: one gain, to make sounds louder."""
 
 import dataclasses
 from typing import ClassVar

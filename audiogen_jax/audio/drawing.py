@@ -9,7 +9,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from audiogen_jax.audio import dsp, io
 from audiogen_jax.core.errors import InputError
@@ -91,6 +91,18 @@ def comparison(
     aspect=35,
   )
   _save(figure, path)
+
+
+def mel_image(
+  audio: Float[Array | np.ndarray, "n c"], rate_hz: int
+) -> UInt8[np.ndarray, "m t 3"]:
+  """The mel spectrogram of `spectrogram` alone, as a picture of its bands."""
+  from matplotlib import colormaps
+
+  db = _mel_db(np.asarray(audio), rate_hz)
+  top = max(float(db.max()), -60.0)
+  share = np.clip((db.T[::-1] - top) / 80 + 1, 0, 1)
+  return (colormaps["magma"](share)[..., :3] * 255).astype(np.uint8)
 
 
 def check_png(path: pathlib.Path) -> None:

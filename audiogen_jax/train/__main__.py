@@ -17,9 +17,10 @@ from ml_collections import ConfigDict, config_flags
 
 from audiogen_jax.core import config, processes
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.train import loop
+from audiogen_jax.train import loop, stopping
 from audiogen_jax.train.codec_task import CodecTask
 from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.task import Task
 
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
@@ -33,7 +34,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, loop.Task]:
+def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
   """What to run and what to train.
 
   Raises:
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
-  except loop.Stopped as stop:
+  except stopping.Stopped as stop:
     print(stop, file=sys.stderr)
     sys.exit(128 + stop.number)
 

@@ -65,7 +65,7 @@ class LossWeights:
 
 @dataclasses.dataclass(frozen=True)
 class CodecTask:
-  """A codec to train; see `loop.Task`.
+  """A codec to train; see `task.Task`.
 
   Attributes:
     encodec: The codec.
@@ -105,7 +105,7 @@ class CodecTask:
 
   @property
   def axes(self) -> Mapping[str, Any]:
-    """See `loop.Task`."""
+    """See `task.Task`."""
     tables = {
       "params/codec/": {
         rule.removeprefix("params/"): axes
@@ -124,11 +124,11 @@ class CodecTask:
 
   @property
   def rate_hz(self) -> int:
-    """See `loop.Task`."""
+    """See `task.Task`."""
     return self.encodec.sample_rate_hz
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
-    """See `loop.Task`."""
+    """See `task.Task`."""
     samples = round(seconds * self.rate_hz)
     shape = (rows, samples, self.encodec.channels)
     return {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}

@@ -1,4 +1,4 @@
-"""The one training loop.  What is trained is a `Task`; see `codec_task`.
+"""The one training loop.  What is trained is a `Task`: see `task`.
 
     mesh -> state, sharded as it is made -> checkpoint, if there is one
     loader -> [ train_step, donated -> metrics of the step before -> log ]
@@ -16,7 +16,7 @@ import functools
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,59 +24,16 @@ import numpy as np
 import optax
 from etils import epath
 
+from audiogen_jax.audio import drawing
 from audiogen_jax.core import checkpoint, config, cost, sharding
 from audiogen_jax.core.checkpoint import Checkpoints
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import Axes, Placement
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Batches, Loader
-from audiogen_jax.train import inputs, metrics, state, workdir
+from audiogen_jax.train import inputs, metrics, state, stopping, workdir
 from audiogen_jax.train.inputs import DataConfig
 from audiogen_jax.train.state import TrainState
-
-Batch = Mapping[str, jax.Array]
-
-
-class Task(Protocol):
-  """Something to train.  Everything is pure; the loop compiles it.
-
-  Attributes:
-    axes: Meanings of the axes of `params/…` and `extra/…`.
-    best: The metric of an evaluation that is to be low.
-    rate_hz: Of the sounds that `samples` gives.
-  """
-
-  axes: Mapping[str, Axes]
-  best: str
-  rate_hz: int
-
-  def init(self, key: jax.Array) -> TrainState:
-    """A fresh state."""
-
-  def prepare(
-    self, state: TrainState, batches: Iterator[Batch], key: jax.Array
-  ) -> TrainState:
-    """The state from which training starts, where that depends on data."""
-
-  def train_step(
-    self, state: TrainState, batch: Batch, key: jax.Array
-  ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update; scalars, the first of them those that fail first."""
-
-  def eval_step(self, state: TrainState, batch: Batch) -> Tree:
-    """Sums over the valid rows of a batch, to be added up."""
-
-  def summary(self, sums: Tree) -> dict[str, float]:
-    """Metrics of an evaluation, from the sums of all its batches."""
-
-  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """Sounds `b n c` worth hearing."""
-
-  def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
-    """Abstract arrays of a batch."""
-
-  def export(self, state: TrainState, folder: str) -> None:
-    """Writes the model that was trained."""
+from audiogen_jax.train.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,21 +94,6 @@ class RunConfig:
   )
 
 
-class Stopped(Exception):
-  """A signal ended the run; its state is saved.
-
-  Attributes:
-    number: Of the signal.
-  """
-
-  def __init__(self, number: int, step: int):
-    super().__init__(
-      f"stopped by {signal.Signals(number).name} at step {step:,}; the state"
-      " is saved, and the same command goes on from there"
-    )
-    self.number = number
-
-
 def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   """Trains until `run.loop.steps`, from the last checkpoint if there is one.
 
@@ -175,7 +117,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     if jax.process_index() == 0:
       stack.enter_context(workdir.claimed(path))
       workdir.agree(path, config.as_dict(run) | config.as_dict(task))
-    caught = stack.enter_context(_signals())
+    caught = stack.enter_context(stopping.collected())
     checkpoints = Checkpoints(
       path / "checkpoints", best=task.best, keep=run.loop.keep
     )
@@ -220,14 +162,15 @@ class _Run:
     self.log = metrics.Log(
       self.path,
       primary=jax.process_index() == 0,
-      wandb_project=loop.wandb_project or None,
-      wandb_config=config.as_dict(self.run) | config.as_dict(self.task),
       step=done,
+      wandb_project=loop.wandb_project or None,
+      config=config.as_dict(self.run) | config.as_dict(self.task),
     )
     with self.log, batches:
       self._tell_size(now)
-      self.rate = metrics.Rate(self.run.data.batch)
-      figures = self._evaluate(now, evaluation, done) if not done else None
+      if not done:
+        self._evaluate(now, evaluation, done)
+      self.rate = metrics.Rate(done)
       while done < loop.steps:
         with self._profiled(done + 1):
           batch = _arrays(next(batches), self.spec)
@@ -244,15 +187,15 @@ class _Run:
           self._report(done)
         if not save:
           continue
-        with self.rate.paused():
-          figures = None
-          if loop.eval_every and (due or last) and not stop:
-            figures = self._evaluate(now, evaluation, done)
-          notes = {"loader": batches.state}
-          self.checkpoints.save(done, now, notes, figures)
+        figures = None
+        if loop.eval_every and (due or last) and not stop:
+          figures = self._evaluate(now, evaluation, done)
+        notes = {"loader": batches.state}
+        self.checkpoints.save(done, now, notes, figures)
+        self.rate.resume()
         if stop:
           self.checkpoints.wait()
-          raise Stopped(stop, done)
+          raise stopping.Stopped(stop, done)
       self.checkpoints.wait()
     self._export(now)
     return now
@@ -315,22 +258,22 @@ class _Run:
       for name in self.names
     }
     self.window = []
-    speed = self.rate.take(step)
-    flops_per_s = self.flops * speed.steps_per_s
+    steps_per_s = self.rate.take(step)
+    batch = self.run.data.batch
     self._say(
       metrics.progress_line(
         step,
         self.run.loop.steps,
         means,
-        steps_per_s=speed.steps_per_s,
-        examples_per_s=speed.examples_per_s,
-        flops_per_s=flops_per_s,
+        steps_per_s=steps_per_s,
+        batch=batch,
+        flops=self.flops,
       )
     )
     told = {f"train/{name}": value for name, value in means.items()}
-    told["speed/step_s"] = 1 / speed.steps_per_s
-    told["speed/examples_per_s"] = speed.examples_per_s
-    told["speed/flops_per_s"] = flops_per_s
+    told["speed/step_s"] = 1 / steps_per_s
+    told["speed/examples_per_s"] = batch * steps_per_s
+    told["speed/flops_per_s"] = self.flops * steps_per_s
     self.log.scalars(step, told)
 
   def _evaluate(
@@ -360,9 +303,7 @@ class _Run:
     sounds = {k: v[: self.run.loop.samples] for k, v in sounds.items()}
     self.log.audio(step, sounds, self.task.rate_hz)
     pictures = {
-      name: np.stack(
-        [metrics.spectrogram_image(s, self.task.rate_hz) for s in rows]
-      )
+      name: np.stack([drawing.mel_image(s, self.task.rate_hz) for s in rows])
       for name, rows in sounds.items()
     }
     self.log.images(step, pictures)
@@ -424,28 +365,3 @@ class _Run:
 def _arrays(batch: Mapping[str, Any], names: Mapping[str, Any]) -> Batch:
   """What a step needs of a batch; strings stay behind."""
   return {name: batch[name] for name in names}
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-  """Collects SIGTERM and SIGINT instead of dying of them; a second one kills.
-
-  With several processes JAX's own service watches for SIGTERM, so that all of
-  them stop at the same step.
-  """
-  caught: list[int] = []
-  watched = [signal.SIGINT]
-  if jax.process_count() == 1:
-    watched.append(signal.SIGTERM)
-
-  def note(number, _):
-    if caught:
-      raise KeyboardInterrupt
-    caught.append(number)
-
-  before = {number: signal.signal(number, note) for number in watched}
-  try:
-    yield caught
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
