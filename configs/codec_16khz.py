@@ -35,11 +35,13 @@ def get_config(variant: str = "") -> ConfigDict:
   config.rvq.decay = 0.99
   config.rvq.revive_below = 0.1  # 0: as published, where nothing is revived
   config.rvq.dropout = False
+  config.init_gain = 1.0  # as published; see `shrink`
   config.init_batches = 4  # 12,800 latents for k-means; published: one batch
 
   config.adversary = ConfigDict()
   config.adversary.kinds = ("msstft",)
   config.adversary.filters = 32
+  config.adversary.n_ffts = (1024, 2048, 512, 256, 128)
   config.adversary.loss = "hinge"
 
   # Shares of the balanced gradient.
@@ -96,17 +98,21 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def shrink(config: ConfigDict) -> None:
-  """The same recipe for a small codec, a small batch and a short run."""
+  """A small codec and adversary, small batches, a short run."""
   config.encodec.seanet.filters = 8
   config.encodec.seanet.width = config.encodec.rvq.width = 32
   config.encodec.rvq.size = min(256, config.encodec.rvq.size)
   config.adversary.filters = 4
+  config.adversary.n_ffts = (512, 128)
+  # At 1 the loss stays for hundreds of steps where a constant would bring it.
+  config.init_gain = 3**0.5
   config.init_batches = 16
+  config.rvq.decay = 0.97  # latents still move fast
   config.optim.lr = 1e-3
   config.data.batch = 8
   config.data.workers = 0
   config.data.eval_batch = 8
-  config.loop.steps = 2000
-  config.loop.log_every = 20
-  config.loop.eval_every = 500
-  config.loop.save_every = 500
+  config.loop.steps = 1500
+  config.loop.log_every = 25
+  config.loop.eval_every = 250
+  config.loop.save_every = 250

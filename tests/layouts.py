@@ -303,4 +303,11 @@ TREES = {
       ("🐶", (), "test", "test/c.ogg", ""),
     ],
   ),
+  "sounds": (
+    {"DOG_Barks 02.wav": "", "validation/x/17.ogg": "", "notes.txt": ""},
+    [
+      ("dog barks", (), "train", "DOG_Barks 02.wav", ""),
+      ("17", (), "validation", "validation/x/17.ogg", ""),
+    ],
+  ),
 }

@@ -13,6 +13,8 @@ from discriminators import adversary_of
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec import adversary, losses
 from audiogen_jax.codec.rvq import RVQTraining
+from audiogen_jax.convert import audiocraft, torch_file
+from audiogen_jax.convert.engine import Parts
 from audiogen_jax.train.codec_task import CodecTask
 
 

@@ -37,7 +37,7 @@ def dataset(tmp_path):
   return recordings.dataset(
     tmp_path / "sounds",
     LENGTHS,
-    split="validation",
+    splits=("validation",),
     spec=SoundSpec(RATE),
     make=make,
   )
@@ -292,7 +292,7 @@ def test_visqol_that_breaks_gives_no_mark(tmp_path):
 def test_bad_input_is_one_line(
   refused, tiny, dataset, sounds, tmp_path, monkeypatch
 ):
-  other = recordings.dataset(tmp_path / "other", [5], split="validation")
+  other = recordings.dataset(tmp_path / "other", [5], splits=("validation",))
   (tmp_path / "empty").mkdir()
   (tmp_path / "bad").mkdir()
   (tmp_path / "bad" / "x.wav").write_text("no sound")
@@ -324,12 +324,7 @@ def test_bad_input_is_one_line(
 def test_datasets_of_codes_and_without_clips(tmp_path):
   spec = CodeSpec(4, 10)
   given = {"rate_hz": RATE, "channels": 1}
-  codes = recordings.dataset(
-    tmp_path / "codes",
-    [2],
-    spec=SoundSpec(RATE),
-    split="train",
-  )
+  codes = recordings.dataset(tmp_path / "codes", [2], spec=SoundSpec(RATE))
   with pytest.raises(InputError, match="no split validation, but train"):
     Clips.open(codes, **given)
   info = codes / "metadata.json"

@@ -1,9 +1,11 @@
 """AudioGen-medium at its real size, with random weights."""
 
 import math
+import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -110,3 +112,33 @@ def _restore(folder, stored):
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored
     )
   )
+
+
+_FULL_SIZE = textwrap.dedent("""
+  import resource, sys
+  import jax, jax.numpy as jnp
+  from audiogen_jax.train.codec_task import CodecTask
+
+  task = CodecTask()
+  state = jax.jit(task.init)(jax.random.key(0))
+  audio = jnp.zeros((4, 16_000, 1))
+  step = jax.jit(task.train_step, donate_argnums=0)
+  for _ in range(2):
+    state, values = step(state, {"audio": audio}, jax.random.key(1))
+    jax.block_until_ready(state)
+  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+""")
+
+
+@pytest.mark.slow
+def test_memory_of_a_step_of_the_codec():
+  """Four rows of a second; of the whole process, compiler included."""
+  done = subprocess.run(
+    [sys.executable, "-c", _FULL_SIZE],
+    env=os.environ | {"XLA_FLAGS": ""},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert done.returncode == 0, done.stderr
+  assert float(done.stdout) < 8  # GiB

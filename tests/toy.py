@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from recordings import SPEC, dataset
 
+from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.train import loop, state
 from audiogen_jax.train.inputs import DataConfig
 from audiogen_jax.train.loop import LoopConfig, RunConfig
@@ -18,12 +19,19 @@ from audiogen_jax.train.state import TrainState
 class Toy:
   """Learns `gain`, with noise from the key so that keys matter."""
 
-  lr: float = 0.1
+  lr: float = 20.0
   wide: int = 1
 
   best: ClassVar[str] = "distance"
   axes: ClassVar[dict] = {"params/gain": (None,), "extra/.*": ()}
   rate_hz: ClassVar[int] = SPEC.rate_hz
+  wants: ClassVar[SoundSpec] = SPEC
+
+  def opened(self):
+    return self
+
+  def tokenizer(self):
+    return None
 
   def batch_spec(self, rows, seconds):
     shape = (rows, round(seconds * self.rate_hz), 1)

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -103,6 +103,37 @@ def mel_image(
   top = max(float(db.max()), -60.0)
   share = np.clip((db.T[::-1] - top) / 80 + 1, 0, 1)
   return (colormaps["magma"](share)[..., :3] * 255).astype(np.uint8)
+
+
+def curves(
+  path: str | os.PathLike,
+  panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
+  *,
+  across: str,
+) -> None:
+  """Draws a PNG: panels side by side, two in a row.
+
+  Args:
+    panels: By title, the lines of each: by name, where and how high.
+    across: What the horizontal axis is.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  rows = -(-len(panels) // 2)
+  figure = _figure(9.0, 0.4 + 2.4 * rows)
+  grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
+  for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+    for name, (x, y) in lines.items():
+      axes.plot(x, y, label=name, linewidth=1.2)
+    axes.set_title(_short(title, 60), **_TITLE)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+      axes.legend(frameon=False, fontsize=8)
+  for axes in grid.flat[len(panels) :]:
+    axes.set_axis_off()
+  for axes in grid[-1]:
+    axes.set_xlabel(across)
+  _save(figure, path)
 
 
 def check_png(path: pathlib.Path) -> None:

@@ -57,6 +57,11 @@ class AdversaryConfig:
   def __post_init__(self):
     if len(set(self.kinds)) < len(self.kinds):
       raise InputError(f"adversary.kinds {self.kinds} names one twice")
+    if "msd" in self.kinds and (self.filters < 8 or self.filters % 8):
+      raise InputError(
+        f"adversary.filters {self.filters} must be a multiple of 8 for msd,"
+        " which splits half of them into four groups"
+      )
 
 
 class Judgement(NamedTuple):

@@ -327,7 +327,12 @@ _READERS = {
 }
 
 
-def _with_text(parts: Parts, source: str | Path) -> Parts:
+def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
+  """A text encoder: what it is, its parameters, the folder of its tokenizer.
+
+  Raises:
+    InputError: If there is none, or it is damaged.
+  """
   try:
     folder = Path(locate(source))
   except InputError as error:
@@ -335,7 +340,11 @@ def _with_text(parts: Parts, source: str | Path) -> Parts:
   which = kind(epath.Path(folder))
   if which != "t5":
     raise InputError(f"text encoder {folder} is a {which} model, not a T5")
-  text, tree = huggingface.read_t5(folder)
+  return *huggingface.read_t5(folder), str(folder)
+
+
+def _with_text(parts: Parts, source: str | Path) -> Parts:
+  text, tree, folder = open_text(source)
   if text.width != parts.lm.text_width:
     raise InputError(
       f"text encoder {source} has states of {text.width}; the model was trained"
@@ -346,6 +355,6 @@ def _with_text(parts: Parts, source: str | Path) -> Parts:
     parts,
     text=text,
     text_tree=tree,
-    tokenizer=str(folder),
+    tokenizer=folder,
     text_name=parts.text_name or str(source),
   )

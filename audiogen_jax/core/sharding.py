@@ -124,6 +124,11 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, placement.sharding(*axes))
 
 
+def current() -> Placement:
+  """The placement that is active, or all local devices along `data`."""
+  return _active.get() or Placement.make(None)
+
+
 def path_name(path: tuple) -> str:
   """A key path as `encoder/down_0/conv/kernel`."""
   return "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)

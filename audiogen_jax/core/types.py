@@ -83,6 +83,18 @@ def precision(dtype: jnp.dtype) -> str:
   return "highest" if dtype == jnp.float32 else "default"
 
 
+def cast_kernels(params: Tree, dtype: jnp.dtype) -> Tree:
+  """Kernels in the type of the products, before they are sent anywhere.
+
+  Scales, biases and embeddings keep theirs: they are added, not multiplied.
+  """
+
+  def one(path, leaf):
+    return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
 def bucket(size: int, *, least: int = 1) -> int:
   """The smallest power of two that is at least `size` and `least`.
 

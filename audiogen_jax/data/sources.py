@@ -252,15 +252,27 @@ def _folder(tree: Tree) -> Iterator[Record | LeftOut]:
     except UnicodeDecodeError:
       yield LeftOut(str(beside), "is not UTF-8 text")
       continue
-    own = sound.relative_to(tree.root)
-    first = own.parts[0] if len(own.parts) > 1 else "train"
-    split = _SPLITS.get(first, first)
-    yield Record(
-      str(sound),
-      caption=caption,
-      split=split if split in ("train", "validation", "test") else "train",
-      id=str(own),
-    )
+    yield _of_file(tree, sound, caption)
+
+
+def _sounds(tree: Tree) -> Iterator[Record]:
+  """For codecs, which need no captions; names of files are better than none."""
+  for sound in tree.sounds():
+    said = captions.of_file_name(sound.stem) or captions.clean(sound.stem)
+    yield _of_file(tree, sound, said)
+
+
+def _of_file(tree: Tree, sound: Path, caption: str) -> Record:
+  """A sound whose split is the first of its folders, if that is one."""
+  own = sound.relative_to(tree.root)
+  first = own.parts[0] if len(own.parts) > 1 else "train"
+  split = _SPLITS.get(first, first)
+  return Record(
+    str(sound),
+    caption=caption,
+    split=split if split in ("train", "validation", "test") else "train",
+    id=str(own),
+  )
 
 
 def _own_source(title: str, reader) -> Source:
@@ -275,4 +287,7 @@ _SOURCES = PUBLISHED | {
   "jsonl": _own_source("any JSON lines with the same fields", _jsonl),
   "audiocraft": _own_source("audiocraft's data.jsonl", _audiocraft),
   "folder": _own_source("a folder with x.txt beside x.wav", _folder),
+  "sounds": _own_source(
+    "a folder of sounds, captions from their names", _sounds
+  ),
 }

@@ -13,6 +13,7 @@ out of the stack at every step.  `unstack` and `stack` go between the two.
 import dataclasses
 import functools
 import re
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -61,6 +62,23 @@ AXES = (
 )
 
 
+# Of kernels, the axes that they read and those that they write; what is left
+# (layers; queries, keys and values) is many matrices side by side.
+MATRICES = {
+  r"layers/self_attn/qkv/kernel": ((1,), (3, 4)),
+  r"layers/cross_attn/kv/kernel": ((1,), (3, 4)),
+  r"layers/(self|cross)_attn/(q|k|v)/kernel": ((1,), (2, 3)),
+  r"layers/(self|cross)_attn/out/kernel": ((1, 2), (3,)),
+  r"layers/(up|down)/kernel": ((1,), (2,)),
+}
+
+# What of a layer is kept for the backward pass; the rest is computed again.
+REMAT = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
   """A language model; the defaults are those of AudioGen-medium.
@@ -92,11 +110,14 @@ class LM(nn.Module):
     config: Its shape.
     dtype: Of the products; norms, softmax and logits are float32.
     stacked: Whether parameters hold all layers in one stack.
+    remat: What the backward pass computes again: `none`; all but the products
+      of weights (`dots`); or each layer in `full`.
   """
 
   config: LMConfig
   dtype: jnp.dtype = jnp.dtype(jnp.float32)
   stacked: bool = True
+  remat: Literal["none", "dots", "full"] = "none"
 
   def setup(self):
     c, t = self.config, self.config.transformer
@@ -109,8 +130,13 @@ class LM(nn.Module):
       t.width, dtype=self.dtype, kernel_init=even, bias_init=even
     )
     if self.stacked:
+      block = Block
+      if self.remat != "none":
+        # Within a scan nothing could be merged, so nothing need be prevented.
+        policy = REMAT[self.remat]
+        block = nn.remat(Block, policy=policy, prevent_cse=False)
       scan = nn.scan(
-        Block,
+        block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=nn.broadcast,

@@ -154,13 +154,7 @@ class Attention(nn.Module):
     mask: Bool[Array, "#b #q s"],
   ) -> Float[Array, "b q d"]:
     """softmax(q kᵀ / √e) v over what `mask` shows; the softmax in float32."""
-    q = q * jnp.asarray(self.config.head_size**-0.5, q.dtype)
-    scores = jnp.einsum(
-      "bqhe,bshe->bhqs", q, seen.k, preferred_element_type=jnp.float32
-    )
-    scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    x = jnp.einsum("bhqs,bshe->bqhe", weights, seen.v)
+    x = jax.nn.dot_product_attention(q, seen.k, seen.v, mask=mask[:, None])
     return self.out(constrain(x, "batch", None, "heads", None))
 
 

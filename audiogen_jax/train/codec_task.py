@@ -9,7 +9,6 @@ One step, in the order of the published code:
     that and the commitment loss go back through the vjp: one update
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
@@ -22,7 +21,15 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from audiogen_jax.audio import distances
-from audiogen_jax.codec import adversary, encodec, losses, rvq, seanet, usage
+from audiogen_jax.codec import (
+  adversary,
+  encodec,
+  layers,
+  losses,
+  rvq,
+  seanet,
+  usage,
+)
 from audiogen_jax.codec.adversary import AdversaryConfig
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
@@ -31,6 +38,7 @@ from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Tree
+from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import TrainState
@@ -76,6 +84,8 @@ class CodecTask:
     balance_decay: Of the running norms of each loss's gradient.
     optim: The same for codec and adversary, as published.
     average_decay: Of the moving average that is evaluated and exported.
+    init_gain: Of the codec's convolutions at the start, see `layers.amplify`;
+      1 for the published start, biases and all.
     init_batches: Batches that k-means starts the codebooks from.
     precision: Of matrix products and convolutions on accelerators; codes are
       always found in float32.
@@ -89,6 +99,7 @@ class CodecTask:
   balance_decay: float = 0.999
   optim: OptimiserConfig = OptimiserConfig()
   average_decay: float = 0.99
+  init_gain: float = 1.0
   init_batches: int = 4
   precision: Literal["default", "high", "highest"] = "default"
 
@@ -102,6 +113,13 @@ class CodecTask:
       )
     if not any(dataclasses.astuple(self.weights)):
       raise InputError("all weights of losses are 0; there is nothing to learn")
+
+  def opened(self) -> "CodecTask":
+    """See `task.Task`; everything is said already."""
+    return self
+
+  def tokenizer(self) -> None:
+    """Texts are not looked at."""
 
   @property
   def axes(self) -> Mapping[str, Any]:
@@ -127,6 +145,11 @@ class CodecTask:
     """See `task.Task`."""
     return self.encodec.sample_rate_hz
 
+  @property
+  def wants(self) -> SoundSpec:
+    """See `task.Task`."""
+    return SoundSpec(self.rate_hz, self.encodec.channels)
+
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """See `task.Task`."""
     samples = round(seconds * self.rate_hz)
@@ -137,6 +160,8 @@ class CodecTask:
     """A fresh state; `prepare` fills its codebooks."""
     keys = jax.random.split(key)
     codec = encodec.init(self.encodec, keys[0])
+    if self.init_gain != 1:
+      codec["params"] = layers.amplify(codec["params"], self.init_gain)
     params = {
       "codec": codec["params"],
       "adversary": adversary.init(self.adversary, keys[1]),
@@ -181,7 +206,7 @@ class CodecTask:
     def generate(params):
       return self.generate(params, books, audio, key)
 
-    with self._precise():
+    with jax.default_matmul_precision(self.precision):
       codec = state.params["codec"]
       (fake, commitment), pull, coded = jax.vjp(generate, codec, has_aux=True)
       judges, judged, after = self._judge(state, audio, fake)
@@ -370,6 +395,3 @@ class CodecTask:
   def _updated(self, gradient, moments, params):
     updates, moments = self.optim.make().update(gradient, moments, params)
     return optax.apply_updates(params, updates), moments
-
-  def _precise(self) -> contextlib.AbstractContextManager:
-    return jax.default_matmul_precision(self.precision)

@@ -4,9 +4,12 @@ import dataclasses
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.types import TokenSpec
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
+from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.train.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,14 @@ class DataConfig:
   eval_duration_s: float = 5.0
 
 
-def train_loader(data: DataConfig, seed: int, placement: Placement) -> Loader:
+def train_loader(
+  data: DataConfig, seed: int, placement: Placement, task: Task
+) -> Loader:
   """Endless, shuffled, cropped.
 
   Raises:
-    InputError: For folders that are no datasets, or do not fit together.
+    InputError: For folders that are no datasets, do not fit together, or hold
+      something else than the task wants.
   """
   config = LoaderConfig(
     batch=data.batch,
@@ -56,11 +62,10 @@ def train_loader(data: DataConfig, seed: int, placement: Placement) -> Loader:
     workers=data.workers,
     prefetch=data.prefetch,
   )
-  parts = _parts(data.folders, data.train_split)
-  return Loader(parts, config, placement=placement)
+  return _loader(data, data.train_split, config, placement, task)
 
 
-def eval_loader(data: DataConfig, placement: Placement) -> Loader:
+def eval_loader(data: DataConfig, placement: Placement, task: Task) -> Loader:
   """Once through what is held out, in its order.
 
   Raises:
@@ -72,8 +77,39 @@ def eval_loader(data: DataConfig, placement: Placement) -> Loader:
     shuffle=False,
     epochs=1,
   )
-  parts = _parts(data.folders, data.eval_split)
-  return Loader(parts, config, placement=placement)
+  return _loader(data, data.eval_split, config, placement, task)
+
+
+def _loader(data, split, config, placement, task) -> Loader:
+  spec = task.batch_spec(1, data.duration_s)
+  if "text_ids" in spec:
+    # One length: another would be another compilation.
+    length = spec["text_ids"].shape[1]
+    config = dataclasses.replace(config, text_buckets=(length,))
+  loader = Loader(
+    _parts(data.folders, split),
+    config,
+    tokenizer=task.tokenizer(),
+    placement=placement,
+  )
+  _check(loader.settings, task.wants, data.folders)
+  return loader
+
+
+def _check(settings, wants: SoundSpec | TokenSpec, folders: str) -> None:
+  """Raises unless a dataset holds what a task wants."""
+  coded = "frame_rate_hz" in settings
+  if coded != isinstance(wants, TokenSpec):
+    raise InputError(
+      f"{folders} holds {'codes' if coded else 'sounds'} and the configuration"
+      f" wants {'sounds' if coded else 'codes'}: set"
+      f" --config.cached_codes={coded}, or name another dataset"
+    )
+  for name, want in dataclasses.asdict(wants).items():
+    if settings[name] != want:
+      raise InputError(
+        f"{folders} has {name} {settings[name]}; the configuration wants {want}"
+      )
 
 
 def _parts(folders: str, split: str) -> list[Part]:

@@ -116,7 +116,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       stack.enter_context(workdir.claimed(path))
-      workdir.agree(path, config.as_dict(run) | config.as_dict(task))
+      workdir.agree(path, _told(run, task))
     caught = stack.enter_context(stopping.collected())
     checkpoints = Checkpoints(
       path / "checkpoints", best=task.best, keep=run.loop.keep
@@ -153,18 +153,23 @@ class _Run:
   def go(self, caught: list[int]) -> TrainState:
     """From the last checkpoint to the last step."""
     loop = self.run.loop
-    loader = inputs.train_loader(self.run.data, loop.seed, self.placement)
+    loader = inputs.train_loader(
+      self.run.data, loop.seed, self.placement, self.task
+    )
     evaluation = None
     if loop.eval_every:
-      evaluation = inputs.eval_loader(self.run.data, self.placement)
+      evaluation = inputs.eval_loader(self.run.data, self.placement, self.task)
     now, batches = self._start(loader)
     done = int(now.step)
+    told = _told(self.run, self.task)
+    if jax.process_index() == 0:
+      workdir.note(self.path, told)
     self.log = metrics.Log(
       self.path,
       primary=jax.process_index() == 0,
       step=done,
       wandb_project=loop.wandb_project or None,
-      config=config.as_dict(self.run) | config.as_dict(self.task),
+      config=told,
     )
     with self.log, batches:
       self._tell_size(now)
@@ -178,8 +183,9 @@ class _Run:
         self._take()
         done += 1
         self.pending = done, values
-        stop = self._stopping(caught, done)
         last = done == loop.steps
+        # What is left after the last step is what a stop would want done.
+        stop = 0 if last else self._stopping(caught, done)
         due = loop.eval_every and done % loop.eval_every == 0
         save = last or stop or due or done % loop.save_every == 0
         if save or done % loop.log_every == 0:
@@ -365,3 +371,8 @@ class _Run:
 def _arrays(batch: Mapping[str, Any], names: Mapping[str, Any]) -> Batch:
   """What a step needs of a batch; strings stay behind."""
   return {name: batch[name] for name in names}
+
+
+def _told(run: RunConfig, task: Task) -> dict[str, Any]:
+  """All of a run's configuration, as plain values."""
+  return config.as_dict(run) | config.as_dict(task)

@@ -7,6 +7,7 @@ writers would do the same, but importing them (0.0.12) needs TensorFlow.
 import dataclasses
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -32,7 +33,7 @@ class Log:
 
   def __init__(
     self,
-    folder: epath.Path,
+    folder: str | os.PathLike,
     *,
     primary: bool = True,
     step: int = 0,
@@ -52,20 +53,20 @@ class Log:
     Raises:
       InputError: If Weights & Biases is asked for and not installed.
     """
-    self._primary, self._folder = primary, folder
+    self._primary, self._folder = primary, epath.Path(folder)
     if not primary:
       return
     self._remote = "://" in str(folder)
     self._local = Path(tempfile.mkdtemp() if self._remote else folder)
+    self._wandb = _wandb(wandb_project, self._local, config)
     lines = self._local / LINES
-    if self._remote and (folder / LINES).exists():
-      lines.write_bytes((folder / LINES).read_bytes())
+    if self._remote and (self._folder / LINES).exists():
+      lines.write_bytes((self._folder / LINES).read_bytes())
     _drop_after(lines, step)
     self._lines = lines.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
       str(self._local), purge_step=step + 1 if step else None
     )
-    self._wandb = _wandb(wandb_project, self._local, config)
 
   def __enter__(self) -> "Log":
     return self
@@ -183,7 +184,7 @@ class Rate:
   """
 
   step: int
-  _since: float = dataclasses.field(default_factory=time.perf_counter)
+  _since: float = dataclasses.field(default_factory=lambda: time.perf_counter())
 
   def take(self, step: int) -> float:
     """Steps a second since the clock was last read."""

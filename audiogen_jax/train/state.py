@@ -1,7 +1,7 @@
 """What a run carries from step to step, and how it is spread over a mesh."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Int
@@ -84,6 +84,6 @@ def moved(average: Tree, new: Tree, decay: float) -> Tree:
   return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
 
 
-def _by_name(tree: Tree) -> dict[str, jax.Array | jax.sharding.Sharding]:
+def _by_name(tree: Tree) -> dict[str, Any]:
   flat, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {sharding.path_name(path): leaf for path, leaf in flat}

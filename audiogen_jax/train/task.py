@@ -7,7 +7,9 @@ import jax
 from etils import epath
 
 from audiogen_jax.core.sharding import Axes
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import TokenSpec, Tree
+from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train.state import TrainState
 
 Batch: TypeAlias = Mapping[str, jax.Array]
@@ -21,11 +23,19 @@ class Task(Protocol):
     axes: Meanings of the axes of `params/…` and `extra/…`.
     best: The metric of an evaluation that is to be low.
     rate_hz: Of the sounds that `samples` gives.
+    wants: What a dataset must hold.
   """
 
   axes: Mapping[str, Axes]
   best: str
   rate_hz: int
+  wants: SoundSpec | TokenSpec
+
+  def opened(self) -> "Task":
+    """The task with what its sources say of themselves; reads no weights."""
+
+  def tokenizer(self) -> Tokenizer | None:
+    """What makes ids of captions; None if texts are not looked at."""
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state."""

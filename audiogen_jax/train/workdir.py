@@ -49,21 +49,15 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
 
 
 def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
-  """Notes the configuration, or holds it against the one noted before.
+  """Holds a configuration against the one that the folder's run began with.
 
   Raises:
     InputError: If they differ; the message lists in what.
   """
   path = workdir / _CONFIG
-  # Through JSON, so that tuples compare equal to lists.
-  new = json.loads(json.dumps(config))
   if not path.exists():
-    part = workdir / f".{_CONFIG}.tmp"
-    part.write_text(json.dumps(new, indent=2) + "\n")
-    part.rename(path)
     return
-  old = _flat(json.loads(path.read_text()))
-  new = _flat(new)
+  old, new = _flat(json.loads(path.read_text())), _flat(_plain(config))
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
     for name in sorted(old.keys() | new.keys())
@@ -74,6 +68,18 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
       f"{workdir} holds a run with another configuration: {'; '.join(lines)}."
       "  Choose another --workdir, or the same configuration"
     )
+
+
+def note(workdir: epath.Path, config: Mapping[str, Any]) -> None:
+  """Writes down the configuration with which the run now begins."""
+  part = workdir / f".{_CONFIG}.tmp"
+  part.write_text(json.dumps(_plain(config), indent=2) + "\n")
+  part.replace(workdir / _CONFIG)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Through JSON, so that tuples compare equal to lists."""
+  return json.loads(json.dumps(config))
 
 
 def _free(name: str) -> bool:

@@ -1,0 +1,64 @@
+"""What a language model in training writes."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from audiogen_jax.core import sharding, types
+from audiogen_jax.core.types import Cond, Tree
+from audiogen_jax.lm import model, patterns, sampler
+from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.lm.sampler import Rules, Sampling, State
+
+
+def write(
+  config: LMConfig,
+  params: Tree,
+  states: Float[Array, "b l e"],
+  mask: Bool[Array, "b l"],
+  seen: Bool[Array, "b l"],
+  *,
+  frames: int,
+  dtype: jnp.dtype,
+) -> Int[Array, "b k t"]:
+  """Codes for some texts, by the usual rules; row i has key i.
+
+  Pure, so that a training loop can compile it for its mesh.
+
+  Args:
+    config: The model.
+    params: Its parameters, stacked.
+    states: Of the text encoder.
+    mask: Positions of the text.
+    seen: Positions that attention looks at.
+    frames: How many to write.
+    dtype: Of the products.
+  """
+  params = model.unstack(dict(params))
+  with jax.default_matmul_precision(types.precision(dtype)):
+    cond = LM(config, dtype, stacked=False).apply(
+      {"params": params}, states, mask, method="condition"
+    )
+  cond = Cond(cond.states, seen)
+  b, k = states.shape[0], config.codebooks
+  layout = patterns.layout(config.pattern, k, frames)
+  stop = layout.frame.shape[1]
+  unknown = jnp.full((b, k, frames), -1, jnp.int32)
+  steps = patterns.interleave(unknown, layout.frame, config.size)
+  options = dict(
+    config=config, dtype=dtype, placement=sharding.current(), guided=True
+  )
+  texts, caches = sampler.prefill(
+    params, steps[..., :0], cond, room=stop, **options
+  )
+  written = sampler.decode(
+    params,
+    State(steps, jnp.int32(1), caches),
+    texts,
+    cond.mask,
+    jax.vmap(jax.random.key)(jnp.arange(b)),
+    Rules(*map(jnp.asarray, Rules.make(Sampling(), config.size))),
+    jnp.int32(stop),
+    **options,
+  )
+  return patterns.deinterleave(written.steps, layout.step)

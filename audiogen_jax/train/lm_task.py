@@ -1,0 +1,395 @@
+"""Training AudioGen's language model (Kreuk et al., 2023, §3.2).
+
+One step:
+
+    audio -> frozen codec -> codes (or codes that were cached) -> steps
+    text -> T5, frozen or trained along -> states; some texts are dropped
+    steps, states -> LM -> logits -> cross-entropy of each codebook -> mean
+    gradient, over parts of the batch if asked -> clip -> optimiser -> average
+
+Frozen weights lie in the state, too: a checkpoint needs nothing beside it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.core import types
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import constrain
+from audiogen_jax.core.types import Cond, TokenSpec, Tree
+from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.lm import loss, model
+from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.text import t5
+from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.train import gradients, lm_samples, lm_sources, lora
+from audiogen_jax.train import state as states
+from audiogen_jax.train.lm_sources import Origins, TextConfig
+from audiogen_jax.train.lora import LoRAConfig
+from audiogen_jax.train.optimiser import OptimiserConfig
+from audiogen_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LMTask:
+  """A language model to train; see `task.Task`.
+
+  Attributes:
+    lm: The model.
+    codec: Source of the frozen codec; may be left empty with `init_from`.
+    encodec: What that codec is.  Read from the source before training; `plan`,
+      which reads nothing, believes what stands here.
+    cached_codes: The data are codes, from `audiogen data tokenize`.
+    text: The text encoder.
+    text_dropout: Share of texts left out, for guidance.
+    dropout_unit: Whether texts are dropped one by one or for a whole batch, as
+      the released code does.
+    mask_text_padding: Whether attention skips padding; the released code does
+      not.
+    window_s: Seconds of a row, noted in the export.
+    optim: The optimiser.
+    accumulate: Parts of a batch that are gone through one after another.
+    average_decay: Of the moving average that is evaluated and exported.
+    average_every: Steps between its updates; 0 for no average.
+    dtype: Of the products; parameters, norms, softmax and loss are float32.
+    remat: What the backward pass computes again; see `model.LM`.
+    init_from: Source of a model to start from; empty for a random start.
+    lora: Adapters, trained in place of the model's own parameters.
+  """
+
+  lm: LMConfig = LMConfig()
+  codec: str = ""
+  encodec: EncodecConfig = EncodecConfig()
+  cached_codes: bool = False
+  text: TextConfig = TextConfig()
+  text_dropout: float = 0.1
+  dropout_unit: Literal["example", "batch"] = "example"
+  mask_text_padding: bool = True
+  window_s: float = 10.0
+  optim: OptimiserConfig = OptimiserConfig()
+  accumulate: int = 1
+  average_decay: float = 0.99
+  average_every: int = 10
+  dtype: Literal["float32", "bfloat16"] = "bfloat16"
+  remat: Literal["none", "dots", "full"] = "none"
+  init_from: str = ""
+  lora: LoRAConfig = LoRAConfig()
+
+  best: ClassVar[str] = "loss"
+
+  def __post_init__(self):
+    for name in ("text_dropout", "average_decay"):
+      if not 0 <= getattr(self, name) < 1:
+        raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")
+    if self.accumulate < 1:
+      raise InputError(f"accumulate {self.accumulate} must be 1 or more")
+    theirs, ours = self.encodec.tokens, self.lm
+    if (theirs.codebooks, theirs.size) != (ours.codebooks, ours.size):
+      raise InputError(
+        f"the codec {self.codec} writes {theirs.codebooks} codebooks of"
+        f" {theirs.size}, the language model {ours.codebooks} of {ours.size};"
+        " set lm.codebooks and lm.size to the codec's"
+      )
+    if self.text.encoder.width != self.lm.text_width:
+      raise InputError(
+        f"the text encoder {self.text.source} has states of"
+        f" {self.text.encoder.width}, lm.text_width is {self.lm.text_width};"
+        " the two must be equal"
+      )
+    if self.lora.rank and not self.init_from:
+      raise InputError("lora adapts a trained model: give init_from, too")
+
+  def opened(self) -> "LMTask":
+    """The task with what its sources say of themselves; reads no weights.
+
+    Raises:
+      InputError: If a source is missing or does not fit.
+    """
+    codec, text = self._origins.opened(self.lm)
+    text = dataclasses.replace(self.text, encoder=text or self.text.encoder)
+    return dataclasses.replace(self, encodec=codec, text=text)
+
+  def tokenizer(self) -> Tokenizer:
+    """What makes ids of captions."""
+    return self._origins.tokenizer()
+
+  @property
+  def rate_hz(self) -> int:
+    """See `task.Task`."""
+    return self.encodec.sample_rate_hz
+
+  @property
+  def axes(self) -> Mapping[str, Any]:
+    """See `task.Task`."""
+    lm, text = ("extra", "params"), ("params", "extra")
+    tables = {f"{part}/lm/": model.AXES for part in lm}
+    tables |= {f"{part}/text/": t5.AXES for part in text}
+    tables |= {"params/adapters/": lora.AXES, "extra/codec/": encodec.AXES}
+    tables |= {"extra/averaged": {"": ()}}
+    return {
+      prefix + f"({rule})" if rule else prefix: axes
+      for prefix, table in tables.items()
+      for rule, axes in table.items()
+    }
+
+  @property
+  def wants(self) -> SoundSpec | TokenSpec:
+    """See `task.Task`."""
+    if self.cached_codes:
+      return self.encodec.tokens
+    return SoundSpec(self.rate_hz, self.encodec.channels)
+
+  def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
+    """See `task.Task`."""
+    tokens = self.encodec.tokens
+    if self.cached_codes:
+      shape = (rows, tokens.codebooks, tokens.frames(seconds))
+      sound = {"codes": jax.ShapeDtypeStruct(shape, jnp.int32)}
+    else:
+      shape = (rows, round(seconds * self.rate_hz), self.encodec.channels)
+      sound = {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    text = (rows, self.text.length)
+    return sound | {
+      "text_ids": jax.ShapeDtypeStruct(text, jnp.int32),
+      "text_mask": jax.ShapeDtypeStruct(text, jnp.bool_),
+    }
+
+  def init(self, key: jax.Array) -> TrainState:
+    """A fresh state; `prepare` fills in what comes from sources."""
+    keys = jax.random.split(key, 3)
+    lm = model.init(self.lm, keys[0])
+    text = t5.init(self.text.encoder, keys[1])
+    params, extra = {}, {"averaged": jnp.float32(0)}
+    if self.lora.rank:
+      extra["lm"] = lm
+      params["adapters"] = lora.init(self.lora, lm, model.MATRICES, keys[2])
+    else:
+      params["lm"] = lm
+    (params if self.text.trained else extra)["text"] = text
+    extra["codec"] = encodec.init(self.encodec, keys[0])
+    return TrainState(
+      step=jnp.int32(0),
+      params=params,
+      optimiser=self._tx.init(params),
+      extra=extra,
+      average=jax.tree.map(jnp.copy, params) if self.average_every else {},
+    )
+
+  def prepare(
+    self,
+    state: TrainState,
+    batches: Iterator[Mapping[str, jax.Array]],
+    key: jax.Array,
+  ) -> TrainState:
+    """Reads the frozen weights, and those to start from."""
+    del batches, key
+    found = self._origins.weights(self.lm)
+    params, extra = dict(state.params), state.extra | {"codec": found.codec}
+    if found.text is not None:
+      (params if self.text.trained else extra)["text"] = found.text
+    if found.lm is not None:
+      (extra if self.lora.rank else params)["lm"] = found.lm
+    average = jax.tree.map(jnp.copy, params) if state.average else {}
+    return state._replace(params=params, extra=extra, average=average)
+
+  def train_step(
+    self, state: TrainState, batch: Mapping[str, jax.Array], key: jax.Array
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """See the head of this file."""
+    codes = self._codes(state, batch)
+    mask = self._kept(batch["text_mask"], key)
+    text = self._text(state, batch)
+
+    def mean(params, codes, text, mask):
+      per_codebook = self._cross_entropy(params, state, codes, text, mask)
+      return jnp.mean(per_codebook), per_codebook
+
+    (value, each), gradient = gradients.accumulated(
+      mean, state.params, (codes, text, mask), self.accumulate
+    )
+    updates, moments = self._tx.update(gradient, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average, averaged = self._averaged(state, params)
+    metrics = {
+      "loss": value,
+      **{f"ce_{k}": each[k] for k in range(self.lm.codebooks)},
+      "perplexity": jnp.exp(value),
+      "grad_norm": optax.tree.norm(gradient),
+      "lr": jnp.float32(self.optim.rate()(state.step)),
+    }
+    if "audio" in batch:
+      power = jnp.mean(jnp.square(batch["audio"]))
+      metrics = {"input_rms": jnp.sqrt(power)} | metrics
+    extra = state.extra | {"averaged": averaged}
+    return TrainState(state.step + 1, params, moments, extra, average), metrics
+
+  def eval_step(
+    self, state: TrainState, batch: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Sums over rows: of cross-entropies, and how often each code occurs."""
+    codes, valid = self._codes(state, batch), batch["valid"]
+    params = state.average or state.params
+    text = self._text(state, batch)
+    each = self._cross_entropy(
+      params, state, codes, text, batch["text_mask"], rows=valid
+    )
+    chosen = jax.nn.one_hot(codes, self.lm.size)
+    counts = jnp.sum(chosen, axis=(0, 2), where=valid[:, None, None, None])
+    rows = jnp.sum(valid)
+    return {"ce": each * rows, "counts": counts, "rows": rows}
+
+  def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Cross-entropies in nats, and what codes drawn alone would have."""
+    each = np.asarray(sums["ce"]) / float(sums["rows"])
+    figures = {"loss": float(each.mean())}
+    figures |= {f"ce_{k}": float(x) for k, x in enumerate(each)}
+    counts = np.asarray(sums["counts"], np.float64)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1)
+    return figures | {f"unigram_{k}": float(x) for k, x in enumerate(entropy)}
+
+  def samples(
+    self, state: TrainState, batch: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Sounds written for the texts of a batch, as long as its rows."""
+    params = state.average or state.params
+    mask = batch["text_mask"]
+    frames = self._codes(state, batch).shape[2]
+    codes = lm_samples.write(
+      self.lm,
+      self.weights(state, params),
+      self._states(params | state.extra, batch["text_ids"], mask),
+      mask,
+      self.visible(mask),
+      frames=frames,
+      dtype=types.resolve_dtype(self.dtype),
+    )
+    rows = jnp.full(len(codes), frames, jnp.int32)
+    sounds = encodec.decode(
+      self.encodec, state.extra["codec"], codes, rows, jnp.ones(len(codes))
+    )
+    original = {"original": batch["audio"]} if "audio" in batch else {}
+    return original | {"generated": sounds}
+
+  def export(self, state: TrainState, folder: epath.Path) -> None:
+    """Writes the averaged model in our format, adapters merged.
+
+    Adapters are also written alone, to `adapters` beside it.
+    """
+    params = state.average or state.params
+    parts = Parts(
+      codec=self.encodec,
+      codec_tree=state.extra["codec"],
+      lm=self.lm,
+      lm_tree=self.weights(state, params),
+      text=self.text.encoder,
+      text_tree=(params | state.extra)["text"],
+      window_s=self.window_s,
+    )
+    self._origins.export(folder, parts)
+    if self.lora.rank:
+      lm_sources.export_adapters(
+        folder.parent / "adapters",
+        params["adapters"],
+        self.lora,
+        self.init_from,
+      )
+
+  def weights(self, state: TrainState, params: Tree) -> Tree:
+    """The language model that `params` of this state make."""
+    if not self.lora.rank:
+      return params["lm"]
+    base = state.extra["lm"]
+    return lora.merged(self.lora, base, params["adapters"], model.MATRICES)
+
+  def visible(self, mask: Bool[Array, "b l"]) -> Bool[Array, "b l"]:
+    """What attention looks at: without text, one zero vector."""
+    if not self.mask_text_padding:
+      return jnp.ones_like(mask)
+    return mask.at[:, 0].set(True)
+
+  @property
+  def _origins(self) -> Origins:
+    text = self.text
+    return Origins(self.init_from, self.codec, text.source, text.trained)
+
+  @functools.cached_property
+  def _tx(self) -> optax.GradientTransformation:
+    return self.optim.make(
+      {f"lm/{rule}": axes for rule, axes in model.MATRICES.items()}
+    )
+
+  def _codes(self, state, batch) -> Int[Array, "b k t"]:
+    if self.cached_codes:
+      return batch["codes"]
+    audio = constrain(batch["audio"], "batch", None, None)
+    length = jnp.full(audio.shape[0], audio.shape[1], jnp.int32)
+    codes, _ = encodec.encode(self.encodec, state.extra["codec"], audio, length)
+    return jax.lax.stop_gradient(codes)
+
+  def _text(self, state, batch):
+    """States of a frozen encoder; ids for one that is trained along."""
+    ids = batch["text_ids"]
+    if self.text.trained:
+      return ids
+    return self._states(state.extra, ids, batch["text_mask"])
+
+  def _states(self, params, ids, mask) -> Float[Array, "b l e"]:
+    return t5.encode(self.text.encoder, params["text"], ids, mask)
+
+  def _kept(self, mask, key) -> Bool[Array, "b l"]:
+    """The mask with some rows, or all of them, emptied."""
+    rows = mask.shape[0] if self.dropout_unit == "example" else 1
+    drop = jax.random.bernoulli(key, self.text_dropout, (rows, 1))
+    return mask & ~drop
+
+  def _cross_entropy(
+    self,
+    params: Tree,
+    state: TrainState,
+    codes: Int[Array, "b k t"],
+    text: Num[Array, "b l ..."],
+    mask: Bool[Array, "b l"],
+    rows: Bool[Array, " b"] | None = None,
+  ) -> Float[Array, " k"]:
+    """Mean over each codebook's predicted codes, of rows that count."""
+    dtype = types.resolve_dtype(self.dtype)
+    if self.text.trained:
+      text = self._states(params, text, mask)
+    steps, shown = loss.steps_of(codes, self.lm.pattern, self.lm.size)
+    weights = types.cast_kernels(self.weights(state, params), dtype)
+    lm = LM(self.lm, dtype, remat=self.remat)
+
+    def logits(lm: LM):
+      cond = lm.condition(text, mask)
+      return lm(steps[:, :, :-1], Cond(cond.states, self.visible(mask)))
+
+    with jax.default_matmul_precision(types.precision(dtype)):
+      said = lm.apply({"params": weights}, method=logits)
+    return loss.cross_entropy(steps, said, shown, rows)
+
+  def _averaged(self, state, params):
+    """The average and how much it has seen, as the published code has it.
+
+    Early averages are those of what there was: its first is the parameters
+    themselves.
+    """
+    seen = state.extra["averaged"]
+    if not self.average_every:
+      return state.average, seen
+    due = (state.step + 1) % self.average_every == 0
+    seen = jnp.where(due, seen * self.average_decay + 1, seen)
+    share = jnp.where(due, 1 / jnp.maximum(seen, 1), 0)
+    return states.moved(state.average, params, 1 - share), seen

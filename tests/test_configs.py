@@ -1,0 +1,120 @@
+"""Every configuration, at full size, without memory for it."""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import recordings
+from signals import noise
+
+from audiogen_jax.audiogen import load_codec
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement, make_mesh
+from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.train import state
+from audiogen_jax.train.__main__ import parse
+
+VARIANTS = {
+  "paper_codec": ("2", "4", "tiny", "4+tiny"),
+  "paper_lm": ("1b", "1b+2", "4", "tiny", "4+tiny"),
+}
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def config(name, variant=""):
+  return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+@pytest.mark.parametrize(
+  ("name", "variant"),
+  [(n, v) for n in FILES for v in ("", *VARIANTS.get(n, ("tiny",)))],
+)
+def test_it_describes_a_run(name, variant):
+  """Each parameter has a place, and each key is known."""
+  run, task = parse(config(name, variant))
+  like = jax.eval_shape(task.init, jax.random.key(0))
+  placement = Placement.make(make_mesh(**run.mesh), run.rules)
+  places = state.shardings(like, task.axes, placement)
+  jax.tree.map(lambda x, place: place.shard_shape(x.shape), like, places)
+  spec = task.batch_spec(run.data.batch, run.data.duration_s)
+  assert all(x.shape[0] == run.data.batch for x in spec.values())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_variant_that_is_none(name):
+  with pytest.raises(ValueError, match=f"{name}.py:huge"):
+    config(name, "huge")
+
+
+def test_frames_and_bits_a_second():
+  """What each codec is said to be, in its file's first line."""
+  for name, variant, rate_hz, frame_rate_hz, codebooks, size in (
+    ("codec_16khz", "", 16_000, 50, 4, 2048),
+    ("codec_24khz_causal", "", 24_000, 75, 32, 1024),
+    ("codec_32khz", "", 32_000, 50, 4, 2048),
+    ("paper_codec", "", 16_000, 500, 1, 2048),
+    ("paper_codec", "2", 16_000, 250, 2, 2048),
+    ("paper_codec", "4", 16_000, 125, 4, 2048),
+  ):
+    _, task = parse(config(name, variant))
+    tokens = task.encodec.tokens
+    assert task.rate_hz == rate_hz
+    found = tokens.frame_rate_hz, tokens.codebooks, tokens.size
+    assert found == (frame_rate_hz, codebooks, size)
+
+
+def test_keys_and_values_that_cannot_be():
+  given = config("codec_16khz")
+  for path, value, said in (
+    ("task", "codecs", "config.task 'codecs' is not one of codec"),
+    ("encodec.filters", 3, "unknown configuration key 'encodec.filters'"),
+    ("adversary.kinds", ("mp3",), "'mp3' is not one of"),
+    ("optim.schedule", "linear", "'linear' is not one of"),
+    ("optim.schedule", "cosine", "optim.steps 0 of a cosine"),
+    ("rvq.decay", 1.0, "rvq decay 1.0"),
+    ("encodec.renormalise", True, "without stereo_codes and renormalise"),
+    ("encodec.rvq.width", 64, "rvq.width = 64 must equal seanet.width = 128"),
+  ):
+    values = given.to_dict()
+    *parents, last = path.split(".")
+    inner = values
+    for parent in parents:
+      inner = inner[parent]
+    inner[last] = value
+    with pytest.raises(InputError, match=said):
+      parse(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name", ["codec_24khz_causal:tiny", "codec_32khz:tiny", "paper_codec:4+tiny"]
+)
+def test_tiny_variants_train(name, tmp_path):
+  file, variant = name.split(":")
+  rate_hz = {"codec_24khz_causal": 24_000, "codec_32khz": 32_000}
+  sounds = recordings.dataset(
+    tmp_path / "sounds",
+    [64_000] * 16,
+    splits=("train", "validation"),
+    spec=SoundSpec(rate_hz.get(file, 16_000)),
+    make=lambda i, n: np.int16(2**15 * noise(n, 1, scale=0.05, seed=i)),
+  )
+  done = subprocess.run(
+    [sys.executable, "-m", "audiogen_jax.train"]
+    + [f"--config=configs/{file}.py:{variant}", f"--workdir={tmp_path / 'run'}"]
+    + [f"--config.data.folders={sounds}", "--config.loop.steps=2"]
+    + ["--config.loop.eval_every=0", "--config.init_batches=1"],
+    cwd=ROOT,
+    env=os.environ | {"XLA_FLAGS": ""},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  assert load_codec(tmp_path / "run" / "export").config.sample_rate_hz
