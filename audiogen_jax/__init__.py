@@ -19,7 +19,7 @@ _PUBLIC = {
   "AudioGen": "audiogen_jax.audiogen",
   "Encodec": "audiogen_jax.codec.encodec",
   "InputError": "audiogen_jax.core.errors",
-  "Sampling": "audiogen_jax.lm.sampler",
+  "Sampling": "audiogen_jax.lm.rules",
   "load_codec": "audiogen_jax.audiogen",
   "make_mesh": "audiogen_jax.core.sharding",
 }

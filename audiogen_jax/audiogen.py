@@ -24,7 +24,8 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
 from audiogen_jax.lm import model
-from audiogen_jax.lm.sampler import LanguageModel, Sampling
+from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.text import t5, tokenizer
 from audiogen_jax.text.t5 import TextEncoder
 

@@ -15,7 +15,8 @@ from audiogen_jax.core.types import Cond
 from audiogen_jax.lm import model, sampler
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
-from audiogen_jax.lm.sampler import LanguageModel, Sampling
+from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.lm.transformer import TransformerConfig
 
 SIZE = 24  # entries of a codebook; the default top-k, 250, is lowered to it
@@ -139,13 +140,18 @@ def test_long_prompts_keep_their_codes():
 def test_without_guidance_rows_are_not_doubled(monkeypatch):
   lm, cond = language_model(), told(5, 2)
   rows = []
-  decode = sampler.decode
+  compiled = sampler.compiled
 
-  def spy(params, state, *args, **kwargs):
-    rows.append(state.caches[0].k.shape[0])
-    return decode(params, state, *args, **kwargs)
+  def spied(*args):
+    prefill, decode = compiled(*args)
 
-  monkeypatch.setattr(sampler, "decode", spy)
+    def spy(params, state, *args, **kwargs):
+      rows.append(state.caches[0].k.shape[0])
+      return decode(params, state, *args, **kwargs)
+
+    return prefill, spy
+
+  monkeypatch.setattr(sampler, "compiled", spied)
   for sampling in (dict(greedy=True), dict(temperature=0.9, top_p=0.8)):
     alone = generate(lm, cond, sampling=Sampling(guidance=1.0, **sampling))
     near = float(np.nextafter(np.float32(1), np.float32(2)))

@@ -10,13 +10,14 @@ import scipy.special
 import scipy.stats
 
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm import rules as sampling_rules
 from audiogen_jax.lm import sampler
-from audiogen_jax.lm.sampler import Rules, Sampling
+from audiogen_jax.lm.rules import Rules, Sampling
 
 SIZE = 24  # entries of a codebook; the default top-k, 250, is lowered to it
 GREEDY = Sampling(greedy=True)
 
-choose = jax.jit(sampler.choose)
+choose = jax.jit(sampling_rules.choose)
 
 
 def draws(logits, sampling, *, count=20_000, place=5):

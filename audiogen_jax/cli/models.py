@@ -18,7 +18,7 @@ from audiogen_jax.convert import engine, export, sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model as language_model
-from audiogen_jax.lm.sampler import Sampling
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 
 _DEFAULT_MODEL = "facebook/audiogen-medium"

@@ -154,7 +154,7 @@ class LM(nn.Module):
     self, states: Float[Array, "b l e"], mask: Bool[Array, "b l"]
   ) -> Cond:
     """Text states at the model's width; zeros where `mask` is false."""
-    projected = self.text_proj(states)
+    projected = constrain(self.text_proj(states), "batch", None, None)
     return Cond(jnp.where(mask[..., None], projected, 0), mask)
 
   def __call__(
@@ -197,8 +197,8 @@ class LM(nn.Module):
     t = self.config.transformer
     b, _, s = steps.shape
     before = cond.mask.shape[1] if self.config.prepend_text else 0
-    empty = jnp.zeros((b, before + room, t.heads, t.head_size), self.dtype)
-    empty = constrain(empty, "batch", None, "heads", None)
+    empty = jnp.zeros((b, t.heads, t.head_size, before + room), self.dtype)
+    empty = constrain(empty, "batch", "heads", None, None)
     caches = [KeysValues(empty, empty) for _ in self.blocks]
     texts = [
       block.text(cond.states) if t.cross_attention else None
@@ -232,7 +232,7 @@ class LM(nn.Module):
     x = self._embedded(tokens[..., None])
     x = self._placed(x, self._offset(seen) + place[None, None])
     at = before + place
-    key = jnp.arange(caches[0].k.shape[1])
+    key = jnp.arange(caches[0].k.shape[3])
     mask = (key <= at)[None, None]
     if before:
       shown = jnp.pad(

@@ -10,7 +10,6 @@ The data flow, for S steps of which the first `start` are known:
     decode:  steps[s - 1] -> logits -> steps[s]       for s = start … S - 1
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import model, patterns
+from audiogen_jax.lm import layouts, model, patterns
 from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.lm.rules import Rules, Sampling, choose
 from audiogen_jax.lm.transformer import KeysValues
 
 _UNKNOWN = -1
@@ -32,72 +31,6 @@ _LEAST_STEPS = 128  # smallest bucket of steps: 2.5 s at 50 Hz
 _LEAST_PROMPT = 64
 _REPORT_EVERY = 25  # steps between two reports of progress
 _LEAST_TOKENS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """How the next token is drawn; the defaults are AudioGen's.
-
-  Attributes:
-    temperature: Divides the logits; 0 is greedy.
-    top_k: Draw among the k most likely; 0 for all.  Ties stay in.  The default
-      is lowered to the size of a smaller codebook; any other value that is
-      larger than the codebook is an error.
-    top_p: Draw among the most likely that together exceed p; 0 turns it off.
-      Takes precedence over `top_k`, as in the published code.
-    guidance: Classifier-free guidance (Ho & Salimans, 2022): logits are
-      `uncond + guidance (cond - uncond)`; 1 runs the conditional half alone.
-    greedy: Always take the most likely.
-
-  Raises:
-    InputError: For a value out of range.
-  """
-
-  temperature: float = 1.0
-  top_k: int = 250
-  top_p: float = 0.0
-  guidance: float = 3.0
-  greedy: bool = False
-
-  def __post_init__(self):
-    if not 0 <= self.temperature < float("inf"):
-      raise InputError(f"temperature {self.temperature} must be 0 or more")
-    if self.top_k < 0:
-      raise InputError(f"top-k {self.top_k} must be 0 (all) or more")
-    if not 0 <= self.top_p <= 1:
-      raise InputError(f"top-p {self.top_p} must lie in [0, 1]")
-    if not abs(self.guidance) < float("inf"):
-      raise InputError(f"guidance {self.guidance} must be finite")
-
-
-class Rules(NamedTuple):
-  """`Sampling` as traced values: changing them compiles nothing."""
-
-  temperature: Float[AnyArray, ""]
-  top_k: Int[AnyArray, ""]
-  top_p: Float[AnyArray, ""]
-  guidance: Float[AnyArray, ""]
-
-  @classmethod
-  def make(cls, sampling: Sampling, size: int) -> "Rules":
-    """Rules for a codebook of `size` entries.
-
-    Raises:
-      InputError: If `top_k` was chosen and is larger than that.
-    """
-    usual = sampling.greedy or sampling.top_k == Sampling.top_k
-    if sampling.top_k > size and not usual:
-      raise InputError(
-        f"top-k {sampling.top_k} is above the codebook size {size}; take"
-        f" {size} or less, or 0 for all"
-      )
-    temperature = 0.0 if sampling.greedy else sampling.temperature
-    return cls(
-      temperature=np.asarray(temperature, np.float32),
-      top_k=np.asarray(min(sampling.top_k or size, size), np.int32),
-      top_p=np.asarray(sampling.top_p, np.float32),
-      guidance=np.asarray(sampling.guidance, np.float32),
-    )
 
 
 class State(NamedTuple):
@@ -114,42 +47,6 @@ class State(NamedTuple):
   caches: list[KeysValues]
 
 
-def choose(
-  logits: Float[Array, "b k v"],
-  keys: Key[Array, " b"],
-  place: Int[Array, ""],
-  rules: Rules,
-) -> Int[Array, "b k"]:
-  """Draws one token a codebook.
-
-  The maximum of `logits + temperature * Gumbel noise` is a draw from
-  softmax(logits / temperature), and at temperature 0 simply the maximum.  The
-  noise of a row comes from its own key and the step alone.
-  """
-  ordered = jnp.sort(logits, axis=-1, descending=True)
-  kth = jnp.take_along_axis(
-    ordered, jnp.broadcast_to(rules.top_k - 1, (*logits.shape[:2], 1)), axis=-1
-  )
-  # At temperature 0 the nucleus would divide by it; the maximum is in any
-  # nucleus.
-  warm = jnp.maximum(rules.temperature, 1e-6)
-  shares = jax.nn.softmax(ordered / warm, axis=-1)
-  before = jnp.cumsum(shares, axis=-1) - shares
-  inside = before <= rules.top_p
-  pth = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
-  threshold = jnp.where(rules.top_p > 0, pth, kth)
-  row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-  noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(
-    row_keys
-  )
-  noisy = logits + rules.temperature * noise
-  noisy = jnp.where(logits >= threshold, noisy, -jnp.inf)
-  return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
-
-
-@functools.partial(
-  jax.jit, static_argnames=("config", "dtype", "placement", "room", "guided")
-)
 def prefill(
   params: Tree,
   steps: Int[Array, "b k s"],
@@ -174,11 +71,6 @@ def prefill(
     return lm.apply({"params": params}, steps, cond, room, method="prefill")
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("config", "dtype", "placement", "guided"),
-  donate_argnames=("state",),
-)
 def decode(
   params: Tree,
   state: State,
@@ -229,6 +121,31 @@ def decode(
     return jax.lax.while_loop(lambda s: s.place < stop, body, state)
 
 
+@functools.lru_cache(maxsize=8)
+def compiled(
+  config: LMConfig, placement: Placement
+) -> tuple[Callable, Callable]:
+  """`prefill` and `decode` under jit; the state is donated."""
+  static = ("config", "dtype", "placement", "guided")
+  of_prefill = of_decode = None
+  if layouts.matter(placement):
+    kept, t = layouts.kept(placement), config.transformer
+    caches = [kept] * t.layers
+    texts = [kept if t.cross_attention else None] * t.layers
+    of_prefill, of_decode = (texts, caches), State(None, None, caches)
+  return (
+    jax.jit(
+      prefill, static_argnames=(*static, "room"), out_shardings=of_prefill
+    ),
+    jax.jit(
+      decode,
+      static_argnames=static,
+      donate_argnames=("state",),
+      out_shardings=of_decode,
+    ),
+  )
+
+
 class LanguageModel:
   """A language model with its weights.
 
@@ -247,7 +164,7 @@ class LanguageModel:
     placement: Placement,
   ):
     self.config = config
-    self.params = params
+    self.params = layouts.laid_out(params, placement)
     self.dtype = dtype
     self._placement = placement
     self._options = dict(config=config, dtype=dtype, placement=placement)
@@ -342,6 +259,7 @@ class LanguageModel:
     options = self._options | {"guided": sampling.guidance != 1.0}
     cond = self._placed(cond, rows)
     head = self._put(head, "batch", None, None)
+    prefill, decode = compiled(self.config, self._placement)
     texts, caches = prefill(self.params, head, cond, room=room, **options)
     seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
     keys = _keys(self._put(seeds, "batch"), self._put(np.int32(window)))

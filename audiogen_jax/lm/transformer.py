@@ -59,10 +59,34 @@ class TransformerConfig:
 
 
 class KeysValues(NamedTuple):
-  """What attention reads: one layer of the cache, or a layer's view of text."""
+  """What decoding keeps: one layer of the cache, or a layer's view of text.
 
-  k: Float[Array, "b s h e"]
-  v: Float[Array, "b s h e"]
+  Steps come last.  With heads of 64 last, TPUs would pad each to 128, and cache
+  and traffic would double.
+  """
+
+  k: Float[Array, "b h e s"]
+  v: Float[Array, "b h e s"]
+
+  @classmethod
+  def of(
+    cls, k: Float[Array, "b s h e"], v: Float[Array, "b s h e"]
+  ) -> "KeysValues":
+    """Keys and values of a sequence, as they are kept."""
+    return cls(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1))
+
+  def written(
+    self, new: "KeysValues", at: Int[Array, ""] | int
+  ) -> "KeysValues":
+    """With the keys and values of some steps in their place."""
+    return KeysValues(
+      *(
+        jax.lax.dynamic_update_slice(
+          room, part.astype(room.dtype), (0, 0, 0, at)
+        )
+        for room, part in zip(self, new, strict=True)
+      )
+    )
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
@@ -133,28 +157,49 @@ class Attention(nn.Module):
 
   def self_projections(
     self, x: Float[Array, "b s d"]
-  ) -> tuple[Float[Array, "b s h e"], KeysValues]:
+  ) -> tuple[
+    Float[Array, "b s h e"], Float[Array, "b s h e"], Float[Array, "b s h e"]
+  ]:
     """Queries, keys and values of `x`."""
     if self.config.packed:
       qkv = self.qkv(x)
-      return qkv[:, :, 0], KeysValues(qkv[:, :, 1], qkv[:, :, 2])
-    return self.q(x), KeysValues(self.k(x), self.v(x))
+      return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    return self.q(x), self.k(x), self.v(x)
 
-  def keys_values(self, states: Float[Array, "b l d"]) -> KeysValues:
-    """Keys and values of text: once a prompt, not once a step."""
+  def keys_values(
+    self, states: Float[Array, "b l d"]
+  ) -> tuple[Float[Array, "b l h e"], Float[Array, "b l h e"]]:
+    """Keys and values of text."""
     if self.config.packed:
       kv = self.kv(states)
-      return KeysValues(kv[:, :, 0], kv[:, :, 1])
-    return KeysValues(self.k(states), self.v(states))
+      return kv[:, :, 0], kv[:, :, 1]
+    return self.k(states), self.v(states)
 
   def attend(
     self,
     q: Float[Array, "b q h e"],
-    seen: KeysValues,
+    k: Float[Array, "b s h e"],
+    v: Float[Array, "b s h e"],
     mask: Bool[Array, "#b #q s"],
   ) -> Float[Array, "b q d"]:
     """softmax(q kᵀ / √e) v over what `mask` shows; the softmax in float32."""
-    x = jax.nn.dot_product_attention(q, seen.k, seen.v, mask=mask[:, None])
+    x = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+    return self.out(constrain(x, "batch", None, "heads", None))
+
+  def attend_kept(
+    self,
+    q: Float[Array, "b q h e"],
+    kept: KeysValues,
+    mask: Bool[Array, "#b #q s"],
+  ) -> Float[Array, "b q d"]:
+    """The same, of what decoding keeps."""
+    q = q * jnp.asarray(self.config.head_size**-0.5, q.dtype)
+    scores = jnp.einsum(
+      "bqhe,bhes->bhqs", q, kept.k, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    x = jnp.einsum("bhqs,bhes->bqhe", weights, kept.v)
     return self.out(constrain(x, "batch", None, "heads", None))
 
 
@@ -180,8 +225,8 @@ class Block(nn.Module):
     self.down = self._dense(c.width, c.ff)
 
   def text(self, states: Float[Array, "b l d"]) -> KeysValues:
-    """This layer's view of the text."""
-    return self.cross_attn.keys_values(states)
+    """This layer's view of the text: once a prompt, not once a step."""
+    return KeysValues.of(*self.cross_attn.keys_values(states))
 
   def __call__(
     self,
@@ -191,7 +236,7 @@ class Block(nn.Module):
     text_mask: Bool[Array, "b l"],
     cache: KeysValues | None = None,
     at: Int[Array, ""] | int = 0,
-  ) -> tuple[Float[Array, "b q d"], KeysValues]:
+  ) -> tuple[Float[Array, "b q d"], KeysValues | None]:
     """Runs the block.
 
     Args:
@@ -205,26 +250,25 @@ class Block(nn.Module):
       at: The place of the first state of `x` in the cache.
 
     Returns:
-      New states, and the cache (or the keys and values of `x`).
+      New states, and the cache if there is one.
     """
-    q, new = self.self_attn.self_projections(self._normed(self.self_norm, x))
-    if cache is not None:
-      place = (0, at, 0, 0)
-      new = KeysValues(
-        *(
-          jax.lax.dynamic_update_slice(room, part.astype(room.dtype), place)
-          for room, part in zip(cache, new, strict=True)
-        )
-      )
-    x = x + self.self_attn.attend(q, new, mask)
+    attn = self.self_attn
+    q, k, v = attn.self_projections(self._normed(self.self_norm, x))
+    if cache is None:
+      x = x + attn.attend(q, k, v, mask)
+    else:
+      cache = cache.written(KeysValues.of(k, v), at)
+      x = x + attn.attend_kept(q, cache, mask)
     if self.config.cross_attention:
-      if not isinstance(text, KeysValues):
-        text = self.text(text)
-      q = self.cross_attn.q(self._normed(self.cross_norm, x))
-      x = x + self.cross_attn.attend(q, text, text_mask[:, None])
+      attn, shown = self.cross_attn, text_mask[:, None]
+      q = attn.q(self._normed(self.cross_norm, x))
+      if isinstance(text, KeysValues):
+        x = x + attn.attend_kept(q, text, shown)
+      else:
+        x = x + attn.attend(q, *attn.keys_values(text), shown)
     y = jax.nn.gelu(self.up(self._normed(self.ff_norm, x)), approximate=False)
     y = constrain(y, "batch", None, "ff")
-    return x + self.down(y), new
+    return constrain(x + self.down(y), "batch", None, None), cache
 
   def _dense(self, size: int, fan_in: int) -> nn.Dense:
     return nn.Dense(

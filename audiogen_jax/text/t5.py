@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.core import sharding
+from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Tree, bucket
 from audiogen_jax.text import tokenizer as tokenizers
 
@@ -116,7 +117,8 @@ class _Layer(nn.Module):
       up = jax.nn.gelu(y @ weight("gate", d, f), approximate=True) * up
     else:
       up = jax.nn.relu(up)
-    return x + up @ weight("down", f, d), None
+    x = x + up @ weight("down", f, d)
+    return constrain(x, "batch", None, None), None
 
 
 class T5Encoder(nn.Module):
@@ -131,7 +133,7 @@ class T5Encoder(nn.Module):
     c = self.config
     normal = nn.initializers.normal(1.0)
     embed = self.param("embed", normal, (c.vocabulary, c.width))
-    x = embed[ids]
+    x = constrain(embed[ids], "batch", None, None)
     where = jnp.arange(ids.shape[1])
     distance = where[None, :] - where[:, None]
     table = self.param("position_bias", normal, (c.buckets, c.heads))

@@ -8,7 +8,8 @@ from audiogen_jax.core import sharding, types
 from audiogen_jax.core.types import Cond, Tree
 from audiogen_jax.lm import model, patterns, sampler
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.sampler import Rules, Sampling, State
+from audiogen_jax.lm.rules import Rules, Sampling
+from audiogen_jax.lm.sampler import State
 
 
 def write(

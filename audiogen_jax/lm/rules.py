@@ -1,0 +1,111 @@
+"""The rules of sampling: from the logits of one step to its tokens."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import AnyArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How the next token is drawn; the defaults are AudioGen's.
+
+  Attributes:
+    temperature: Divides the logits; 0 is greedy.
+    top_k: Draw among the k most likely; 0 for all.  Ties stay in.  The default
+      is lowered to the size of a smaller codebook; any other value that is
+      larger than the codebook is an error.
+    top_p: Draw among the most likely that together exceed p; 0 turns it off.
+      Takes precedence over `top_k`, as in the published code.
+    guidance: Classifier-free guidance (Ho & Salimans, 2022): logits are
+      `uncond + guidance (cond - uncond)`; 1 runs the conditional half alone.
+    greedy: Always take the most likely.
+
+  Raises:
+    InputError: For a value out of range.
+  """
+
+  temperature: float = 1.0
+  top_k: int = 250
+  top_p: float = 0.0
+  guidance: float = 3.0
+  greedy: bool = False
+
+  def __post_init__(self):
+    if not 0 <= self.temperature < float("inf"):
+      raise InputError(f"temperature {self.temperature} must be 0 or more")
+    if self.top_k < 0:
+      raise InputError(f"top-k {self.top_k} must be 0 (all) or more")
+    if not 0 <= self.top_p <= 1:
+      raise InputError(f"top-p {self.top_p} must lie in [0, 1]")
+    if not abs(self.guidance) < float("inf"):
+      raise InputError(f"guidance {self.guidance} must be finite")
+
+
+class Rules(NamedTuple):
+  """`Sampling` as traced values: changing them compiles nothing."""
+
+  temperature: Float[AnyArray, ""]
+  top_k: Int[AnyArray, ""]
+  top_p: Float[AnyArray, ""]
+  guidance: Float[AnyArray, ""]
+
+  @classmethod
+  def make(cls, sampling: Sampling, size: int) -> "Rules":
+    """Rules for a codebook of `size` entries.
+
+    Raises:
+      InputError: If `top_k` was chosen and is larger than that.
+    """
+    usual = sampling.greedy or sampling.top_k == Sampling.top_k
+    if sampling.top_k > size and not usual:
+      raise InputError(
+        f"top-k {sampling.top_k} is above the codebook size {size}; take"
+        f" {size} or less, or 0 for all"
+      )
+    temperature = 0.0 if sampling.greedy else sampling.temperature
+    return cls(
+      temperature=np.asarray(temperature, np.float32),
+      top_k=np.asarray(min(sampling.top_k or size, size), np.int32),
+      top_p=np.asarray(sampling.top_p, np.float32),
+      guidance=np.asarray(sampling.guidance, np.float32),
+    )
+
+
+def choose(
+  logits: Float[Array, "b k v"],
+  keys: Key[Array, " b"],
+  place: Int[Array, ""],
+  rules: Rules,
+) -> Int[Array, "b k"]:
+  """Draws one token a codebook.
+
+  The maximum of `logits + temperature * Gumbel noise` is a draw from
+  softmax(logits / temperature), and at temperature 0 simply the maximum.  The
+  noise of a row comes from its own key and the step alone.
+  """
+  ordered = jnp.sort(logits, axis=-1, descending=True)
+  kth = jnp.take_along_axis(
+    ordered, jnp.broadcast_to(rules.top_k - 1, (*logits.shape[:2], 1)), axis=-1
+  )
+  # At temperature 0 the nucleus would divide by it; the maximum is in any
+  # nucleus.
+  warm = jnp.maximum(rules.temperature, 1e-6)
+  shares = jax.nn.softmax(ordered / warm, axis=-1)
+  before = jnp.cumsum(shares, axis=-1) - shares
+  inside = before <= rules.top_p
+  pth = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
+  threshold = jnp.where(rules.top_p > 0, pth, kth)
+  row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(
+    row_keys
+  )
+  noisy = logits + rules.temperature * noise
+  noisy = jnp.where(logits >= threshold, noisy, -jnp.inf)
+  return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
