@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 HOUSE = (  # from the ground up
   "core / audio / codec text lm / convert / audiogen data"
-  " / train evaluate / plan cli"
+  " / train evaluate / plan / cli"
 ).split("/")
 FLOORS = {room: n for n, rooms in enumerate(HOUSE) for room in rooms.split()}
 MAX_LINES = 400

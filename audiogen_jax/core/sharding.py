@@ -9,11 +9,12 @@ import contextlib
 import contextvars
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from audiogen_jax.core.errors import InputError
@@ -100,20 +101,57 @@ def make_mesh(**sizes: int) -> Mesh:
       that the others leave.
 
   Raises:
-    InputError: If there are fewer devices than the sizes ask for.
+    InputError: If there are fewer devices than the sizes ask for, or -1 cannot
+      be filled in.
   """
-  here = jax.devices()
+  return arrange(sizes, jax.devices())
+
+
+def arrange(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh:
+  """A mesh of these devices, or of the first of them.
+
+  On TPUs neighbours in the mesh are neighbours in the torus.  Several slices
+  are joined along the first axis that their number divides: only what goes
+  along that axis crosses the data centre's network.
+
+  Raises:
+    InputError: As for `make_mesh`.
+  """
   given = int(np.prod([n for n in sizes.values() if n != -1], dtype=int))
-  rest = max(1, len(here) // max(1, given))
-  sizes = {name: rest if n == -1 else n for name, n in sizes.items()}
-  wanted = int(np.prod(list(sizes.values()), dtype=int))
-  if wanted > len(here):
-    shape = " x ".join(f"{k}={v}" for k, v in sizes.items())
+  shown = " x ".join(f"{k}={v}" for k, v in sizes.items())
+  if -1 in sizes.values() and (given < 1 or len(devices) % given):
     raise InputError(
-      f"mesh {shape} needs {wanted} devices; {len(here)} are here"
+      f"mesh {shown}: {given} does not divide the {len(devices)} devices"
     )
-  devices = np.asarray(here[:wanted]).reshape(tuple(sizes.values()))
-  return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+  sizes = {k: len(devices) // given if n == -1 else n for k, n in sizes.items()}
+  shape = tuple(sizes.values())
+  wanted = int(np.prod(shape, dtype=int))
+  if not 0 < wanted <= len(devices):
+    raise InputError(
+      f"mesh {shown} needs {wanted} devices; {len(devices)} are here"
+    )
+  chosen = list(devices)[:wanted]
+  slices = len({getattr(d, "slice_index", 0) for d in chosen})
+  whole = chosen[0].platform == "tpu" and wanted == len(devices)
+  if slices > 1:
+    across = [1] * len(shape)
+    joined = [i for i, n in enumerate(shape) if n % slices == 0]
+    if not joined:
+      raise InputError(
+        f"mesh {shown}: no axis is a multiple of the {slices} slices"
+      )
+    across[joined[0]] = slices
+    inside = [n // m for n, m in zip(shape, across, strict=True)]
+    grid = mesh_utils.create_hybrid_device_mesh(
+      inside, across, chosen, allow_split_physical_axes=True
+    )
+  elif whole:
+    grid = mesh_utils.create_device_mesh(
+      shape, chosen, allow_split_physical_axes=True
+    )
+  else:
+    grid = np.asarray(chosen).reshape(shape)
+  return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:

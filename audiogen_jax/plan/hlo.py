@@ -20,7 +20,7 @@ import numpy as np
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _BYTES = {
   "pred": 1,
@@ -42,10 +42,11 @@ COLLECTIVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """Type and shape."""
+  """Type, shape, and whether it lies in memory or in a TPU's own cache."""
 
   dtype: str
   shape: tuple[int, ...]
+  cached: bool = False
 
   @property
   def bytes(self) -> int:
@@ -86,7 +87,8 @@ class Work:
   Attributes:
     flops: Of matrix products and convolutions.
     traffic: Bytes that each kind of collective makes on one device.
-    copies: Bytes and number of runs of each copy, by name.
+    copies: Bytes and number of runs of each copy from memory to memory, by
+      name.
   """
 
   flops: float
@@ -158,8 +160,12 @@ class Program:
         started = made.opcode.endswith("-start")
         traffic[opcode] += largest if started else made.bytes
       elif opcode == "copy":
-        largest = max((array.bytes for array in made.arrays), default=0)
-        copies[made.name] = (largest, 1)
+        # Into a TPU's own cache and out of it is how it reads and writes.
+        source = inside.get(made.operands[0])
+        ends = made.arrays[:2] if made.opcode != opcode else made.arrays[:1]
+        ends += source.arrays[:1] if source else ()
+        if not any(array.cached for array in ends):
+          copies[made.name] = (made.arrays[0].bytes, 1)
       else:
         for attribute in ("calls", "to_apply", "called_computation"):
           name = made.called(attribute)
@@ -213,8 +219,8 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction | None:
   close = _closing(bracket + tail)
   inner = (bracket + tail)[1:close]
   arrays = tuple(
-    Array(dtype, tuple(int(n) for n in shape.split(",") if n))
-    for dtype, shape in _ARRAY.findall(re.sub(r"\{[^}]*\}", "", made))
+    Array(dtype, tuple(int(n) for n in shape.split(",") if n), "S(1)" in layout)
+    for dtype, shape, layout in _ARRAY.findall(made)
   )
   operands = tuple(_NAME.findall(inner))
   attributes = (bracket + tail)[close + 1 :]
