@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Axes, Placement
@@ -79,7 +79,7 @@ def shardings(
   )
 
 
-def moved(average: Tree, new: Tree, decay: float) -> Tree:
+def moved(average: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
   """An exponential moving average, one step on."""
   return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
 
