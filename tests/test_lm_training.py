@@ -204,7 +204,8 @@ def test_two_processes(start, whole, tmp_path):
 
   both(**{"loop.steps": 3})
   first, second = both()
-  assert "going on from step 3" in first and not second.strip()
+  # One of them speaks.
+  assert "going on from step 3" in first and "going on" not in second
   alike(
     [x for x in figures(whole) if "train/loss" in x],
     [x for x in figures(tmp_path) if "train/loss" in x],

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,13 +36,14 @@ def plan(
     str | None,
     typer.Option(help="TPUs, such as v5e:4x4; this machine if not given."),
   ] = None,
-  slices: Annotated[int, typer.Option(help="So many of the topology.")] = 1,
+  slices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
   mesh: Annotated[
     str | None,
     typer.Option(help="fsdp=16 or data=2,fsdp=-1; else the configuration's."),
   ] = None,
   batch: Annotated[
-    int | None, typer.Option(help="Rows of a step; else the configuration's.")
+    int | None,
+    typer.Option(min=1, help="Rows of a step; else the configuration's."),
   ] = None,
   set_: Annotated[
     list[str] | None,
@@ -55,7 +57,7 @@ def plan(
     typer.Option("--search", help="Try meshes, rematerialisation, batches."),
   ] = False,
   tries: Annotated[
-    int, typer.Option(help="Programs that a search compiles.")
+    int, typer.Option(min=1, help="Programs that a search compiles.")
   ] = 6,
   json_: Annotated[
     Path | None, typer.Option("--json", help="Write all figures here.")
@@ -74,9 +76,9 @@ def plan(
   else:
     chip, devices = chips.here()
   values = load(config, set_ or [])
-  if mesh:
-    values.mesh = ConfigDict(_sizes(mesh))
-  if batch:
+  if mesh is not None:
+    values.mesh = ConfigDict(_sizes(mesh, list(values.mesh)))
+  if batch is not None:
     values.data.batch = batch
   run, task = training.parse(values)
   if (sample or find) and not isinstance(task, LMTask):
@@ -93,12 +95,16 @@ def plan(
         placement = Placement.make(arranged)
         rows = batch or 1
         compiled = programs.sampling(task, rows, task.window_s, placement)
-        found = {k: report.of(v, chip, count) for k, v in compiled.items()}
+        found = {
+          name: report.of(made, chip, count, in_place=name == "decode")
+          for name, made in compiled.items()
+        }
       else:
         placement = Placement.make(arranged, run.rules)
         compiled = programs.training(run, task, placement)
         flops = report.model_flops(task, run.data.batch, run.data.duration_s)
-        found = {"step": report.of(compiled, chip, count, flops)}
+        made = report.of(compiled, chip, count, model_flops=flops)
+        found = {"step": made}
   _tell(found, chip, f"{config} on {_named(topology, slices, devices)}", find)
   if json_:
     plain = {name: made.plain() for name, made in found.items()}
@@ -129,6 +135,8 @@ def load(config: str, changes: list[str]) -> ConfigDict:
     raise InputError(f"{name}: {error}") from None
   for change in changes:
     key, sign, text = change.partition("=")
+    if not sign:
+      raise InputError(f"--set {change}: write KEY=VALUE")
     value = text
     with contextlib.suppress(ValueError, SyntaxError):
       value = ast.literal_eval(text)
@@ -136,21 +144,21 @@ def load(config: str, changes: list[str]) -> ConfigDict:
       values.update_from_flattened_dict({key: value})
     except (KeyError, AttributeError, TypeError, ValueError) as error:
       raise InputError(f"--set {change}: {error}") from None
-    if not sign:
-      raise InputError(f"--set {change}: write KEY=VALUE")
   return values
 
 
-def _sizes(text: str) -> dict[str, int]:
-  sizes = {}
+def _sizes(text: str, axes: list[str]) -> dict[str, int]:
+  """Devices along each axis; 1 where nothing is said."""
+  sizes = dict.fromkeys(axes, 1)
   for part in text.split(","):
-    name, _, number = part.partition("=")
-    try:
-      sizes[name.strip()] = int(number)
-    except ValueError:
+    name, _, number = (word.strip() for word in part.partition("="))
+    if not re.fullmatch(r"-1|[1-9]\d*", number):
+      raise InputError(f"mesh {text!r}: write AXIS=NUMBER, as in data=2,fsdp=8")
+    if name not in sizes:
       raise InputError(
-        f"mesh {text!r}: write AXIS=NUMBER, as in data=2,fsdp=8"
-      ) from None
+        f"mesh {text!r}: {name!r} is not one of {', '.join(axes)}"
+      )
+    sizes[name] = int(number)
   return sizes
 
 
@@ -176,7 +184,7 @@ def _search(run, task, chip, devices, tries, bar) -> dict[str, Report]:
     finally:
       bar.advance(shown)
     flops = report.model_flops(own, way.batch, run.data.duration_s)
-    found[name] = report.of(compiled, chip, len(devices), flops)
+    found[name] = report.of(compiled, chip, len(devices), model_flops=flops)
   if not found:
     raise InputError("nothing that was tried fits; take more chips")
 
@@ -224,8 +232,9 @@ def _rows(made: Report, chip):
   room = f" of {made.memory / _GIB:.2f}" if made.memory else ""
   yield "needed, a device", f"{made.total / _GIB:.2f}{room} GiB"
   yield "fits", _yes(made.fits)
-  ratio = made.flops / made.model_flops if made.model_flops else 0
-  yield "FLOPs, a device", f"{made.flops:.3g}, {ratio:.2f} x the model's"
+  times = made.flops / made.model_flops if made.model_flops else 0
+  more = f", {times:.2f} x the model's" if times else ""
+  yield "FLOPs, a device", f"{made.flops:.3g}{more}"
   for kind, size in sorted(made.traffic.items()):
     yield f"{kind}, a device", f"{size / _GIB:.3f} GiB"
   yield "copies above 1 MB in loops", f"{made.copies / 1e6:.0f} MB"
@@ -235,7 +244,8 @@ def _rows(made: Report, chip):
     yield "at the bandwidth of links", _ms(made.links_s)
     times, share = _estimate(made, chip)
     yield "a step, estimated", times
-    yield "MFU, estimated", share
+    if made.model_flops:
+      yield "MFU, estimated", share
   yield "compiled in", f"{made.compile_s:.0f} s"
 
 

@@ -15,6 +15,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,8 +81,7 @@ class Instruction:
     return found[1] if found else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
   """What is done, loops unrolled.
 
   Attributes:
@@ -92,8 +92,8 @@ class Work:
   """
 
   flops: float
-  traffic: dict[str, float]
-  copies: dict[str, tuple[int, float]]
+  traffic: dict[str, int]
+  copies: dict[str, tuple[int, int]]
 
 
 class Program:
@@ -135,7 +135,7 @@ class Program:
   def _work(self, computation: str) -> Work:
     flops, traffic, copies = 0.0, collections.Counter(), {}
 
-    def add(other: Work, times: float) -> None:
+    def add(other: Work, times: int) -> None:
       nonlocal flops
       flops += times * other.flops
       for kind, size in other.traffic.items():
@@ -159,13 +159,15 @@ class Program:
         largest = max((array.bytes for array in made.arrays), default=0)
         started = made.opcode.endswith("-start")
         traffic[opcode] += largest if started else made.bytes
+      elif opcode == "fusion":
+        # Only what comes out of a fusion is ever in memory.
+        name = made.called("calls")
+        add(self._work(name)._replace(copies={}), 1)
+        root = next(m for m in self._computations[name].values() if m.root)
+        if root.opcode == "copy":
+          copies |= _copied(made, inside)
       elif opcode == "copy":
-        # Into a TPU's own cache and out of it is how it reads and writes.
-        source = inside.get(made.operands[0])
-        ends = made.arrays[:2] if made.opcode != opcode else made.arrays[:1]
-        ends += source.arrays[:1] if source else ()
-        if not any(array.cached for array in ends):
-          copies[made.name] = (made.arrays[0].bytes, 1)
+        copies |= _copied(made, inside)
       else:
         for attribute in ("calls", "to_apply", "called_computation"):
           name = made.called(attribute)
@@ -227,6 +229,22 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction | None:
   if opcode == "constant":
     attributes = inner
   return Instruction(name, opcode, arrays, operands, attributes, root)
+
+
+def _copied(
+  made: Instruction, inside: dict[str, Instruction]
+) -> dict[str, tuple[int, int]]:
+  """A copy's name, bytes and runs, if it is from memory to memory.
+
+  Into a TPU's own cache and out of it is how it reads and writes.
+  """
+  sources = (inside.get(name) for name in made.operands)
+  ends = [a for source in sources if source for a in source.arrays[:1]]
+  started = made.opcode.endswith("-start")  # makes its operand, too
+  ends += made.arrays[:2] if started else made.arrays[:1]
+  if any(array.cached for array in ends):
+    return {}
+  return {made.name: (made.arrays[0].bytes, 1)}
 
 
 def _closing(text: str) -> int:

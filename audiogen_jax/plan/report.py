@@ -28,10 +28,11 @@ class Report:
     outputs: Bytes.
     aliased: Bytes of outputs in place of arguments.
     flops: Operations.
-    model_flops: Those that the model asks for; the rest is done again, or is
-      the codec's and the text encoder's.
+    model_flops: Those that the model asks for, 0 if that is not known; the rest
+      is done again, or is the codec's and the text encoder's.
     traffic: Bytes that each kind of collective makes.
-    copies: Bytes of copies above 1 MB in the innermost loop, for decoding.
+    copies: Bytes of copies above 1 MB, from memory to memory, in one turn of
+      each loop.
     compute_s: Seconds at the chip's peak.
     memory_s: Seconds to read arguments, write outputs, and do both with
       temporaries.
@@ -47,7 +48,7 @@ class Report:
   aliased: int
   flops: float
   model_flops: float
-  traffic: dict[str, float]
+  traffic: dict[str, int]
   copies: float
   compute_s: float
   memory_s: float
@@ -90,7 +91,12 @@ class Report:
 
 
 def of(
-  compiled: Compiled, chip: Chip, devices: int, model_flops: float = 0.0
+  compiled: Compiled,
+  chip: Chip,
+  devices: int,
+  *,
+  model_flops: float = 0.0,
+  in_place: bool = False,
 ) -> Report:
   """A report.
 
@@ -98,13 +104,16 @@ def of(
     compiled: The program.
     chip: What it runs on.
     devices: How many of them.
-    model_flops: Of the whole step; 0 for those that the program has.
+    model_flops: Of the whole step; 0 if they are not known.
+    in_place: Of outputs that take the place of arguments next to nothing is
+      written, as of a cache for one step.
   """
   program = Program(compiled.text)
   work = program.work()
   passed = compiled.arguments + compiled.outputs + 2 * compiled.temporaries
+  passed -= compiled.aliased if in_place else 0
 
-  def seconds(amount: float, speed: float) -> float:
+  def seconds(amount: float | int, speed: float) -> float:
     return amount / speed if speed else 0.0
 
   return Report(
@@ -115,7 +124,7 @@ def of(
     outputs=compiled.outputs,
     aliased=compiled.aliased,
     flops=work.flops,
-    model_flops=model_flops / devices or work.flops,
+    model_flops=model_flops / devices,
     traffic=work.traffic,
     copies=sum(size for size in _copies(program)),
     compute_s=seconds(work.flops, chip.flops),

@@ -383,13 +383,14 @@ class LMTask:
   def _averaged(self, state, params):
     """The average and how much it has seen, as the published code has it.
 
-    Early averages are those of what there was: its first is the parameters
-    themselves.
+    Early averages are those of what there was: up to and with its first it is
+    the parameters themselves.
     """
     seen = state.extra["averaged"]
     if not self.average_every:
       return state.average, seen
     due = (state.step + 1) % self.average_every == 0
     seen = jnp.where(due, seen * self.average_decay + 1, seen)
-    share = jnp.where(due, 1 / jnp.maximum(seen, 1), 0)
+    moves = due | (seen == 0)
+    share = jnp.where(moves, 1 / jnp.maximum(seen, 1), 0)
     return states.moved(state.average, params, 1 - share), seen
