@@ -123,7 +123,7 @@ def test_what_it_refuses(refused, words, said):
 @pytest.mark.parametrize("option", ["--batch", "--tries", "--slices"])
 def test_numbers_below_one(audiogen, option):
   status, _, errors = audiogen("plan", *TINY, option, "0")
-  assert status == 2 and option in errors and "x>=1" in errors
+  assert status == 2 and option in errors
 
 
 @needs_libtpu

@@ -107,14 +107,14 @@ def mel_image(
 
 def curves(
   path: str | os.PathLike,
-  panels: Mapping[str, Mapping[str, tuple[Sequence, Sequence]]],
+  panels: Sequence[tuple[str, Mapping[str, tuple[Sequence, Sequence]]]],
   *,
   across: str,
 ) -> None:
   """Draws a PNG: panels side by side, two in a row.
 
   Args:
-    panels: By title, the lines of each: by name, where and how high.
+    panels: Titles, and the lines below: by name, where and how high.
     across: What the horizontal axis is.
   """
   path = pathlib.Path(path)
@@ -122,7 +122,7 @@ def curves(
   rows = -(-len(panels) // 2)
   figure = _figure(9.0, 0.4 + 2.4 * rows)
   grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
-  for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+  for axes, (title, lines) in zip(grid.flat, panels, strict=False):
     for name, (x, y) in lines.items():
       axes.plot(x, y, label=name, linewidth=1.2)
     axes.set_title(_short(title, 60), **_TITLE)

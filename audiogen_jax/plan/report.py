@@ -49,7 +49,7 @@ class Report:
   flops: float
   model_flops: float
   traffic: dict[str, int]
-  copies: float
+  copies: int
   compute_s: float
   memory_s: float
   links_s: float
@@ -126,7 +126,7 @@ def of(
     flops=work.flops,
     model_flops=model_flops / devices,
     traffic=work.traffic,
-    copies=sum(size for size in _copies(program)),
+    copies=sum(_copies(program)),
     compute_s=seconds(work.flops, chip.flops),
     memory_s=seconds(passed, chip.bandwidth),
     links_s=seconds(sum(work.traffic.values()), chip.links),
@@ -153,10 +153,10 @@ def model_flops(task: Task, rows: int, seconds: float) -> float:
   seen = steps + (text if task.lm.prepend_text else 0)
   seen += text if t.cross_attention else 0
   each = 6 * count + 12 * t.layers * t.width * seen
-  return rows * steps * each
+  return float(rows * steps * each)
 
 
-def _copies(program: Program) -> list[float]:
+def _copies(program: Program) -> list[int]:
   """Bytes of large copies in the bodies of loops."""
   found = []
   for loop, _ in program.loops():

@@ -26,7 +26,7 @@ def main(
   """Draws the metrics of some runs."""
   try:
     logs = {run: read(run) for run in runs}
-    panels = dict(_panel(logs, metrics.split("+")) for metrics in show)
+    panels = [_panel(logs, metrics.split("+")) for metrics in show]
     drawing.curves(out, panels, across="step")
   except InputError as error:
     raise SystemExit(f"error: {error}") from None
