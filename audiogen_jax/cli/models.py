@@ -227,11 +227,20 @@ def convert(
     str, typer.Option(help=f"One of {', '.join(export.FORMATS)}.")
   ] = "orbax",
   text_encoder: _TextEncoder = None,
+  dtype: Annotated[
+    str | None,
+    typer.Option(
+      help=f"Of the weights: one of {', '.join(export.DTYPES)}.  [default: as"
+      " they are stored]"
+    ),
+  ] = None,
 ) -> None:
   """Write a model in another format."""
   with terminal.bar() as bar:
     bar.add_task(f"converting {source}", total=None)
-    parts = export.convert(source, target, to=to, text_encoder=text_encoder)
+    parts = export.convert(
+      source, target, to=to, text_encoder=text_encoder, dtype=dtype
+    )
   beside = ""
   if parts.lm is not None and parts.text is None:
     beside = f"; the text encoder, {parts.text_name}, stays outside"

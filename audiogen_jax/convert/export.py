@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from audiogen_jax.convert import audiocraft, engine, huggingface, sources
 from audiogen_jax.convert.engine import Parts
@@ -13,6 +14,7 @@ from audiogen_jax.core.types import Tree
 from audiogen_jax.text import tokenizer
 
 FORMATS = ("orbax", "audiocraft", "transformers")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def convert(
@@ -21,11 +23,12 @@ def convert(
   *,
   to: str = "orbax",
   text_encoder: str | Path | None = None,
+  dtype: str | None = None,
 ) -> Parts:
-  """Writes `source` into `folder` in another format, values untouched.
+  """Writes `source` into `folder` in another format.
 
-  Weights keep the type they are stored in.  The text encoder comes along if it
-  is at hand; otherwise the result names it, as published checkpoints do.
+  The text encoder comes along if it is at hand; otherwise the result names it,
+  as published checkpoints do.
 
   Args:
     source: As for `AudioGen.from_pretrained`.
@@ -33,6 +36,8 @@ def convert(
     to: `orbax` (ours), `audiocraft` (the published format) or `transformers`
       (a MusicGen folder, which always holds a text encoder).
     text_encoder: Hub id or folder of the text encoder to take along.
+    dtype: Of the weights as they are written, one of `DTYPES`; None for the
+      type that each is stored in.
 
   Returns:
     What was written.
@@ -43,6 +48,12 @@ def convert(
   """
   if to not in FORMATS:
     raise InputError(f"format {to!r} is not one of {', '.join(FORMATS)}")
+  if dtype is not None and dtype not in DTYPES:
+    raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+
+  def ready(tree: Tree) -> Tree:
+    return _cast(_in_memory(tree), dtype)
+
   need_text = to == "transformers"
   parts = sources.open_parts(
     source, text_encoder=text_encoder, need_text=need_text
@@ -51,13 +62,13 @@ def convert(
     parts = dataclasses.replace(parts, text=None, text_tree=None)
   words = tokenizer.load(parts.tokenizer) if parts.text is not None else None
   if to == "orbax":
-    sources.write_orbax(folder, parts, words, ready=_in_memory)
+    sources.write_orbax(folder, parts, words, ready=ready)
     return parts
   parts = dataclasses.replace(
     parts,
-    codec_tree=_in_memory(parts.codec_tree),
-    lm_tree=_in_memory(parts.lm_tree),
-    text_tree=_in_memory(parts.text_tree),
+    codec_tree=ready(parts.codec_tree),
+    lm_tree=ready(parts.lm_tree),
+    text_tree=ready(parts.text_tree),
   )
   with checkpoint.local_folder(Path(folder)) as work:
     if to == "audiocraft":
@@ -81,3 +92,13 @@ def _in_memory(tree: Tree) -> Tree:
     )
     return tree.restore(wanted)
   return engine.realise(tree, lambda _, values: jax.device_put(values, host))
+
+
+def _cast(tree: Tree, dtype: str | None) -> Tree:
+  """Real numbers as `dtype`; what counts or is true or false stays."""
+
+  def one(leaf):
+    real = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if real else leaf
+
+  return tree if dtype is None else jax.tree.map(one, tree)
