@@ -11,6 +11,8 @@ if _DEVICES not in _xla_flags:
   os.environ["XLA_FLAGS"] = f"{_xla_flags} {_DEVICES}=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the network is a bug
+# The command line keeps programs from call to call; tests start afresh.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402

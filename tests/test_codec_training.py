@@ -89,6 +89,7 @@ def train(data, cache):
       cwd=ROOT,
       env=os.environ
       | {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
         # `python -c` would find the package installed elsewhere.

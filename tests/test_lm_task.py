@@ -181,7 +181,8 @@ def start(task):
 
 def trained(task, mesh=None, steps=5):
   """State and metrics after some steps, on one device or a mesh."""
-  placement = Placement.make(make_mesh(**mesh or {"data": 1}), RULES)
+  sizes = {"data": 1, "fsdp": 1, "tensor": 1} | (mesh or {})
+  placement = Placement.make(make_mesh(**sizes), RULES)
   key = jax.random.key(0)
   like = jax.eval_shape(task.init, key)
   places = states.shardings(like, task.axes, placement)
@@ -414,3 +415,18 @@ def test_batches_and_meshes_that_do_not_divide():
     trained(small(lm=wide), {"tensor": 2}, steps=1)
   with pytest.raises(InputError, match="3 does not divide the 8 devices"):
     make_mesh(data=3, fsdp=-1)
+
+
+@pytest.mark.parametrize(
+  ("rules", "said"),
+  [
+    ({"embd": ("data",)}, "rule 'embd' is about no axis of the parameters"),
+    ({"embed": ("fdsp",)}, "rule 'embed' sends to 'fdsp'; the mesh has data"),
+  ],
+)
+def test_rules_that_are_about_nothing(rules, said):
+  task = small()
+  like = jax.eval_shape(task.init, jax.random.key(0))
+  placement = Placement.make(make_mesh(data=2), rules)
+  with pytest.raises(InputError, match=said):
+    states.shardings(like, task.axes, placement)

@@ -76,6 +76,7 @@ def start(made, tmp_path_factory):
       cwd=ROOT,
       env=os.environ
       | {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
       }

@@ -4,9 +4,12 @@ Bad input ends in one line on the error stream and exit status 2; whatever is
 written takes its name only once it is whole.
 """
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
+import jax
 import typer
 
 from audiogen_jax import __version__
@@ -34,6 +37,7 @@ app.add_typer(evaluate.app, name="evaluate")
 
 def main() -> None:
   """Runs the command line; bad input is one line and exit status 2."""
+  _remember_programs()
   try:
     app()
   except (InputError, OSError) as error:
@@ -42,6 +46,16 @@ def main() -> None:
       f"error: {message}", style="red", markup=False, soft_wrap=True
     )
     sys.exit(2)
+
+
+def _remember_programs() -> None:
+  """Keeps compiled programs for the next call, unless told where or not to."""
+  if jax.config.jax_compilation_cache_dir is None:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "audiogen_jax" / "programs"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # By default only what takes a second; here every second counts.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @app.callback(invoke_without_command=True)

@@ -21,15 +21,16 @@ from audiogen_jax.lm import model as language_model
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 
-_DEFAULT_MODEL = "facebook/audiogen-medium"
+_DEFAULT_MODEL = "nano"  # comes with the package
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _BATCH = 8  # prompts sampled together
 
 _Model = Annotated[
   str,
   typer.Option(
-    help="Hub id, folder or gs:// URI: our own format, the published one, or a"
-    " Hugging Face folder."
+    help="nano, which is small and comes along; a hub id such as"
+    " facebook/audiogen-medium; a folder or gs:// URI in our own format, the"
+    " published one or Hugging Face's."
   ),
 ]
 _TextEncoder = Annotated[

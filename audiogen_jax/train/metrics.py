@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorboardX
 from etils import epath
 from jaxtyping import Float, UInt8
 
@@ -58,6 +57,9 @@ class Log:
       return
     self._remote = "://" in str(folder)
     self._local = Path(tempfile.mkdtemp() if self._remote else folder)
+    # It imports PyTorch where there is one: two seconds, for those who train.
+    import tensorboardX
+
     self._wandb = _wandb(wandb_project, self._local, config)
     lines = self._local / LINES
     if self._remote and (self._folder / LINES).exists():

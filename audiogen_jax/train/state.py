@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core import sharding
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 
@@ -46,8 +47,9 @@ def shardings(
 
   Raises:
     KeyError: If a parameter has no rule; the message has its path.
-    InputError: If the mesh does not divide an axis.
+    InputError: If the mesh does not divide an axis, or a rule is about nothing.
   """
+  _check_rules(axes, placement)
   whole = placement.sharding()
   leaves = {"params": state.params, "extra": state.extra}
   placed = sharding.shardings(leaves, axes, placement)
@@ -77,6 +79,24 @@ def shardings(
     extra=placed["extra"],
     average=spread(state.average),
   )
+
+
+def _check_rules(axes: Mapping[str, Axes], placement: Placement) -> None:
+  """A rule that changes nothing is a mistake of whoever wrote it."""
+  meanings = {"batch"}.union(*axes.values()) - {None}
+  names = placement.mesh.axis_names
+  for meaning, targets in placement.rules:
+    if meaning not in meanings:
+      raise InputError(
+        f"rule {meaning!r} is about no axis of the parameters; they have"
+        f" {', '.join(sorted(meanings))}"
+      )
+    for target in (targets,) if isinstance(targets, str) else targets or ():
+      if target not in names:
+        raise InputError(
+          f"rule {meaning!r} sends to {target!r}; the mesh has"
+          f" {', '.join(names)}"
+        )
 
 
 def moved(average: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
