@@ -1,4 +1,4 @@
-"""`audiogen evaluate codec`."""
+"""`audiogen evaluate`: `codec` here, the rest in files of their own."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import load_codec
-from audiogen_jax.cli import terminal
+from audiogen_jax.cli import classes, terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
@@ -26,6 +26,7 @@ from audiogen_jax.evaluate.opus import Opus, OpusReport
 from audiogen_jax.evaluate.visqol import Visqol
 
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
+app.command()(classes.classes)
 
 _DRAWN = 4  # clips in a picture
 # Frames an entry; the entropy of fewer is too low by 0.07 bits and more: in
@@ -37,11 +38,6 @@ _LABELS = {
   "log_spectral_distance_db": "log-spectral distance, dB",
   "visqol_mos_lqo": "ViSQOL, MOS-LQO (1 to 4.75)",
 }
-
-
-@app.callback()
-def _group() -> None:
-  """Keeps `codec` a word of its own while it is the only one."""
 
 
 @app.command()
