@@ -220,6 +220,25 @@ def test_shares_are_counted(data):
   assert again.plain()["coded"] == plain["coded"]
 
 
+def test_mixes_are_trained_on_with_both_classes(data, monkeypatch):
+  given = []
+
+  class Spy(classifier.MixClassifier):
+    def __init__(self, found, inside):
+      given.append(inside)
+      super().__init__(found, inside)
+
+  monkeypatch.setattr(evaluation, "MixClassifier", Spy)
+  options = {"clips": 1, "pairs": 1, "duration_s": 0.5}
+  evaluation.evaluate(Model(told_of), *parts(data), [Sampling()], **options)
+  (inside,) = given
+  # 24 recordings, 48 mixes, and all of them through the codec.
+  assert inside.shape == (2 * 72, 4)
+  np.testing.assert_array_equal(inside[:72], inside[72:])
+  np.testing.assert_array_equal(inside[:24].argmax(1), np.repeat(range(4), 6))
+  assert inside[:72].sum(axis=1).tolist() == [1] * 24 + [2] * 48
+
+
 def test_prompts_of_classes(data):
   model = Model(told_of)
   report = evaluation.evaluate(
