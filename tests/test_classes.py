@@ -281,6 +281,7 @@ def test_the_command(audiogen, tiny, data, tmp_path):
   assert "2 clips of each class, 3 of two" in told
   assert plot.read_bytes().startswith(b"\x89PNG")
   found = json.loads(figures.read_text())
+  assert found["confusion_columns"] == [*KINDS, "silence"]
   assert found["classes"] == KINDS and found["duration_s"] == 0.5
   ways = [one["sampling"]["guidance"] for one in found["generated"]]
   assert ways == [1, 3]

@@ -69,12 +69,13 @@ class Report:
   def chance(self) -> tuple[float, float]:
     """Of a right guess, and of both of two among the first three."""
     n = len(self.classes)
-    return 1 / n, TOP * (TOP - 1) / (n * (n - 1))
+    return 1 / n, min(1.0, TOP * (TOP - 1) / (n * (n - 1)))
 
   def plain(self) -> dict[str, Any]:
     """Plain values, for JSON."""
     return {
       "classes": list(self.classes),
+      "confusion_columns": [*self.classes, "silence"],
       "classifier": self.kind,
       "trained_on": self.trained_on,
       "cross_validation": dict(
