@@ -22,11 +22,18 @@ def sound(number, samples):
 
 
 def dataset(
-  folder, lengths, *, name="tiny", splits=("train",), spec=SPEC, make=None
+  folder,
+  lengths,
+  *,
+  name="tiny",
+  splits=("train",),
+  spec=SPEC,
+  make=None,
+  tags=None,
 ):
   """Writes sounds of these lengths; sound i has the caption "sound i".
 
-  `make(i, length)` may make other sounds than ramps.
+  `make(i, length)` may make other sounds than ramps, `tags(i)` their tags.
   """
   about = About(name, spec.features, "", dataclasses.asdict(spec))
   items = {split: [Item(i) for i in range(len(lengths))] for split in splits}
@@ -37,7 +44,7 @@ def dataset(
           "id": str(i),
           "audio": (make or sound)(i, lengths[i]),
           "caption": f"sound {i}",
-          "tags": [],
+          "tags": tags(i) if tags else [],
           "source": name,
           "licence": "",
         }

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from audiogen_jax.audio import dsp, io
 from audiogen_jax.core.errors import InputError
@@ -133,6 +133,41 @@ def curves(
     axes.set_axis_off()
   for axes in grid[-1]:
     axes.set_xlabel(across)
+  _save(figure, path)
+
+
+def confusions(
+  path: str | os.PathLike,
+  panels: Sequence[tuple[str, Int[np.ndarray, "_ _"]]],
+  names: Sequence[str],
+) -> None:
+  """Draws a PNG: side by side, how many of each kind were taken for which.
+
+  Args:
+    panels: Titles, and counts below: rows are what is, columns what it was
+      taken for.  The shade is the share of the row.
+    names: Of the columns; of the first of them, also of the rows.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  rows, columns = panels[0][1].shape
+  side = 1.0 + 0.32 * columns
+  figure = _figure(1.6 + side * len(panels), 2.6 + 0.32 * rows)
+  grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+  short = [_short(name, 24) for name in names]
+  for axes, (title, counts) in zip(grid, panels, strict=True):
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts):
+      shade = "white" if shares[row, column] > 0.5 else "black"
+      told = f"{counts[row, column]:d}"
+      place = {"ha": "center", "va": "center", "fontsize": 7}
+      axes.text(column, row, told, color=shade, **place)
+    axes.set_xticks(range(columns), short, rotation=90, fontsize=8)
+    axes.set_yticks(range(rows), short[:rows], fontsize=8)
+    axes.set_title(_short(title, 36), **_TITLE)
+  figure.supxlabel("heard", fontsize=9)
+  figure.colorbar(image, ax=list(grid), label="share of the row", pad=0.015)
   _save(figure, path)
 
 

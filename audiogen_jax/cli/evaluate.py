@@ -1,10 +1,11 @@
-"""`audiogen evaluate codec`."""
+"""`audiogen evaluate`: `codec` here, the rest in files of their own."""
 
 import contextlib
+import functools
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,17 @@ from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import load_codec
-from audiogen_jax.cli import terminal
+from audiogen_jax.cli import classes, terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
+from audiogen_jax.evaluate import opus as opus_evaluation
 from audiogen_jax.evaluate.clips import Clips
 from audiogen_jax.evaluate.codec import Piece, Report
+from audiogen_jax.evaluate.opus import Opus, OpusReport
 from audiogen_jax.evaluate.visqol import Visqol
 
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
+app.command()(classes.classes)
 
 _DRAWN = 4  # clips in a picture
 # Frames an entry; the entropy of fewer is too low by 0.07 bits and more: in
@@ -34,11 +38,6 @@ _LABELS = {
   "log_spectral_distance_db": "log-spectral distance, dB",
   "visqol_mos_lqo": "ViSQOL, MOS-LQO (1 to 4.75)",
 }
-
-
-@app.callback()
-def _group() -> None:
-  """Keeps `codec` a word of its own while it is the only one."""
 
 
 @app.command()
@@ -75,6 +74,13 @@ def codec(
     Path | None,
     typer.Option(help="ViSQOL's program; else visqol, if that is on PATH."),
   ] = None,
+  opus: Annotated[
+    list[float] | None,
+    typer.Option(
+      help="The same clips through Opus at so many kbit/s, 6 or more; again for"
+      " another rate.  Needs ffmpeg."
+    ),
+  ] = None,
 ) -> None:
   """Encode and decode sounds, and say what became of them."""
   # Whatever can be refused is refused before the hours of work.
@@ -84,6 +90,7 @@ def codec(
   if json_file is not None:
     io.check_target(json_file)
   marker = Visqol.find(visqol)
+  rivals = [Opus(rate) for rate in dict.fromkeys(opus or ())]
   with terminal.bar() as bar, contextlib.ExitStack() as stack:
     task = bar.add_task(f"loading {model}", total=None)
     coder = load_codec(model)
@@ -102,20 +109,30 @@ def codec(
       folder=stack.enter_context(_staged(save)) if save else None,
     )
 
-    def progress(done: int, total: int) -> None:
-      bar.update(task, description="clips", completed=done, total=total)
+    def progress(done: int, total: int, label: str = "clips") -> None:
+      bar.update(task, description=label, completed=done, total=total)
 
     bar.update(task, description=f"compiling, {len(opened)} clips")
     report = codec_evaluation.evaluate(
       coder, opened, visqol=marker, keep=keeper, progress=progress
     )
+    others = [
+      opus_evaluation.evaluate(
+        coder,
+        opened,
+        rival,
+        progress=functools.partial(progress, label=_opus(rival.kbit_per_s)),
+      )
+      for rival in rivals
+    ]
     if plot is not None:
       drawing.comparison(plot, keeper.pairs, rate_hz)
     if json_file is not None:
       told = {"model": model, "data": opened.title} | report.plain()
+      told |= {"opus": [other.plain() for other in others]} if others else {}
       with io.whole(json_file) as part:
         part.write_text(json.dumps(told, indent=2, ensure_ascii=False))
-  _tell(f"{model} on {opened.title}", report, marker)
+  _tell(f"{model} on {opened.title}", report, marker, others)
   for path in (plot, json_file, save):
     if path is not None:
       terminal.out.print(str(path), markup=False, soft_wrap=True)
@@ -191,17 +208,29 @@ def _staged(folder: Path) -> Iterator[Path]:
         folder.rmdir()
 
 
-def _tell(title: str, report: Report, visqol: Visqol | None) -> None:
+def _opus(kbit_per_s: float) -> str:
+  return f"Opus, {kbit_per_s:g} kbit/s"
+
+
+def _tell(
+  title: str,
+  report: Report,
+  visqol: Visqol | None,
+  others: Sequence[OpusReport],
+) -> None:
   """Two tables, and what they do not hold."""
   table = Table(title=Text(title), title_justify="left")
   table.add_column("")
-  for name in ("mean", "least", "most"):
-    table.add_column(name, justify="right")
+  rivals = [_opus(other.kbit_per_s) for other in others]
+  for name in ("mean", "least", "most", *rivals):
+    table.add_column(name.replace(", ", ",\n"), justify="right")
   for figure, label in _LABELS.items():
     values = report.values(figure)
     if values:
       some = np.mean(values), min(values), max(values)
-      table.add_row(label, *(f"{value:.3f}" for value in some))
+      means = [other.mean(figure) for other in others]
+      said = ["" if mean is None else f"{mean:.3f}" for mean in means]
+      table.add_row(label, *(f"{value:.3f}" for value in some), *said)
   terminal.out.print(table)
   table = Table()
   table.add_column("codebook")
@@ -221,6 +250,12 @@ def _tell(title: str, report: Report, visqol: Visqol | None) -> None:
     f"a second encodes {report.encode_speed:,.1f} s of sound and decodes"
     f" {report.decode_speed:,.1f} s",
   ]
+  for other, said in zip(others, rivals, strict=True):
+    packets, files = other.bits_per_second_packets, other.bits_per_second
+    lines.append(
+      f"{said}: {packets / 1000:.2f} kbit/s used, {files / 1000:.2f} with what"
+      " Ogg adds"
+    )
   if report.frames < _ENOUGH * report.codebook_size:
     lines.append(
       f"the entropies come out too low: {report.frames:,} frames are few for"

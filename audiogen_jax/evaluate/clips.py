@@ -19,10 +19,11 @@ _SPLIT = "validation"
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """One sound and what it is called."""
+  """One sound, what it is called, and its tags in a dataset."""
 
   name: str
   audio: Float[np.ndarray, "n c"]
+  tags: tuple[str, ...] = ()
 
 
 class Clips:
@@ -144,4 +145,5 @@ def _source(data: Path, split: str, wanted: dict[str, int]):
 
 def _read_example(example) -> Clip:
   audio = example["audio"] * np.float32(2**-15)
-  return Clip(example["id"].decode(), audio)
+  tags = tuple(tag.decode() for tag in example["tags"])
+  return Clip(example["id"].decode(), audio, tags)

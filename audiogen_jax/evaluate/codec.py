@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from audiogen_jax.audio.distances import (
   log_spectral_distance,
@@ -77,6 +77,18 @@ class ClipFigures:
 FIGURES = tuple(field.name for field in dataclasses.fields(ClipFigures)[2:])
 
 
+def values_of(clips: Sequence[ClipFigures], figure: str) -> list[float]:
+  """One figure of every clip that has it."""
+  values = [getattr(clip, figure) for clip in clips]
+  return [value for value in values if value is not None]
+
+
+def mean_of(clips: Sequence[ClipFigures], figure: str) -> float | None:
+  """Of one figure, over the clips that have it."""
+  values = values_of(clips, figure)
+  return float(np.mean(values)) if values else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
   """What `evaluate` found.
@@ -109,13 +121,11 @@ class Report:
 
   def values(self, figure: str) -> list[float]:
     """One figure of every clip that has it."""
-    values = [getattr(clip, figure) for clip in self.clips]
-    return [value for value in values if value is not None]
+    return values_of(self.clips, figure)
 
   def mean(self, figure: str) -> float | None:
     """Over the clips that have it."""
-    values = self.values(figure)
-    return float(np.mean(values)) if values else None
+    return mean_of(self.clips, figure)
 
   @property
   def seconds(self) -> float:
@@ -172,11 +182,11 @@ def evaluate(
   unmarked, done = [], 0
   mark = functools.partial(_mark, visqol, rate_hz)
   with futures.ThreadPoolExecutor() as threads:
-    for pieces in _batches(clips, codec):
+    for pieces in batches(clips, codec):
       real, fake, lengths = coder.run(pieces)
       fakes = [fake[i, : len(piece.audio)] for i, piece in enumerate(pieces)]
       _refuse_nan(pieces, fakes)
-      distances = np.stack(_measure(real, fake, rate_hz, lengths), axis=1)
+      distances = np.stack(measure(real, fake, rate_hz, lengths), axis=1)
       distances = distances[: len(pieces)].tolist()
       marks = list(threads.map(mark, pieces, fakes))
       unmarked += [str(mark) for mark in marks if isinstance(mark, NoMark)]
@@ -192,7 +202,7 @@ def evaluate(
   used, entropy = (np.asarray(x) for x in code_statistics(coder.counts))
   frame_rate_hz = rate_hz / config.hop
   return Report(
-    clips=[_joined(*told[i], figures[i]) for i in sorted(told)],
+    clips=[joined(*told[i], figures[i]) for i in sorted(told)],
     frames=int(coder.counts[0].sum()),
     codebook_size=codec.tokens.size,
     usage=used,
@@ -206,7 +216,7 @@ def evaluate(
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _measure(real, fake, rate_hz, length):
+def measure(real, fake, rate_hz, length):
   """The distances of `ClipFigures`, in its order."""
   return (
     si_snr(real, fake, rate_hz, length=length),
@@ -225,7 +235,7 @@ def _pieces(clips: Iterable[Clip], rate_hz: int) -> Iterator[Piece]:
       yield Piece(number, clip.name, part, start, n)
 
 
-def _batches(clips: Iterable[Clip], codec: Encodec) -> Iterator[list[Piece]]:
+def batches(clips: Iterable[Clip], codec: Encodec) -> Iterator[list[Piece]]:
   """Pieces of one bucket, so that little is compiled."""
   config = codec.config
   # Chunks have no lengths: rows would have to be equally long.
@@ -237,6 +247,21 @@ def _batches(clips: Iterable[Clip], codec: Encodec) -> Iterator[list[Piece]]:
     if len(waiting[frames]) == size:
       yield waiting.pop(frames)
   yield from waiting.values()
+
+
+def padded(
+  sounds: Sequence[Float[np.ndarray, "_ c"]], codec: Encodec
+) -> tuple[Float[np.ndarray, "b n c"], Int[np.ndarray, " b"]]:
+  """Sounds as rows of one bucket, and the samples of each row."""
+  config = codec.config
+  frames = bucket(-(-max(map(len, sounds)) // config.hop))
+  shape = bucket(len(sounds)), frames * config.hop, config.channels
+  rows = np.zeros(shape, np.float32)
+  lengths = np.ones(len(rows), np.int32)  # of rows that fill up: one sample
+  for i, sound in enumerate(sounds):
+    lengths[i] = len(sound)
+    rows[i, : lengths[i]] = sound
+  return rows, lengths
 
 
 def _in_chunks(codec: Encodec) -> bool:
@@ -258,16 +283,9 @@ class _Coder:
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Originals and reconstructions, padded alike, and samples of each row."""
     config = self._codec.config
-    longest = max(len(piece.audio) for piece in pieces)
-    frames = bucket(-(-longest // config.hop))
-    shape = bucket(len(pieces)), frames * config.hop, config.channels
-    real = np.zeros(shape, np.float32)
-    lengths = np.ones(len(real), np.int32)  # of rows that fill up: one sample
-    for i, piece in enumerate(pieces):
-      lengths[i] = len(piece.audio)
-      real[i, : lengths[i]] = piece.audio
+    real, lengths = padded([piece.audio for piece in pieces], self._codec)
     # What is compiled for chunks depends on where the last one ends.
-    compiled = longest if _in_chunks(self._codec) else shape
+    compiled = lengths[0] if _in_chunks(self._codec) else real.shape
     if compiled not in self._compiled:
       self._code(real, lengths)
       self._compiled.add(compiled)
@@ -321,7 +339,7 @@ def _mark(
     return error
 
 
-def _joined(name: str, seconds: float, found: Sequence[tuple]) -> ClipFigures:
+def joined(name: str, seconds: float, found: Sequence[tuple]) -> ClipFigures:
   """Figures of a clip from those of its pieces, weighted by length."""
   lengths, distances, marks = zip(*found, strict=True)
   means = np.average(distances, axis=0, weights=lengths).tolist()

@@ -1,0 +1,202 @@
+"""`audiogen evaluate classes`."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from audiogen_jax.audio import drawing, io
+from audiogen_jax.audiogen import AudioGen
+from audiogen_jax.cli import terminal
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.evaluate import classes as class_evaluation
+from audiogen_jax.evaluate.classes import Report
+from audiogen_jax.evaluate.clips import Clips
+from audiogen_jax.evaluate.hearing import TOP, Hearing
+from audiogen_jax.lm.rules import Rules, Sampling
+
+
+def classes(
+  model: Annotated[
+    str, typer.Argument(help="A hub id, a folder or a gs:// URI.")
+  ],
+  data: Annotated[
+    Path,
+    typer.Argument(
+      help="A dataset of sounds; the first tag of each is its class."
+    ),
+  ],
+  split: Annotated[
+    str, typer.Option(help="Held out; what is learned from is train.")
+  ] = "validation",
+  clips: Annotated[int, typer.Option(help="To make of each class.")] = 20,
+  pairs: Annotated[
+    int,
+    typer.Option(
+      help="Clips to make of two classes; 45 have each pair of ten once."
+    ),
+  ] = 45,
+  prompts: Annotated[
+    Path | None,
+    typer.Option(
+      help="What to ask for instead of a class's name: a .json of class to"
+      " prompt or prompts, or a .csv of class,prompt."
+    ),
+  ] = None,
+  duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
+  guidance: Annotated[
+    list[float] | None,
+    typer.Option(
+      help="Classifier-free guidance; again for another column."
+      f"  [default: {Sampling.guidance}]"
+    ),
+  ] = None,
+  temperature: Annotated[
+    float, typer.Option(help="0 takes the likeliest token.")
+  ] = Sampling.temperature,
+  top_k: Annotated[
+    int, typer.Option(help="Draw among the k likeliest; 0 for all.")
+  ] = Sampling.top_k,
+  seed: Annotated[int, typer.Option(help="Clip i uses seed + i.")] = 0,
+  batch: Annotated[int, typer.Option(help="Clips made together.")] = 8,
+  plot: Annotated[
+    Path | None,
+    typer.Option(help="A PNG to draw: what was heard as what."),
+  ] = None,
+  json_file: Annotated[
+    Path | None, typer.Option("--json", help="A file for all figures.")
+  ] = None,
+) -> None:
+  """Make sounds of each class, and let a classifier say what they are."""
+  # Whatever can be refused is refused before the hours of work.
+  if plot is not None:
+    drawing.check_png(plot)
+    io.check_target(plot)
+  if json_file is not None:
+    io.check_target(json_file)
+  asked = _read_prompts(prompts) if prompts is not None else {}
+  samplings = [
+    Sampling(temperature=temperature, top_k=top_k, guidance=one)
+    for one in dict.fromkeys(guidance or [Sampling.guidance])
+  ]
+  with terminal.bar() as bar:
+    task = bar.add_task(f"loading {model}", total=None)
+    audiogen = AudioGen.from_pretrained(model)
+    codec = audiogen.codec.config
+    Rules.make(samplings[0], audiogen.codec.tokens.size)
+    parts = [
+      Clips.open(
+        data,
+        rate_hz=codec.sample_rate_hz,
+        channels=codec.channels,
+        split=name,
+      )
+      for name in ("train", split)
+    ]
+
+    def progress(what: str, done: int, total: int) -> None:
+      bar.update(task, description=what, completed=done, total=total)
+
+    report = class_evaluation.evaluate(
+      audiogen,
+      *parts,
+      samplings,
+      clips=clips,
+      pairs=pairs,
+      duration_s=duration,
+      prompts=asked,
+      seed=seed,
+      batch=batch,
+      progress=progress,
+    )
+    columns = _columns(report)
+    if plot is not None:
+      panels = [(name, heard.confusion) for name, heard in columns.items()]
+      drawing.confusions(plot, panels, [*report.classes, "silence"])
+    if json_file is not None:
+      told = {"model": model, "data": parts[1].title, "duration_s": duration}
+      told |= {"seed": seed} | report.plain()
+      with io.whole(json_file) as part:
+        part.write_text(json.dumps(told, indent=2, ensure_ascii=False))
+  _tell(f"{model} on {parts[1].title}", report, columns, clips)
+  for path in (plot, json_file):
+    if path is not None:
+      terminal.out.print(str(path), markup=False, soft_wrap=True)
+
+
+def _columns(report: Report) -> dict[str, Hearing]:
+  """What is told side by side."""
+  columns = {"held out": report.real, "through the codec": report.coded}
+  for way, heard in report.generated:
+    columns[f"guidance {way.guidance:g}"] = heard
+  return columns
+
+
+def _tell(
+  title: str, report: Report, columns: dict[str, Hearing], clips: int
+) -> None:
+  """A table, and what it does not hold."""
+  table = Table(title=Text(title), title_justify="left")
+  table.add_column("heard as what it is")
+  for name in columns:
+    table.add_column(name.replace(" ", "\n", 1), justify="right")
+
+  def row(label: str, value: Callable[[Hearing], float | None]) -> None:
+    shares = [value(heard) for heard in columns.values()]
+    told = ["" if share is None else f"{share:.1%}" for share in shares]
+    table.add_row(Text(label), *told)
+
+  for i, name in enumerate(report.classes):
+    row(name, lambda heard, i=i: heard.shares[i])
+  table.add_section()
+  row("all", lambda heard: heard.share)
+  two = len(report.generated[0][1].pairs)
+  if two:
+    row(f"of two classes, both in the first {TOP}", lambda h: h.share_both)
+  terminal.out.print(table)
+  real, coded = report.validated
+  one, both = report.chance
+  lines = [
+    f"{report.kind}, trained on {report.trained_on:,} recordings; in"
+    f" cross-validation over them {real:.1%}, through the codec {coded:.1%}",
+    f"by chance: {one:.1%}" + (f", of two {both:.1%}" if two else ""),
+    f"{clips:,} clips of each class, {two:,} of two",
+  ]
+  if not two and len(report.classes) <= TOP:
+    lines[-1] += f": {len(report.classes)} classes are all in the first {TOP}"
+  for name, heard in columns.items():
+    silent = int(np.sum(heard.confusion[:, -1]))
+    if silent:
+      lines.append(f"{name}: {silent:,} clips of one class are silent")
+  for line in lines:
+    terminal.out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _read_prompts(path: Path) -> dict[str, list[str]]:
+  """Prompts of classes, from a file."""
+  form = "an object of class to prompt or prompts"
+  try:
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".csv":
+      form = "rows of class,prompt"
+      rows = [row for row in csv.reader(text.splitlines()) if row]
+      prompts: dict[str, list[str]] = {}
+      for name, prompt in rows:
+        prompts.setdefault(name.strip(), []).append(prompt)
+    else:
+      prompts = {
+        name: [given] if isinstance(given, str) else list(given)
+        for name, given in json.loads(text).items()
+      }
+  except (ValueError, TypeError, AttributeError, csv.Error):
+    raise InputError(f"{path} must hold {form}, in UTF-8") from None
+  for name, given in prompts.items():
+    if not given or not all(isinstance(p, str) and p.strip() for p in given):
+      raise InputError(f"{path}: {name} has a prompt that says nothing")
+  return prompts

@@ -1,0 +1,182 @@
+"""As what clips are heard, by a classifier and with or without a codec."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Int
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.evaluate import classifier
+from audiogen_jax.evaluate.classifier import Classifier, MixClassifier
+from audiogen_jax.evaluate.clips import Clip, Clips
+
+TOP = 3  # among which both classes of a pair have to be
+_BATCH = 8  # recordings coded together
+_KEPT = 24  # recordings of each class, for mixes
+# RMS; -80 dB of full scale, a few steps of 16 bits.
+_SILENCE = 1e-4
+
+# What is being done, how much of it is done, and how much there is.
+Progress: TypeAlias = Callable[[str, int, int], None]
+Pair: TypeAlias = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hearing:
+  """As what some clips were heard.
+
+  Attributes:
+    confusion: Clips of each class (rows) that were heard as each (columns); the
+      last column is silence.
+    pairs: Two classes of each clip of two.
+    both: Whether both were heard, for each of them.
+  """
+
+  confusion: Int[np.ndarray, "rows columns"]
+  pairs: Sequence[Pair] = ()
+  both: Sequence[bool] = ()
+
+  @property
+  def shares(self) -> list[float | None]:
+    """Of the clips of each class, the rightly heard; None without clips."""
+    right, clips = np.diag(self.confusion), self.confusion.sum(axis=1)
+    return [
+      one / many if many else None
+      for one, many in zip(right.tolist(), clips.tolist(), strict=True)
+    ]
+
+  @property
+  def share(self) -> float | None:
+    """Of all clips of one class, the rightly heard."""
+    clips = int(self.confusion.sum())
+    return int(np.trace(self.confusion)) / clips if clips else None
+
+  @property
+  def share_both(self) -> float | None:
+    """Of all clips of two classes, those in which both were heard."""
+    return float(np.mean(self.both)) if len(self.both) else None
+
+  def plain(self, classes: Sequence[str]) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+      "share": self.share,
+      "shares": dict(zip(classes, self.shares, strict=True)),
+      "confusion": self.confusion.tolist(),
+      "share_both": self.share_both,
+      "pairs": [
+        {"classes": [classes[i] for i in pair], "both": bool(both)}
+        for pair, both in zip(self.pairs, self.both, strict=True)
+      ],
+    }
+
+
+class Heard(NamedTuple):
+  """Of some clips, the features, and which are silent."""
+
+  features: np.ndarray
+  silent: np.ndarray
+
+  @classmethod
+  def join(cls, parts: "Sequence[Heard]") -> "Heard":
+    if not parts:
+      return cls(np.zeros((0, 0), np.float32), np.zeros(0, bool))
+    return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+  def cut(self, at: int) -> "tuple[Heard, Heard]":
+    """The first `at` clips, and the rest."""
+    return (
+      Heard(self.features[:at], self.silent[:at]),
+      Heard(self.features[at:], self.silent[at:]),
+    )
+
+
+class Ear:
+  """Hears clips of one length, as they are and through a codec."""
+
+  def __init__(self, codec: Any, duration_s: float):
+    self._codec = codec
+    self._rate_hz = codec.config.sample_rate_hz
+    self._samples = round(duration_s * self._rate_hz)
+
+  def hear(self, audio: np.ndarray) -> Heard:
+    """Clips [b n c] as they are."""
+    audio = np.resize(
+      np.moveaxis(audio, 1, 0), (self._samples, len(audio), audio.shape[2])
+    )
+    audio = np.moveaxis(audio, 0, 1)
+    if not np.isfinite(audio).all():
+      raise InputError(
+        "the model makes NaN or infinite samples: its weights are damaged"
+      )
+    silent = np.sqrt(np.mean(np.square(audio), axis=(1, 2))) < _SILENCE
+    return Heard(classifier.features(audio, self._rate_hz), silent)
+
+  def hear_twice(self, sounds: Iterable[np.ndarray]) -> tuple[Heard, Heard]:
+    """Clips [n c] of one length as they are, and through the codec."""
+    real, coded = [], []
+    sounds = iter(sounds)
+    while some := list(itertools.islice(sounds, _BATCH)):
+      audio = np.stack(some)
+      real.append(self.hear(audio))
+      coded.append(self.hear(self._codec.decode(self._codec.encode(audio))))
+    return Heard.join(real), Heard.join(coded)
+
+  def listen(
+    self, clips: Clips, names: Sequence[str], what: str, report: Progress
+  ) -> tuple[Heard, Heard, np.ndarray, list[list[np.ndarray]]]:
+    """Recordings twice, their classes, and the first few of each class."""
+    labels: list[int] = []
+    kept: list[list[np.ndarray]] = [[] for _ in names]
+
+    def sounds() -> Iterator[np.ndarray]:
+      for clip in clips:
+        report(what, len(labels), len(clips))
+        n, c = self._samples, clip.audio.shape[1]
+        audio = np.resize(clip.audio, (n, c))
+        labels.append(names.index(label_of(clip, clips.title)))
+        if len(kept[labels[-1]]) < _KEPT:
+          kept[labels[-1]].append(audio)
+        yield audio
+
+    real, coded = self.hear_twice(sounds())
+    return real, coded, np.array(labels), kept
+
+
+def label_of(clip: Clip, title: str) -> str:
+  """Its class, the first of its tags.
+
+  Raises:
+    InputError: If it has none.
+  """
+  if not clip.tags:
+    raise InputError(
+      f"clip {clip.name} of {title} has no tag: the first tag of a clip is its"
+      " class"
+    )
+  return clip.tags[0]
+
+
+def judge(
+  told: Classifier, heard: Heard, labels: Int[np.ndarray, " b"]
+) -> Int[np.ndarray, "classes columns"]:
+  """As what clips of one class were heard, as in `Hearing.confusion`."""
+  confusion = np.zeros((told.classes, told.classes + 1), np.int64)
+  first = np.where(heard.silent, told.classes, told.rank(heard.features)[:, 0])
+  np.add.at(confusion, (labels, first), 1)
+  return confusion
+
+
+def judge_pairs(
+  told: MixClassifier | None, heard: Heard, pairs: Sequence[Pair]
+) -> list[bool]:
+  """Whether both classes of each clip were heard."""
+  if not len(pairs):
+    return []
+  top = told.rank(heard.features)[:, :TOP].tolist()
+  return [
+    not silent and set(pair) <= set(row)
+    for pair, row, silent in zip(pairs, top, heard.silent.tolist(), strict=True)
+  ]
