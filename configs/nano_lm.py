@@ -1,4 +1,4 @@
-r"""The language model of `nano`: 7.8 million parameters with its text encoder.
+r"""The language model of `nano`: NUM million parameters with its text encoder.
 
     python -m audiogen_jax.train --config=configs/nano_lm.py \
       --workdir=lm --config.codec=codec/export --config.data.folders=DATASET
@@ -15,7 +15,7 @@ from configs import lm_1p5b
 def get_config(variant: str = "") -> ConfigDict:
   """The recipe, or `tiny`."""
   config = lm_1p5b.get_config()
-  config.lm.transformer.update(width=256, layers=5, heads=4, ff=1024)
+  config.lm.transformer.update(width=192, layers=6, heads=4, ff=768)
   config.lm.size = config.encodec.rvq.size = 1024
   config.encodec.seanet.filters = 16
   config.encodec.seanet.width = config.encodec.rvq.width = 64
@@ -28,10 +28,10 @@ def get_config(variant: str = "") -> ConfigDict:
     vocabulary=259, width=128, layers=2, heads=4, head_size=32, ff=512
   )
   config.lm.text_width = 128
-  config.optim.lr = 1e-3
+  config.optim.lr = 1.5e-3
   config.optim.schedule = "cosine"
   config.optim.warmup = 100
-  config.optim.steps = 3000
+  config.optim.steps = 1500
   config.dtype = "float32"
   config.remat = "none"
   config.window_s = 5.0
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.min_fraction = 0.5
   config.data.eval_batch = 16
   config.data.workers = 0
-  config.loop.steps = 3000
+  config.loop.steps = 1500
   config.loop.log_every = 25
   config.loop.eval_every = 250
   config.loop.save_every = 100

@@ -91,6 +91,46 @@ def test_keys_and_values_that_cannot_be():
       parse(values)
 
 
+def test_parameters_of_the_configurations():
+  """Those of the specification; for the paper's see the file's head."""
+
+  def millions(name, variant="", part="lm", **changes):
+    values = config(name, variant)
+    values.lm.transformer.update(changes)
+    _, task = parse(values)
+    state = jax.eval_shape(task.init, jax.random.key(0))
+    tree = (state.params | state.extra)[part]
+    return sum(x.size for x in jax.tree.leaves(tree)) / 1e6
+
+  assert millions("lm_300m") == 420.6336
+  assert millions("lm_1p5b") == 1839.131136
+  assert millions("lm_3b") == 3257.481216
+  for variant, lm, text, alone in (
+    ("", 230.3, 109.6, 173.7),
+    ("1b", 950.6, 334.9, 714.6),
+  ):
+    args = "paper_lm", variant
+    assert millions(*args) == pytest.approx(lm, abs=0.1)
+    assert millions(*args, part="text") == pytest.approx(text, abs=0.1)
+    without = millions(*args, cross_attention=False)
+    assert without == pytest.approx(alone, abs=0.1)
+
+
+@pytest.mark.parametrize(
+  ("rules", "said"),
+  [
+    ({"embd": ("data",)}, "rule 'embd' is about no axis of the parameters"),
+    ({"embed": ("fdsp",)}, "rule 'embed' sends to 'fdsp'; the mesh has data"),
+  ],
+)
+def test_rules_that_are_about_nothing(rules, said):
+  _, task = parse(config("lm_300m", "tiny"))
+  like = jax.eval_shape(task.init, jax.random.key(0))
+  placement = Placement.make(make_mesh(data=2), rules)
+  with pytest.raises(InputError, match=said):
+    state.shardings(like, task.axes, placement)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "name", ["codec_24khz_causal:tiny", "codec_32khz:tiny", "paper_codec:4+tiny"]

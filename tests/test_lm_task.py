@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import re
 
 import jax
@@ -25,7 +24,6 @@ from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.text import tokenizer
 from audiogen_jax.text.t5 import T5Config
-from audiogen_jax.train import __main__ as command
 from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_sources import TextConfig
 from audiogen_jax.train.lm_task import LMTask
@@ -349,31 +347,6 @@ def test_muon_knows_every_matrix():
   )
 
 
-def test_parameters_of_the_configurations():
-  """Those of the specification; for the paper's see the file's head."""
-
-  def millions(name, variant="", part="lm", **changes):
-    config = importlib.import_module(f"configs.{name}").get_config(variant)
-    config.lm.transformer.update(changes)
-    _, task = command.parse(config)
-    state = jax.eval_shape(task.init, jax.random.key(0))
-    tree = (state.params | state.extra)[part]
-    return sum(x.size for x in jax.tree.leaves(tree)) / 1e6
-
-  assert millions("lm_300m") == 420.6336
-  assert millions("lm_1p5b") == 1839.131136
-  assert millions("lm_3b") == 3257.481216
-  for variant, lm, text, alone in (
-    ("", 230.3, 109.6, 173.7),
-    ("1b", 950.6, 334.9, 714.6),
-  ):
-    args = "paper_lm", variant
-    assert millions(*args) == pytest.approx(lm, abs=0.1)
-    assert millions(*args, part="text") == pytest.approx(text, abs=0.1)
-    without = millions(*args, cross_attention=False)
-    assert without == pytest.approx(alone, abs=0.1)
-
-
 @pytest.mark.parametrize(
   ("changes", "said"),
   [
@@ -415,18 +388,3 @@ def test_batches_and_meshes_that_do_not_divide():
     trained(small(lm=wide), {"tensor": 2}, steps=1)
   with pytest.raises(InputError, match="3 does not divide the 8 devices"):
     make_mesh(data=3, fsdp=-1)
-
-
-@pytest.mark.parametrize(
-  ("rules", "said"),
-  [
-    ({"embd": ("data",)}, "rule 'embd' is about no axis of the parameters"),
-    ({"embed": ("fdsp",)}, "rule 'embed' sends to 'fdsp'; the mesh has data"),
-  ],
-)
-def test_rules_that_are_about_nothing(rules, said):
-  task = small()
-  like = jax.eval_shape(task.init, jax.random.key(0))
-  placement = Placement.make(make_mesh(data=2), rules)
-  with pytest.raises(InputError, match=said):
-    states.shardings(like, task.axes, placement)
