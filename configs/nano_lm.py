@@ -1,4 +1,4 @@
-r"""The language model of `nano`: NUM million parameters with its text encoder.
+r"""The language model of `nano`: 5.6 million parameters with its text encoder.
 
     python -m audiogen_jax.train --config=configs/nano_lm.py \
       --workdir=lm --config.codec=codec/export --config.data.folders=DATASET
