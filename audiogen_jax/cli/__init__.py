@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from audiogen_jax import __version__
-from audiogen_jax.cli import data, evaluate, models, plan, terminal
+from audiogen_jax.cli import data, demo, evaluate, models, plan, terminal
 from audiogen_jax.core.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command in (
   models.decode,
   models.convert,
   models.info,
+  demo.demo,
   plan.plan,
 ):
   app.command()(command)
