@@ -46,7 +46,6 @@ def demo(
 @contextlib.contextmanager
 def _folder() -> Iterator[pathlib.Path]:
   """A folder for whatever Gradio stores, deleted however the server ends."""
-
   handlers = {
     signal.SIGTERM: lambda number, _: sys.exit(128 + number),
     # A closed terminal ends the server as gently.

@@ -114,9 +114,7 @@ def build(
         note=lambda line: gr.Info(f"{line}."),
       )
     except InputError as error:
-      raise gr.Error(
-        f"{error}.", duration=None, print_exception=False
-      ) from None
+      raise gr.Error(f"{error}.", duration=30, print_exception=False) from None
     sound = str(made.sound)
     return (
       sound,
