@@ -113,31 +113,36 @@ class TestMaker:
     hour[-end:] = np.random.default_rng(0).normal(0, 3000, (end, 1))
     soundfile.write(tmp_path / "hour.wav", hour, rate)
     soundfile.write(tmp_path / "end.wav", hour[-end:], rate)
-    most, read = 0, soundfile.SoundFile.read
+    read = soundfile.SoundFile.read
 
-    def counted(self, frames=-1, **options):
-      nonlocal most
-      most = max(most, frames % (self.frames + 1))
+    def sparing(self, frames, **options):
+      assert frames == end  # all of it would take the machine's memory
       return read(self, frames, **options)
 
     notes = []
     with monkeypatch.context() as patch:
-      patch.setattr(soundfile.SoundFile, "read", counted)
+      patch.setattr(soundfile.SoundFile, "read", sparing)
       made = make(
         upload=tmp_path / "hour.wav", duration_s=1.5, note=notes.append
       )
     assert notes == ["hour.wav lasts 3,600 s: its last 1 s are continued"]
-    assert most == end
     np.testing.assert_array_equal(
       soundfile.read(made.sound)[0],
       generate("--continue-from", tmp_path / "end.wav", "--duration", 1.5),
     )
 
   @pytest.mark.parametrize(
-    "prompt", ["собака лает под дождём", "狗在雨中叫", "🐶🌧️", "𐌰" * 70, "نباح"]
+    "prompt",
+    [
+      "собака лает под дождём",
+      "狗在雨中叫",
+      "🐶🌧️",
+      pytest.param("𐌰" * 70, id="Gothic"),
+      "نباح",
+    ],
   )
   def test_other_alphabets(self, make, prompt):
-    made = make(prompt)
+    made = make(prompt, seed=2**32 - 1)
     assert soundfile.info(made.sound).duration == pytest.approx(0.6)
     assert len(made.sound.name.encode()) < 255
 

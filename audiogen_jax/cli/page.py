@@ -168,21 +168,21 @@ def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
       label="Seconds",
       info="How long it lasts.",
     )
-    guidance = gr.Slider(
-      1,
-      10,
-      defaults.guidance,
-      step=0.1,
-      label="Guidance",
-      info="Towards the prompt; 1: none.",
+    seed = gr.Number(
+      0,
+      label="Seed",
+      info="Same seed, same sound.",
+      precision=0,
+      minimum=0,
+      maximum=2**32 - 1,
     )
-  seed = gr.Number(
-    0,
-    label="Seed",
-    info="Same seed, same sound.",
-    precision=0,
-    minimum=0,
-    maximum=2**32 - 1,
+  guidance = gr.Slider(
+    1,
+    10,
+    defaults.guidance,
+    step=0.1,
+    label="Guidance",
+    info="How closely to follow the prompt; 1 for not at all.",
   )
   with gr.Accordion("Continue a sound", open=False):
     upload = gr.Audio(
