@@ -182,7 +182,7 @@ def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
     defaults.guidance,
     step=0.1,
     label="Guidance",
-    info="How closely to follow the prompt; 1 for not at all.",
+    info="More follows the prompt more closely; 1 is none.",
   )
   with gr.Accordion("Continue a sound", open=False):
     upload = gr.Audio(
