@@ -385,19 +385,20 @@ class Page:
 
   def hear(self, name: str, player: str) -> np.ndarray:
     """The file that the player fetched, once all of the result is there."""
-    name = urllib.parse.quote(name)
     self.find("#sound", player)
-    self.find(f'#picture img[src*="{name}"]')
     self.find("#download:not([disabled])")
-    stop = time.monotonic() + 30
+    stop = time.monotonic() + 60
     while time.monotonic() < stop:
       self._note_requests()
-      for address in self.fetched:
-        if address.endswith(f"/{name}.wav"):
-          with urllib.request.urlopen(address, timeout=60) as file:
-            return soundfile.read(io.BytesIO(file.read()))[0]
+      found = {
+        urllib.parse.unquote(u).rpartition("/")[2]: u for u in self.fetched
+      }
+      if {f"{name}.wav", f"{name}.png"} <= found.keys():
+        self.find("#picture img")
+        with urllib.request.urlopen(found[f"{name}.wav"], timeout=60) as file:
+          return soundfile.read(io.BytesIO(file.read()))[0]
       time.sleep(0.2)
-    pytest.fail(f"the player fetched no {name}.wav, but {self.fetched}")
+    pytest.fail(f"the page fetched no {name}.wav and .png, but {self.fetched}")
 
   def _note_requests(self) -> None:
     for entry in self._driver.get_log("performance"):
