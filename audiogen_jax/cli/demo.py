@@ -37,7 +37,8 @@ def demo(
     models.say(f"{_url(listener)} (Ctrl-C ends it)")
     stopping = threading.Event()
     # A folder's place on the server is nobody's business.
-    name = pathlib.PurePath(model).name if os.path.exists(model) else model
+    place = pathlib.Path(model)
+    name = place.resolve().name if place.exists() else model
     blocks = page.build(audiogen, name, folder, stopping.is_set)
     with contextlib.suppress(KeyboardInterrupt):
       _serve(page, blocks, listener, stopping)
