@@ -81,6 +81,25 @@ def read(
   return audio, from_hz if rate_hz is None else rate_hz
 
 
+def length_s(path: str | os.PathLike) -> float:
+  """How long a sound file is, from its header: nothing is decoded.
+
+  Raises:
+    InputError: If libsndfile does not know it; ffmpeg would have to decode all
+      of it.
+  """
+  path = pathlib.Path(path)
+  try:
+    about = soundfile.info(path)
+  except (soundfile.SoundFileError, TypeError) as error:
+    reason = getattr(error, "error_string", str(error)).strip(" .")
+    raise InputError(
+      f"cannot read {path} as sound ({reason}): convert it to WAV, FLAC, OGG or"
+      " MP3"
+    ) from error
+  return about.frames / about.samplerate
+
+
 def _open(path: pathlib.Path) -> soundfile.SoundFile:
   """Opens a file with libsndfile, or what ffmpeg makes of it.
 

@@ -13,7 +13,7 @@ import jax
 import typer
 
 from audiogen_jax import __version__
-from audiogen_jax.cli import data, evaluate, models, plan, terminal
+from audiogen_jax.cli import data, demo, evaluate, models, plan, terminal
 from audiogen_jax.core.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for command in (
   models.decode,
   models.convert,
   models.info,
+  demo.demo,
   plan.plan,
 ):
   app.command()(command)

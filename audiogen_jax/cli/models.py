@@ -8,6 +8,7 @@ from typing import Annotated
 import jax
 import numpy as np
 import typer
+from jaxtyping import Float
 from rich.table import Table
 
 from audiogen_jax.audio import drawing, dsp, io
@@ -21,11 +22,11 @@ from audiogen_jax.lm import model as language_model
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 
-_DEFAULT_MODEL = "nano"  # comes with the package
+DEFAULT_MODEL = "nano"  # comes with the package
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _BATCH = 8  # prompts sampled together
 
-_Model = Annotated[
+Model = Annotated[
   str,
   typer.Option(
     help="nano, which is small and comes along; a hub id such as"
@@ -50,7 +51,7 @@ def generate(
     Path | None,
     typer.Option("--prompts", help="A file with one prompt a line."),
   ] = None,
-  model: _Model = _DEFAULT_MODEL,
+  model: Model = DEFAULT_MODEL,
   text_encoder: _TextEncoder = None,
   output: Annotated[
     Path,
@@ -103,7 +104,7 @@ def generate(
 ) -> None:
   """Make sounds from sentences."""
   texts = _prompts(prompts, prompts_file, continue_from)
-  stems = [_stem(text, seed + i) for i, text in enumerate(texts)]
+  stems = [stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, _SUFFIXES)
   sampling = Sampling(
     temperature=temperature,
@@ -148,19 +149,19 @@ def generate(
         progress=report,
       )
       if normalize:
-        audio = np.asarray(_normalize(audio, rate))
+        audio = normalize_loudness(audio, rate)
       for text, path, one in zip(part, paths[first:], audio, strict=False):
         io.write(path, one, rate)
         if spectrogram:
           picture = path.with_suffix(".png")
           drawing.spectrogram(picture, one, rate, title=text or "")
   for path in paths:
-    _say(str(path))
+    say(str(path))
 
 
 def encode(
   sounds: Annotated[list[Path], typer.Argument(help="Sound files.")],
-  model: _Model = _DEFAULT_MODEL,
+  model: Model = DEFAULT_MODEL,
   output: Annotated[
     Path, typer.Option("-o", "--output", help="A .npz file or a folder.")
   ] = Path("."),
@@ -184,7 +185,7 @@ def encode(
       )
       with io.whole(path) as work, work.open("wb") as file:
         codes_file.write(file, held)
-      _say(
+      say(
         f"{path}: {codes.shape[2]} x {codes.shape[1] * codes.shape[3]} codes,"
         f" {bits / seconds / 1000:.2f} kbit/s"
       )
@@ -192,7 +193,7 @@ def encode(
 
 def decode(
   codes: Annotated[list[Path], typer.Argument(help=".npz files of codes.")],
-  model: _Model = _DEFAULT_MODEL,
+  model: Model = DEFAULT_MODEL,
   output: Annotated[
     Path,
     typer.Option(
@@ -218,7 +219,7 @@ def decode(
         held.codes[None], held.scales[None], held.length
       )
       io.write(path, audio[0], rate)
-      _say(str(path))
+      say(str(path))
 
 
 def convert(
@@ -245,7 +246,7 @@ def convert(
   beside = ""
   if parts.lm is not None and parts.text is None:
     beside = f"; the text encoder, {parts.text_name}, stays outside"
-  _say(f"{target} ({to}){beside}")
+  say(f"{target} ({to}){beside}")
 
 
 def info(
@@ -290,9 +291,16 @@ def info(
   terminal.out.print(table)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
   """One line of result, as it is: file names may hold brackets."""
   terminal.out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def normalize_loudness(
+  audio: Float[np.ndarray, "b n c"], rate_hz: int
+) -> Float[np.ndarray, "b n c"]:
+  """Brings each sound to -14 LUFS."""
+  return np.asarray(_normalize(audio, rate_hz))
 
 
 _normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)
@@ -324,10 +332,12 @@ def _prompts(
   return [None]
 
 
-def _stem(text: str | None, seed: int) -> str:
+def stem(text: str | None, seed: int) -> str:
   """Name of a result, without its suffix."""
   words = re.sub(r"\W+", "-", (text or "continued").lower()).strip("-")
-  return f"{words[:60] or 'sound'}_seed{seed}"
+  # File systems count bytes, 255 at most.
+  words = words[:60].encode()[:200].decode(errors="ignore")
+  return f"{words or 'sound'}_seed{seed}"
 
 
 def _size(init, config, tree, part: str | None = None) -> str:

@@ -1,0 +1,121 @@
+"""What a visitor of `audiogen demo` asks for: checked, made, written."""
+
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from audiogen_jax.audio import drawing, io
+from audiogen_jax.audiogen import AudioGen, Progress
+from audiogen_jax.cli import models
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
+from audiogen_jax.lm.rules import Sampling
+
+LONGEST_S = 30.0  # of a result
+CONTINUED_S = 20.0  # of an upload: a model attends to less than that
+
+
+class Made(NamedTuple):
+  """A result.
+
+  Attributes:
+    sound: A WAV file.
+    picture: A PNG file, the sound's spectrogram.
+  """
+
+  sound: pathlib.Path
+  picture: pathlib.Path
+
+
+def make(
+  audiogen: AudioGen,
+  folder: pathlib.Path,
+  *,
+  prompt: str,
+  upload: pathlib.Path | None,
+  duration_s: Seconds,
+  seed: int | None,
+  sampling: Sampling,
+  progress: Progress,
+  note: Callable[[str], None],
+) -> Made:
+  """Makes one sound, as `audiogen generate` would.
+
+  Args:
+    audiogen: The model.
+    folder: Results go into a new folder in it.
+    prompt: What to hear; empty to continue an upload without text.
+    upload: A sound to continue, which the result includes.  Of a long one only
+      the end is read.
+    duration_s: Seconds in all, the upload's included.
+    seed: None, as of an empty field, is an error.
+    sampling: How tokens are drawn.
+    progress: Called with (steps done, steps in all).
+    note: Called with what the visitor should know.
+
+  Raises:
+    InputError: For whatever the visitor can put right.
+  """
+  text = prompt.strip() or None
+  if text is None and upload is None:
+    raise InputError(
+      'the prompt is empty: say what to hear, such as "a dog barks", or upload'
+      " a sound to continue"
+    )
+  if seed is None:
+    raise InputError("the seed is empty: give a whole number, such as 0")
+  if not duration_s <= LONGEST_S:
+    raise InputError(
+      f"duration {duration_s:g} s is too long: ask for {LONGEST_S:g} s at most"
+    )
+  config = audiogen.codec.config
+  rate = config.sample_rate_hz
+  sound = None
+  if upload is not None:
+    sound = _end(upload, rate, config.channels, note)
+  audio = audiogen.generate(
+    [text],
+    duration_s=duration_s,
+    sampling=sampling,
+    seed=seed,
+    prompt=None if sound is None else sound[None],
+    progress=progress,
+  )
+  audio = models.normalize_loudness(audio, rate)[0]
+  # One folder a result, so that each keeps its name.
+  path = pathlib.Path(tempfile.mkdtemp(dir=folder)) / models.stem(text, seed)
+  made = Made(path.with_suffix(".wav"), path.with_suffix(".png"))
+  io.write(made.sound, audio, rate)
+  drawing.spectrogram(made.picture, audio, rate, title=text or "")
+  return made
+
+
+def _end(
+  upload: pathlib.Path,
+  rate_hz: int,
+  channels: int,
+  note: Callable[[str], None],
+) -> Float[np.ndarray, "n c"]:
+  """The last of an upload, with a note if that is not all of it."""
+  try:
+    length_s = io.length_s(upload)
+    if length_s > CONTINUED_S:
+      note(
+        f"{upload.name} lasts {length_s:,.0f} s: its last {CONTINUED_S:g} s are"
+        " continued"
+      )
+    sound, _ = io.read(
+      upload,
+      rate_hz=rate_hz,
+      channels=channels,
+      start_s=max(0.0, length_s - CONTINUED_S),
+    )
+  except InputError as error:
+    # Where the server keeps it says nothing to a visitor.
+    message = str(error).replace(str(upload), upload.name)
+    raise InputError(message) from error
+  return sound
