@@ -10,13 +10,13 @@ from audiogen_jax.cli import maker
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.rules import Sampling
 
-_EXAMPLES = (
-  "a dog barks in the rain",
-  "footsteps on gravel",
-  "a train blows its horn",
-  "waves and crying gulls",
-  "an old engine starts",
-  "thunder far away",
+_EXAMPLES = (  # kinds of sound that `nano` has heard
+  "a dog barks while rain falls",
+  "waves break on the shore",
+  "a rooster crows",
+  "a crackling fire",
+  "a helicopter flies by",
+  "a clock is ticking",
 )
 _WAITING = 32  # visitors; more are asked to come back
 _UPLOAD = "200mb"
