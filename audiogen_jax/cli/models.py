@@ -22,16 +22,15 @@ from audiogen_jax.lm import model as language_model
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 
-DEFAULT_MODEL = "nano"  # comes with the package
+DEFAULT_MODEL = "facebook/audiogen-medium"
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _BATCH = 8  # prompts sampled together
 
 Model = Annotated[
   str,
   typer.Option(
-    help="nano, which is small and comes along; a hub id such as"
-    " facebook/audiogen-medium; a folder or gs:// URI in our own format, the"
-    " published one or Hugging Face's."
+    help="Hub id, folder or gs:// URI: our own format, the published one, or a"
+    " Hugging Face folder."
   ),
 ]
 _TextEncoder = Annotated[
