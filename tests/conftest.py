@@ -5,16 +5,15 @@ import os
 import sys
 from pathlib import Path
 
+_DEVICES = "--xla_force_host_platform_device_count"
+_flags = os.environ.get("XLA_FLAGS", "")
+if _DEVICES not in _flags:
+  _flags = f"{_flags} {_DEVICES}=8".strip()
 # What is tested is small: compiling it takes most of the time, and this takes
 # a third off.
-_FLAGS = {
-  "--xla_force_host_platform_device_count": "8",
-  "--xla_backend_optimization_level": "0",
-  "--xla_llvm_disable_expensive_passes": "true",
-}
-_given = os.environ.get("XLA_FLAGS", "")
-_more = [f"{k}={v}" for k, v in _FLAGS.items() if k not in _given]
-os.environ["XLA_FLAGS"] = " ".join([_given, *_more]).strip()
+_HASTE = "--xla_backend_optimization_level=0"
+_HASTE += " --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{_flags} {_HASTE}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the network is a bug
 # The command line keeps programs from call to call; tests start afresh.
@@ -25,6 +24,10 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The flags have been read now.  Programs that tests start are compiled as they
+# are for users.
+jax.devices()
+os.environ["XLA_FLAGS"] = _flags
 
 # From here on the shapes in signatures are checked at every call.
 jaxtyping.install_import_hook("audiogen_jax", "beartype.beartype")
