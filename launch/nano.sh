@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Makes `nano`, the model that comes with the package, from a folder of ESC-10:
+# Makes `nano`, a small model for CPUs, from a folder of ESC-10:
 #
 #   bash launch/nano.sh ESC10 WORK          # without fold 4, to measure
 #   bash launch/nano.sh ESC10 WORK --all    # of all four folds, to ship
 #
 # ESC10 holds metadata.csv and the recordings.  Hours on two CPU cores; killed and
-# started again it goes on where it was.  The model is WORK/nano in the end; what
-# ships is audiogen_jax/assets/nano.
+# started again it goes on where it was.  The model is WORK/nano in the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
