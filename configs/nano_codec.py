@@ -3,9 +3,8 @@ r"""The codec of `nano`: 16 kHz, 50 Hz, 4 codebooks of 1024, for two CPU cores.
     python -m audiogen_jax.train --config=configs/nano_codec.py \
       --workdir=codec --config.data.folders=DATASET
 
-No adversary: where minutes of sound and hours of CPU are all there is, one
-costs four times as much a step as all the rest and has not learned to judge
-when training ends.  `launch/nano.sh` makes the whole model.
+Trained without an adversary, for which there is no time on a CPU.
+`launch/nano.sh` makes the whole model.
 """
 
 from ml_collections import ConfigDict

@@ -4,9 +4,14 @@ import pickle
 import shutil
 import zipfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+
+from audiogen_jax.convert import export
+from audiogen_jax.core import checkpoint
 
 PROMPTS = [
   "Constant rattling noise and sharp vibrations",
@@ -96,6 +101,24 @@ def test_convert_and_info(audiogen, tiny, tmp_path, to):
   status, output, errors = audiogen("info", target)
   assert status == 0, errors
   assert "4 of 96" in output and "280,128 parameters" in output
+
+
+def test_convert_to_another_type(audiogen, refused, tiny, tmp_path):
+  """The same values, rounded; what is not a real number stays."""
+  whole, half = tmp_path / "whole", tmp_path / "half"
+  assert audiogen("convert", tiny, whole)[0] == 0
+  assert audiogen("convert", tiny, half, "--dtype", "bfloat16")[0] == 0
+  for room in ("codec", "lm"):
+    one, other = (
+      jax.tree.leaves(export._in_memory(checkpoint.Folder(folder / room)))
+      for folder in (whole, half)
+    )
+    for a, b in zip(one, other, strict=True):
+      real = jnp.issubdtype(a.dtype, jnp.floating)
+      assert b.dtype == (jnp.bfloat16 if real else a.dtype)
+      np.testing.assert_array_equal(a.astype(b.dtype), b)
+  said = refused("convert", tiny, tmp_path / "c", "--dtype", "int8")
+  assert "'int8' is not one of float32, bfloat16, float16" in said
 
 
 def test_version_and_help(audiogen):

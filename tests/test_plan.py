@@ -4,7 +4,6 @@ Small ones here; those of the sizes that people train are marked `tpu`, and take
 minutes each.  Both need libtpu, of the extra `plan`.
 """
 
-import contextlib
 import importlib.util
 import json
 
@@ -32,8 +31,7 @@ def planned(audiogen, tmp_path):
     file = tmp_path / "plan.json"
     status, output, errors = audiogen("plan", *words, "--json", file)
     assert status == 0, errors
-    with contextlib.suppress(AttributeError):
-      print(output)  # with -s, and when something fails
+    print(output)  # with -s, and when something fails
     return json.loads(file.read_text()), output
 
   return run
@@ -91,6 +89,7 @@ def test_a_search_ranks(planned, monkeypatch):
   assert len(costs) == 6 and costs == sorted(costs)
   assert order[0] == "dots, batch 16" and order[-1] == "none, batch 8"
   assert "MFU" in output
+  assert len({name.split(", remat")[0] for name in found}) > 1
 
 
 @needs_libtpu
@@ -134,6 +133,12 @@ def test_pods_that_cannot_be(refused, words, said):
 )
 def test_what_it_refuses(refused, words, said):
   assert said in refused("plan", *words)
+
+
+def test_a_place_for_figures_that_is_none(refused, tmp_path):
+  """Told before anything is compiled."""
+  file = tmp_path / "none" / "plan.json"
+  assert "none" in refused("plan", *TINY, "--json", file)
 
 
 @pytest.mark.parametrize("option", ["--batch", "--tries", "--slices"])

@@ -11,9 +11,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from audiogen_jax.audio import drawing, io
+from audiogen_jax.audio import drawing
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import terminal
+from audiogen_jax.cli import results, terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import classes as class_evaluation
 from audiogen_jax.evaluate.classes import Report
@@ -74,12 +74,7 @@ def classes(
   ] = None,
 ) -> None:
   """Make sounds of each class, and let a classifier say what they are."""
-  # Whatever can be refused is refused before the hours of work.
-  if plot is not None:
-    drawing.check_png(plot)
-    io.check_target(plot)
-  if json_file is not None:
-    io.check_target(json_file)
+  results.check(plot, json_file)
   asked = _read_prompts(prompts) if prompts is not None else {}
   samplings = [
     Sampling(temperature=temperature, top_k=top_k, guidance=one)
@@ -122,12 +117,9 @@ def classes(
     if json_file is not None:
       told = {"model": model, "data": parts[1].title, "duration_s": duration}
       told |= {"seed": seed} | report.plain()
-      with io.whole(json_file) as part:
-        part.write_text(json.dumps(told, indent=2, ensure_ascii=False))
+      results.write_json(json_file, told)
   _tell(f"{model} on {parts[1].title}", report, columns, clips)
-  for path in (plot, json_file):
-    if path is not None:
-      terminal.out.print(str(path), markup=False, soft_wrap=True)
+  results.name(plot, json_file)
 
 
 def _columns(report: Report) -> dict[str, Hearing]:

@@ -34,7 +34,7 @@ def demo(
     with terminal.bar() as bar:
       bar.add_task(f"loading {model}", total=None)
       audiogen = AudioGen.from_pretrained(model)
-    models.say(f"{_url(listener)} (Ctrl-C ends it)")
+    terminal.say(f"{_url(listener)} (Ctrl-C ends it)")
     stopping = threading.Event()
     # A folder's place on the server is nobody's business.
     place = pathlib.Path(model)

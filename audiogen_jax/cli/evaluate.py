@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import load_codec
-from audiogen_jax.cli import classes, terminal
+from audiogen_jax.cli import classes, results, terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
@@ -83,12 +82,7 @@ def codec(
   ] = None,
 ) -> None:
   """Encode and decode sounds, and say what became of them."""
-  # Whatever can be refused is refused before the hours of work.
-  if plot is not None:
-    drawing.check_png(plot)
-    io.check_target(plot)
-  if json_file is not None:
-    io.check_target(json_file)
+  results.check(plot, json_file)
   marker = Visqol.find(visqol)
   rivals = [Opus(rate) for rate in dict.fromkeys(opus or ())]
   with terminal.bar() as bar, contextlib.ExitStack() as stack:
@@ -130,12 +124,9 @@ def codec(
     if json_file is not None:
       told = {"model": model, "data": opened.title} | report.plain()
       told |= {"opus": [other.plain() for other in others]} if others else {}
-      with io.whole(json_file) as part:
-        part.write_text(json.dumps(told, indent=2, ensure_ascii=False))
+      results.write_json(json_file, told)
   _tell(f"{model} on {opened.title}", report, marker, others)
-  for path in (plot, json_file, save):
-    if path is not None:
-      terminal.out.print(str(path), markup=False, soft_wrap=True)
+  results.name(plot, json_file, save)
 
 
 class _Keeper:

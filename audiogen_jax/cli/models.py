@@ -155,7 +155,7 @@ def generate(
           picture = path.with_suffix(".png")
           drawing.spectrogram(picture, one, rate, title=text or "")
   for path in paths:
-    say(str(path))
+    terminal.say(str(path))
 
 
 def encode(
@@ -184,7 +184,7 @@ def encode(
       )
       with io.whole(path) as work, work.open("wb") as file:
         codes_file.write(file, held)
-      say(
+      terminal.say(
         f"{path}: {codes.shape[2]} x {codes.shape[1] * codes.shape[3]} codes,"
         f" {bits / seconds / 1000:.2f} kbit/s"
       )
@@ -218,7 +218,7 @@ def decode(
         held.codes[None], held.scales[None], held.length
       )
       io.write(path, audio[0], rate)
-      say(str(path))
+      terminal.say(str(path))
 
 
 def convert(
@@ -245,7 +245,7 @@ def convert(
   beside = ""
   if parts.lm is not None and parts.text is None:
     beside = f"; the text encoder, {parts.text_name}, stays outside"
-  say(f"{target} ({to}){beside}")
+  terminal.say(f"{target} ({to}){beside}")
 
 
 def info(
@@ -288,11 +288,6 @@ def info(
   for row in rows:
     table.add_row(*row)
   terminal.out.print(table)
-
-
-def say(line: str) -> None:
-  """One line of result, as it is: file names may hold brackets."""
-  terminal.out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def normalize_loudness(

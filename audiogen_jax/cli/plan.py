@@ -4,7 +4,6 @@ import ast
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import re
 import sys
 from pathlib import Path
@@ -15,8 +14,7 @@ import typer
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from audiogen_jax.audio import io
-from audiogen_jax.cli import terminal
+from audiogen_jax.cli import results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -68,6 +66,9 @@ def plan(
   Compiles the real programs, with the compiler of the real chips (extra
   `plan`), and reads from them what they need.
   """
+  results.check(None, json_)
+  # A program that was kept would tell nothing of what compiling it takes.
+  jax.config.update("jax_enable_compilation_cache", False)
   if topology:
     # TPU programs are compiled here; nothing runs, and no GPU need be waited
     # for.
@@ -108,8 +109,8 @@ def plan(
   _tell(found, chip, f"{config} on {_named(topology, slices, devices)}", find)
   if json_:
     plain = {name: made.plain() for name, made in found.items()}
-    with io.whole(json_) as part:
-      part.write_text(json.dumps(plain, indent=2) + "\n")
+    results.write_json(json_, plain)
+    results.name(json_)
 
 
 def load(config: str, changes: list[str]) -> ConfigDict:

@@ -10,6 +10,11 @@ out = Console()
 err = Console(stderr=True)
 
 
+def say(line: str) -> None:
+  """One line of result, as it is: file names may hold brackets."""
+  out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def bar() -> Iterator[bars.Progress]:
   """A bar on the error stream, gone when done."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from audiogen_jax.audio import dsp
-from audiogen_jax.codec.layers import amplify, uniform, weight_normed
+from audiogen_jax.codec.layers import uniform, weight_normed
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
@@ -44,7 +44,6 @@ class AdversaryConfig:
     periods: Of `mpd`.
     rates: Of `msd`: how often the rate is halved, and once not at all.
     slope: Of the leaky ReLU below 0.
-    init_gain: Of the convolutions at the start, see `layers.amplify`.
   """
 
   kinds: tuple[Kind, ...] = ("msstft",)
@@ -54,7 +53,6 @@ class AdversaryConfig:
   periods: tuple[int, ...] = (2, 3, 5, 7, 11)
   rates: int = 3
   slope: float = 0.3
-  init_gain: float = 1.0
 
   def __post_init__(self):
     if len(set(self.kinds)) < len(self.kinds):
@@ -254,13 +252,10 @@ def init(config: AdversaryConfig, key: jax.Array, channels: int = 1) -> Tree:
   # A second of any rate: parameters do not depend on the length.
   audio = jnp.zeros((1, 16000, channels))
   keys = jax.random.split(key, max(1, len(config.kinds)))
-  params = {
+  return {
     kind: _Judges(config, kind).init(key, audio)["params"]
     for kind, key in zip(config.kinds, keys, strict=False)
   }
-  if config.init_gain == 1:
-    return params
-  return amplify(params, config.init_gain)
 
 
 def discriminate(

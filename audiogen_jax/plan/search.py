@@ -48,10 +48,13 @@ def candidates(
       continue
     meshes.append({"data": data, "fsdp": fsdp, "tensor": tensor})
   meshes.sort(key=lambda mesh: (mesh["tensor"], mesh["fsdp"]))
-  # All policies and batches of the best mesh before those of the next.
-  for mesh, rows, remat in itertools.product(
-    meshes, (batch, 2 * batch), _REMAT
-  ):
+  # The nearest to the best of each come first, so that a few tries see
+  # several of all three.
+  ways = itertools.product(
+    enumerate(meshes), enumerate((batch, 2 * batch)), enumerate(_REMAT)
+  )
+  for way in sorted(ways, key=lambda way: sum(place for place, _ in way)):
+    mesh, rows, remat = (choice for _, choice in way)
     if rows % (mesh["data"] * mesh["fsdp"]) == 0:
       yield Candidate(mesh, remat, rows)
 
