@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from etils import epath
 
 from audiogen_jax.convert import export
 from audiogen_jax.core import checkpoint
@@ -110,7 +111,9 @@ def test_convert_to_another_type(audiogen, refused, tiny, tmp_path):
   assert audiogen("convert", tiny, half, "--dtype", "bfloat16")[0] == 0
   for room in ("codec", "lm"):
     one, other = (
-      jax.tree.leaves(export._in_memory(checkpoint.Folder(folder / room)))
+      jax.tree.leaves(
+        export._in_memory(checkpoint.Folder(epath.Path(folder / room)))
+      )
       for folder in (whole, half)
     )
     for a, b in zip(one, other, strict=True):
