@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
   "AudioGen": "audiogen_jax.audiogen",
-  "Encodec": "audiogen_jax.codec.encodec",
+  "Encodec": "audiogen_jax.codec.codec",
   "InputError": "audiogen_jax.core.errors",
   "Sampling": "audiogen_jax.lm.rules",
   "load_codec": "audiogen_jax.audiogen",

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.codec import encodec
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import engine, sources
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError

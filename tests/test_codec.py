@@ -10,7 +10,8 @@ import pytest
 
 import audiogen_jax as ag
 from audiogen_jax.codec import encodec, rvq, seanet
-from audiogen_jax.codec.encodec import Encodec, EncodecConfig
+from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import Codebooks, RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
 from audiogen_jax.core import sharding

@@ -15,7 +15,7 @@ from signals import noise, sine
 
 from audiogen_jax.audio import distances
 from audiogen_jax.codec import encodec
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data.spec import CodeSpec, SoundSpec
 from audiogen_jax.evaluate import codec as evaluation

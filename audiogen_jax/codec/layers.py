@@ -6,7 +6,7 @@ at `length`, not at the end of the array, so padding changes nothing and many
 lengths share one compilation.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Int
 from audiogen_jax.core.types import Tree
 
 Norm = Literal["weight_norm", "layer_norm", "none"]
+# Hidden and cell states, a pair for each layer of an LSTM.
+Carry: TypeAlias = list[tuple[Float[Array, "b c"], Float[Array, "b c"]]]
 PadMode = Literal["constant", "reflect"]
 
 # Meanings of the parameters' axes: the codec is small and is kept whole.
@@ -264,10 +266,24 @@ class LSTM(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
-    b, _, c = x.shape
+  def __call__(
+    self,
+    x: Float[Array, "b t c"],
+    length: Int[Array, " b"],
+    carry: Carry | None = None,
+  ) -> tuple[Float[Array, "b t c"], Carry]:
+    """Runs over rows, perhaps from where an earlier call left them.
+
+    Args:
+      x: Rows; what lies at and beyond `length` changes no state.
+      length: Real steps of each row.
+      carry: Hidden and cell states of each layer; None for zeros.
+    """
+    b, t, c = x.shape
     init = uniform(c)
-    out = x
+    zeros = jnp.zeros((b, c), x.dtype)
+    real = (jnp.arange(t)[:, None] < length[None])[..., None]
+    out, left = x, []
     for i in range(self.layers):
       w_in = self.param(f"layer_{i}_input_kernel", init, (c, 4 * c))
       w_hidden = self.param(f"layer_{i}_hidden_kernel", init, (c, 4 * c))
@@ -276,15 +292,17 @@ class LSTM(nn.Module):
       # One large product for all steps; the scan keeps only what must wait.
       inputs = out @ w_in + (b_in + b_hidden)[None, None]
 
-      def step(carry, gates, w_hidden=w_hidden):
-        hidden, cell = carry
-        gates = gates + hidden @ w_hidden
+      def step(carry, now, w_hidden=w_hidden):
+        gates, real = now
+        gates = gates + carry[0] @ w_hidden
         i, f, g, o = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        cell = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
-        return (hidden, cell), hidden
+        new = jnp.where(real, hidden, carry[0]), jnp.where(real, cell, carry[1])
+        return new, hidden
 
-      zeros = jnp.zeros((b, c), x.dtype)
-      _, out = jax.lax.scan(step, (zeros, zeros), inputs.swapaxes(0, 1))
+      before = (zeros, zeros) if carry is None else carry[i]
+      after, out = jax.lax.scan(step, before, (inputs.swapaxes(0, 1), real))
+      left.append(after)
       out = out.swapaxes(0, 1)
-    return x + out
+    return x + out, left

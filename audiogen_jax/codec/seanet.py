@@ -12,7 +12,14 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.codec.layers import LSTM, Conv, ConvTranspose, Norm, PadMode
+from audiogen_jax.codec.layers import (
+  LSTM,
+  Carry,
+  Conv,
+  ConvTranspose,
+  Norm,
+  PadMode,
+)
 from audiogen_jax.core.errors import InputError
 
 
@@ -123,61 +130,117 @@ class Residual(_Block):
     return x + y
 
 
-class Encoder(_Block):
-  """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
+class _Coder(_Block):
+  """What encoder and decoder share: three stages.
 
-  @nn.compact
+  Only the middle one remembers; `before` and `after` look a few frames to
+  either side.  So long sounds can be done in pieces (`pieces`).
+  """
+
   def __call__(
     self, x: Float[Array, "b n c"], length: Int[Array, " b"]
-  ) -> tuple[Float[Array, "b t d"], Int[Array, " b"]]:
+  ) -> tuple[Float[Array, "b m d"], Int[Array, " b"]]:
+    x, length = self.before(x, length)
+    x, _ = self.remember(x, length)
+    return self.after(x, length)
+
+  def remember(
+    self,
+    x: Float[Array, "b t f"],
+    length: Int[Array, " b"],
+    carry: Carry | None = None,
+  ) -> tuple[Float[Array, "b t f"], Carry]:
+    """Looks back through the LSTM."""
+    return self.lstm(x, length, carry) if self.config.lstm_layers else (x, [])
+
+
+class Encoder(_Coder):
+  """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
+
+  def setup(self):
     c = self.config
-    x, length = self.conv("conv_in", c.filters, c.kernel, block=0)(x, length)
-    for i, ratio in enumerate(reversed(c.ratios)):
-      for j in range(c.residual_layers):
-        x = Residual(
-          c, c.dilation_base**j, block=i + 1, name=f"down_{i}_residual_{j}"
-        )(x, length)
-      x = jax.nn.elu(x)
-      features = c.filters * 2 ** (i + 1)
-      x, length = self.conv(
-        f"down_{i}", features, 2 * ratio, stride=ratio, block=i + 1
-      )(x, length)
-    if c.lstm_layers:
-      x = LSTM(c.lstm_layers, name="lstm")(x)
-    x = jax.nn.elu(x)
+    self.conv_in = self.conv("conv_in", c.filters, c.kernel, block=0)
+    self.stages = [
+      (
+        [
+          Residual(
+            c, c.dilation_base**j, block=i + 1, name=f"down_{i}_residual_{j}"
+          )
+          for j in range(c.residual_layers)
+        ],
+        self.conv(
+          f"down_{i}",
+          c.filters * 2 ** (i + 1),
+          2 * ratio,
+          stride=ratio,
+          block=i + 1,
+        ),
+      )
+      for i, ratio in enumerate(reversed(c.ratios))
+    ]
+    self.lstm = LSTM(c.lstm_layers, name="lstm")
     last = len(c.ratios) + 1
-    return self.conv("conv_out", c.width, c.last_kernel, block=last)(x, length)
+    self.conv_out = self.conv("conv_out", c.width, c.last_kernel, block=last)
+
+  def before(
+    self, x: Float[Array, "b n c"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b t f"], Int[Array, " b"]]:
+    """Sound to frames."""
+    x, length = self.conv_in(x, length)
+    for residuals, down in self.stages:
+      for residual in residuals:
+        x = residual(x, length)
+      x, length = down(jax.nn.elu(x), length)
+    return x, length
+
+  def after(
+    self, x: Float[Array, "b t f"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b t d"], Int[Array, " b"]]:
+    """Frames to latents."""
+    return self.conv_out(jax.nn.elu(x), length)
 
 
-class Decoder(_Block):
+class Decoder(_Coder):
   """Latents `b t width` -> sound `b (t hop) c`; the encoder's mirror image."""
 
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b t d"], length: Int[Array, " b"]
-  ) -> tuple[Float[Array, "b n c"], Int[Array, " b"]]:
-    c = self.config
-    stages = len(c.ratios)
+  def setup(self):
+    c, stages = self.config, len(self.config.ratios)
     features = c.filters * 2**stages
-    x, length = self.conv("conv_in", features, c.kernel, block=stages + 1)(
-      x, length
-    )
-    if c.lstm_layers:
-      x = LSTM(c.lstm_layers, name="lstm")(x)
-    for i, ratio in enumerate(c.ratios):
-      block = stages - i
-      features //= 2
-      x = jax.nn.elu(x)
-      x, length = ConvTranspose(
-        features,
-        ratio,
-        causal=c.causal,
-        norm=c.norm_of(block),
-        name=f"up_{i}_transposed",
-      )(x, length)
-      for j in range(c.residual_layers):
-        x = Residual(
-          c, c.dilation_base**j, block=block, name=f"up_{i}_residual_{j}"
-        )(x, length)
-    x = jax.nn.elu(x)
-    return self.conv("conv_out", c.channels, c.last_kernel, block=0)(x, length)
+    block = stages + 1
+    self.conv_in = self.conv("conv_in", features, c.kernel, block=block)
+    self.lstm = LSTM(c.lstm_layers, name="lstm")
+    self.stages = [
+      (
+        ConvTranspose(
+          c.filters * 2 ** (stages - i - 1),
+          ratio,
+          causal=c.causal,
+          norm=c.norm_of(stages - i),
+          name=f"up_{i}_transposed",
+        ),
+        [
+          Residual(
+            c, c.dilation_base**j, block=stages - i, name=f"up_{i}_residual_{j}"
+          )
+          for j in range(c.residual_layers)
+        ],
+      )
+      for i, ratio in enumerate(c.ratios)
+    ]
+    self.conv_out = self.conv("conv_out", c.channels, c.last_kernel, block=0)
+
+  def before(
+    self, x: Float[Array, "b t d"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b t f"], Int[Array, " b"]]:
+    """Latents to frames."""
+    return self.conv_in(x, length)
+
+  def after(
+    self, x: Float[Array, "b t f"], length: Int[Array, " b"]
+  ) -> tuple[Float[Array, "b n c"], Int[Array, " b"]]:
+    """Frames to sound."""
+    for up, residuals in self.stages:
+      x, length = up(jax.nn.elu(x), length)
+      for residual in residuals:
+        x = residual(x, length)
+    return self.conv_out(jax.nn.elu(x), length)

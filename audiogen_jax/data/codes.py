@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import bucket
 from audiogen_jax.data import mixing, shards

@@ -28,7 +28,7 @@ from audiogen_jax.audio.distances import (
   si_snr,
 )
 from audiogen_jax.codec import usage
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.usage import code_statistics
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import bucket

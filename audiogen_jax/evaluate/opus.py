@@ -22,7 +22,7 @@ import soundfile
 from jaxtyping import Float
 
 from audiogen_jax.audio.io import to_int16
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate.clips import Clip, Clips

@@ -1,0 +1,273 @@
+"""The door to this room: numpy in, numpy out, any length.
+
+Lengths are padded to buckets inside, and cut again, so that nearby ones share a
+compilation.  What is long is done in pieces, so that memory stays bounded.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from audiogen_jax.codec import encodec, pieces
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.pieces import Pieces
+from audiogen_jax.core import sharding
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import AnyArray, TokenSpec, Tree, bucket
+
+_LEAST_FRAMES = 64  # the smallest bucket: about a second
+_PIECE = 2**20  # samples of all rows together: 65 s at 16 kHz
+
+_encode = jax.jit(encodec.encode, static_argnames="config")
+_decode = jax.jit(encodec.decode, static_argnames="config")
+_fold = jax.jit(encodec.fold)
+
+
+class Encodec:
+  """A codec with its weights: what users and pipelines hold.
+
+  Attributes:
+    config: What it is.
+    variables: Its parameters and codebooks, weight norm still unfolded.
+  """
+
+  def __init__(
+    self,
+    config: EncodecConfig,
+    variables: Tree,
+    placement: sharding.Placement | None = None,
+  ):
+    self.config = config
+    self.variables = variables
+    self._placement = placement
+
+  @functools.cached_property
+  def _folded(self) -> tuple[EncodecConfig, Tree]:
+    """Configuration and variables for inference, made once."""
+    return encodec.folded(self.config), _fold(self.variables)
+
+  @property
+  def tokens(self) -> TokenSpec:
+    """The contract with the language model."""
+    return self.config.tokens
+
+  def encode(
+    self,
+    audio: Float[AnyArray, "b n c"],
+    *,
+    lengths: Int[np.ndarray, "b"] | None = None,
+  ) -> Int[np.ndarray, "b k t"]:
+    """Codes of whole sounds; t = ⌈n / hop⌉.
+
+    Args:
+      lengths: Samples of each sound, if they differ: what lies beyond is not
+        looked at, and codes of frames beyond mean nothing.
+
+    Raises:
+      InputError: For no samples, other channels, or values that are not finite;
+        for a codec that scales chunks, which needs `encode_chunks`.
+    """
+    self._refuse_chunks("encode")
+    audio = self._checked(audio)
+    codes, _ = self._run_encode(audio, lengths)
+    return codes
+
+  def decode(
+    self,
+    codes: Int[AnyArray, "b k t"],
+    *,
+    lengths: Int[np.ndarray, "b"] | None = None,
+  ) -> Float[np.ndarray, "b n c"]:
+    """Sound of codes, `n = t hop` samples, not limited to ±1.
+
+    Fewer codebooks than the codec has give a coarser sound.
+
+    Args:
+      lengths: Frames of each row, if they differ: what lies beyond is not
+        looked at, and sound beyond means nothing.
+
+    Raises:
+      InputError: For no frames, too many codebooks or codes out of range.
+    """
+    self._refuse_chunks("decode")
+    ones = np.ones(len(codes), np.float32)
+    return self._run_decode(codes, ones, lengths)
+
+  def decoding(self, rows: int, frames: int, most: int) -> Pieces | None:
+    """A decoder for codes that are still being made; push them as they come.
+
+    Args:
+      rows: Sounds.
+      frames: Of each in the end.
+      most: Frames that are pushed at once, at most.
+
+    Returns:
+      None for a codec that can only decode the whole.
+    """
+    self._refuse_chunks("decode")
+    if not pieces.possible(self.config):
+      return None
+    config, variables = self._folded
+    return Pieces(
+      config,
+      variables,
+      "decoder",
+      most=most,
+      lengths=np.full(rows, frames, np.int32),
+      put=self._placed,
+    )
+
+  def encode_chunks(
+    self, audio: Float[AnyArray, "b n c"]
+  ) -> tuple[Int[np.ndarray, "b m k t"], Float[np.ndarray, "b m"]]:
+    """Codes and scales of `m` overlapping chunks (one, if `chunk_s` is None).
+
+    A last chunk that is shorter is filled with zeros; `decode_chunks` knows
+    from the length where it ends.
+    """
+    audio = self._checked(audio)
+    b, n, _ = audio.shape
+    chunk, starts = self.chunks(n)
+    t = -(-chunk // self.config.hop)
+    shape = (b, len(starts), self.tokens.codebooks, t)
+    codes, scales = np.zeros(shape, np.int32), np.ones(shape[:2], np.float32)
+    for i, start in enumerate(starts):
+      part, scales[:, i] = self._run_encode(audio[:, start : start + chunk])
+      codes[:, i, :, : part.shape[-1]] = part
+    return codes, scales
+
+  def decode_chunks(
+    self,
+    codes: Int[AnyArray, "b m k t"],
+    scales: Float[AnyArray, "b m"],
+    length: int,
+  ) -> Float[np.ndarray, "b n c"]:
+    """Sound of `length` samples from what `encode_chunks` returned.
+
+    Chunks are joined by a weighted mean, each weighted by a triangle (EnCodec,
+    §3.1, "1 % overlap").
+
+    Raises:
+      InputError: If the number of chunks does not belong to that length.
+    """
+    chunk, starts = self.chunks(length)
+    want = len(starts), -(-chunk // self.config.hop)
+    if (codes.shape[1], codes.shape[3]) != want:
+      raise InputError(
+        f"{length} samples are {want[0]} chunks of {want[1]} frames; the codes"
+        f" are {codes.shape[1]} of {codes.shape[3]}"
+      )
+    ramp = np.linspace(0, 1, chunk + 2, dtype=np.float32)[1:-1]
+    ramp = (0.5 - np.abs(ramp - 0.5))[None, :, None]
+    total = np.zeros((len(codes), length, self.config.channels), np.float32)
+    weight = np.zeros((1, length, 1), np.float32)
+    for i, start in enumerate(starts):
+      size = min(chunk, length - start)
+      t = -(-size // self.config.hop)
+      part = self._run_decode(codes[:, i, :, :t], np.asarray(scales)[:, i])
+      total[:, start : start + size] += part[:, :size] * ramp[:, :size]
+      weight[:, start : start + size] += ramp[:, :size]
+    return total / weight
+
+  def chunks(self, length: int) -> tuple[int, range]:
+    """Samples of a chunk, and where each chunk of `length` samples starts."""
+    if self.config.chunk_s is None:
+      return length, range(1)
+    chunk = int(self.config.chunk_s * self.config.sample_rate_hz)
+    stride = max(1, int((1 - self.config.overlap) * chunk))
+    return chunk, range(0, length, stride)
+
+  def _refuse_chunks(self, verb: str) -> None:
+    if self.config.renormalise or self.config.chunk_s is not None:
+      raise InputError(
+        f"this codec scales each chunk of sound; use {verb}_chunks, which keeps"
+        " the scales"
+      )
+
+  def _checked(self, audio: AnyArray) -> np.ndarray:
+    audio = np.asarray(audio, np.float32)
+    if audio.ndim != 3 or audio.shape[2] != self.config.channels:
+      raise InputError(
+        f"audio must be [batch, samples, {self.config.channels}]; its shape is"
+        f" {audio.shape}"
+      )
+    if not audio.size:
+      raise InputError(f"audio of shape {audio.shape} holds no samples")
+    bad = audio.size - np.count_nonzero(np.isfinite(audio))
+    if bad:
+      raise InputError(f"audio holds {bad} samples that are NaN or infinite")
+    return audio
+
+  def _run_encode(
+    self, audio: np.ndarray, lengths: np.ndarray | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Codes, and what renormalisation divided by."""
+    b, n, _ = audio.shape
+    hop = self.config.hop
+    t = -(-n // hop)
+    config, variables = self._folded
+    length = np.full(b, n, np.int32)
+    if lengths is not None:
+      length = np.asarray(lengths, np.int32)
+    piece = self._piece(b)
+    if t > piece:
+      codes = pieces.encode(
+        config, variables, audio, length, piece, self._placed
+      )
+      return codes, np.ones(b, np.float32)
+    room = bucket(t, least=_LEAST_FRAMES) * hop - n
+    audio = self._placed(np.pad(audio, ((0, 0), (0, room), (0, 0))))
+    codes, scale = _encode(config, variables, audio, length)
+    return np.asarray(codes)[:, :, :t], np.asarray(scale)
+
+  def _run_decode(
+    self,
+    codes: AnyArray,
+    scale: np.ndarray,
+    lengths: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Sound, times its scale."""
+    codes = np.asarray(codes, np.int32)
+    b, k, t = codes.shape
+    if not b or not t or not 0 < k <= self.tokens.codebooks:
+      raise InputError(
+        f"codes of shape {codes.shape} must have at least one row, one frame"
+        f" and 1 to {self.tokens.codebooks} codebooks"
+      )
+    if codes.min() < 0 or codes.max() >= self.tokens.size:
+      raise InputError(
+        f"codes lie in [{codes.min()}, {codes.max()}]; this codec's lie in"
+        f" [0, {self.tokens.size - 1}]"
+      )
+    config, variables = self._folded
+    length = np.full(b, t, np.int32)
+    if lengths is not None:
+      length = np.asarray(lengths, np.int32)
+    piece = self._piece(b)
+    if t > piece:
+      return pieces.decode(
+        config, variables, codes, length, piece, self._placed
+      )
+    room = bucket(t, least=_LEAST_FRAMES) - t
+    codes = self._placed(np.pad(codes, ((0, 0), (0, 0), (0, room))))
+    audio = _decode(config, variables, codes, length, scale)
+    return np.asarray(audio)[:, : t * self.config.hop]
+
+  def _piece(self, rows: int) -> int | float:
+    """Frames of so many rows that are done at once."""
+    if not pieces.possible(self.config):
+      return math.inf
+    frames = _PIECE // (rows * self.config.hop)
+    return max(_LEAST_FRAMES, 1 << (frames.bit_length() - 1))
+
+  def _placed(self, rows: np.ndarray) -> jax.Array:
+    """Rows spread over the mesh where it divides them, else on every device."""
+    if self._placement is None:
+      return jnp.asarray(rows)
+    even = len(rows) % self._placement.ways("batch") == 0
+    axes = ("batch" if even else None, None, None)
+    return jax.device_put(rows, self._placement.sharding(*axes))

@@ -1,0 +1,298 @@
+"""Long sounds, and sounds that are still being made, in pieces.
+
+Encoder and decoder are a stage that looks a few frames to either side, an LSTM
+that looks back, and another such stage.  Pieces overlap by what a stage looks
+aside, and the LSTM goes on where it was: what comes out is what the whole would
+give, but for rounding, and memory does not grow with the sound.
+
+    codes:    |-------------|-----+ - -      what has arrived
+    before:   |-----------|-------|          all but the last few frames of it
+    LSTM:     |-----------|-------|
+    after:    |---------|-------|            again a few less
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from audiogen_jax.codec import encodec, rvq, seanet
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.layers import Carry
+from audiogen_jax.codec.rvq import Codebooks
+from audiogen_jax.codec.seanet import SEANetConfig
+from audiogen_jax.core.types import AnyArray, Tree
+
+Side = Literal["encoder", "decoder"]
+_CODERS = {"encoder": seanet.Encoder, "decoder": seanet.Decoder}
+
+
+class Look(NamedTuple):
+  """Frames that a stage sees before and behind the one it is about."""
+
+  left: int
+  right: int
+
+
+def possible(config: EncodecConfig) -> bool:
+  """Whether nothing but the LSTM spans a whole sound."""
+  one_norm = config.seanet.norm != "layer_norm"
+  return one_norm and config.chunk_s is None and not config.renormalise
+
+
+def looks(config: SEANetConfig, side: Side) -> tuple[Look, Look]:
+  """What the stages before and behind the LSTM see."""
+  sees = functools.partial(_sees, config.causal)
+  steps = [sees(config.kernel - 1)]
+  apart = 1 if side == "encoder" else config.hop  # samples between two steps
+  for ratio in reversed(config.ratios) if side == "encoder" else config.ratios:
+    if side == "decoder":
+      # Each input step writes its own outputs and the next one's.
+      steps.append((apart, 0 if config.causal else apart))
+      apart //= ratio
+    for j in range(config.residual_layers):
+      wide = (config.residual_kernel - 1) * config.dilation_base**j
+      steps.append(sees(wide, apart))
+    if side == "encoder":
+      steps.append(sees(ratio, apart))
+      apart *= ratio
+  if side == "encoder":
+    ends = [sees(config.last_kernel - 1)]
+  else:
+    # The kernels of the decoder's ends, seen from the latents.
+    ends, steps = [*steps[1:], sees(config.last_kernel - 1)], steps[:1]
+  hops = (config.hop, 1) if side == "encoder" else (1, config.hop)
+  return tuple(
+    Look(*(math.ceil(sum(part) / hop) for part in zip(*stage, strict=True)))
+    for stage, hop in zip((steps, ends), hops, strict=True)
+  )
+
+
+def _sees(causal: bool, wide: int, apart: int = 1) -> tuple[int, int]:
+  """Samples to the left and right of a convolution `wide` steps wide."""
+  right = 0 if causal else wide // 2
+  return (wide - right) * apart, right * apart
+
+
+class Pieces:
+  """One side of a codec, fed with what there is so far."""
+
+  def __init__(
+    self,
+    config: EncodecConfig,
+    variables: Tree,
+    side: Side,
+    *,
+    most: int,
+    lengths: Int[np.ndarray, " b"],
+    put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
+  ):
+    """Starts a sound.
+
+    Args:
+      config: A codec for which this is `possible`, weight norm folded.
+      variables: Its variables.
+      side: Sound to codes, or codes to sound.
+      most: Frames that are pushed at once, at most.
+      lengths: Of each row in the end, in samples or frames.
+      put: Sends rows to their devices.
+    """
+    self._config = config
+    first, second = looks(config.seanet, side)
+    hop = config.hop
+    into, out = (hop, 1) if side == "encoder" else (1, hop)
+    rows = 2 if config.stereo_codes else 1
+    frames = np.repeat(-(-lengths // into), rows)
+    options = dict(config=config, side=side)
+    room = most + first.left + first.right
+    self._before = _Stage(
+      lambda x, n: _before(variables, put(x), n, **options),
+      first,
+      room,
+      lengths,
+      into,
+      1,
+    )
+    self._remember = _Memory(
+      lambda x, n, carry: _remember(variables, put(x), n, carry, **options),
+      most + first.right,
+      frames,
+    )
+    self._after = _Stage(
+      lambda x, n: _after(variables, put(x), n, **options),
+      second,
+      most + first.right + second.left + second.right,
+      frames,
+      1,
+      out,
+    )
+
+  def push(
+    self, x: Shaped[np.ndarray, "b _ _"], *, last: bool = False
+  ) -> Shaped[np.ndarray, "b _ _"] | None:
+    """What is certain now, after what was certain before; None for nothing.
+
+    Args:
+      x: Samples `b n c` (whole frames, but at the end) or codes `b t k`.
+      last: Whether this is the end.
+    """
+    for stage in (self._before, self._remember, self._after):
+      x = stage.push(x, last)
+      if x is None:
+        return None
+    return x
+
+
+class _Stage:
+  """A stage that looks aside, over what arrives."""
+
+  def __init__(self, run, look, room, lengths, into, out):
+    self._run, self._look, self._room = run, look, room
+    self._lengths, self._into, self._out = lengths, into, out
+    self._kept = None
+    self._start = self._done = 0  # frames: of what is kept, of what is out
+
+  def push(self, x: np.ndarray, last: bool) -> np.ndarray | None:
+    into, out, start = self._into, self._out, self._start
+    kept = x if self._kept is None else np.concatenate([self._kept, x], axis=1)
+    held = kept.shape[1]
+    end = start + -(-held // into)
+    until = end if last else max(self._done, end - self._look.right)
+    self._kept = kept
+    if until == self._done:
+      return None
+    more = self._room * into - held
+    y = self._run(
+      np.pad(kept, ((0, 0), (0, more), (0, 0))),
+      np.clip(self._lengths - start * into, 0, held).astype(np.int32),
+    )
+    found = np.asarray(y)[:, (self._done - start) * out : (until - start) * out]
+    self._start, self._done = max(0, until - self._look.left), until
+    self._kept = kept[:, (self._start - start) * into :]
+    return found
+
+
+class _Memory:
+  """The LSTM, over what arrives."""
+
+  def __init__(self, run, room, lengths):
+    self._run, self._room, self._lengths = run, room, lengths
+    self._done, self._carry = 0, None
+
+  def push(self, x: np.ndarray, last: bool) -> np.ndarray:
+    held = x.shape[1]
+    length = np.clip(self._lengths - self._done, 0, held).astype(np.int32)
+    x = np.pad(x, ((0, 0), (0, self._room - held), (0, 0)))
+    y, self._carry = self._run(x, length, self._carry)
+    self._done += held
+    return np.asarray(y)[:, :held]
+
+
+def decode(
+  config: EncodecConfig,
+  variables: Tree,
+  codes: Int[AnyArray, "b k t"],
+  lengths: Int[np.ndarray, " b"],
+  piece: int,
+  put: Callable[[np.ndarray], jax.Array],
+) -> Float[np.ndarray, "b n c"]:
+  """Sound of codes, `piece` frames at a time."""
+  codes = np.asarray(codes).swapaxes(1, 2)
+  pieces = Pieces(
+    config, variables, "decoder", most=piece, lengths=lengths, put=put
+  )
+  return np.concatenate([*_pushed(pieces, codes, piece)], axis=1)
+
+
+def encode(
+  config: EncodecConfig,
+  variables: Tree,
+  audio: Float[AnyArray, "b n c"],
+  lengths: Int[np.ndarray, " b"],
+  piece: int,
+  put: Callable[[np.ndarray], jax.Array],
+) -> Int[np.ndarray, "b k t"]:
+  """Codes of sound, `piece` frames at a time."""
+  pieces = Pieces(
+    config, variables, "encoder", most=piece, lengths=lengths, put=put
+  )
+  parts = _pushed(pieces, audio, piece * config.hop)
+  return np.concatenate([*parts], axis=1).swapaxes(1, 2)
+
+
+def _pushed(pieces: Pieces, x: np.ndarray, size: int) -> Iterator[np.ndarray]:
+  """All of `x`, so much at once."""
+  for at in range(0, x.shape[1], size):
+    part = pieces.push(x[:, at : at + size], last=at + size >= x.shape[1])
+    if part is not None:
+      yield part
+
+
+def _compiled(function: Callable) -> Callable:
+  """Under jit, products in float32."""
+
+  @functools.wraps(function)
+  def exact(*arguments, **options):
+    with jax.default_matmul_precision("highest"):
+      return function(*arguments, **options)
+
+  return jax.jit(exact, static_argnames=("config", "side"))
+
+
+@_compiled
+def _before(
+  variables: Tree,
+  x: Shaped[Array, "b _ _"],
+  length: Int[Array, " b"],
+  *,
+  config: EncodecConfig,
+  side: Side,
+) -> Float[Array, "bb t f"]:
+  """Samples or codes to what the LSTM reads."""
+  if side == "decoder":
+    codes, length = encodec.rows_of_codes(config, x.swapaxes(1, 2), length)
+    x = rvq.decode(codes, Codebooks(**variables["codebooks"]))
+  else:
+    x, length = encodec.rows_of_sound(config, x, length)
+  return _apply(config, side, variables, "before", x, length)[0]
+
+
+@_compiled
+def _remember(
+  variables: Tree,
+  x: Float[Array, "b t f"],
+  length: Int[Array, " b"],
+  carry: Carry | None,
+  *,
+  config: EncodecConfig,
+  side: Side,
+) -> tuple[Float[Array, "b t f"], Carry]:
+  return _apply(config, side, variables, "remember", x, length, carry)
+
+
+@_compiled
+def _after(
+  variables: Tree,
+  x: Float[Array, "bb t f"],
+  length: Int[Array, " bb"],
+  *,
+  config: EncodecConfig,
+  side: Side,
+) -> Shaped[Array, "b _ _"]:
+  """What the LSTM says to codes or samples."""
+  x, _ = _apply(config, side, variables, "after", x, length)
+  if side == "decoder":
+    return encodec.sound_of_rows(config, x)
+  codes = rvq.encode(x, Codebooks(**variables["codebooks"]))
+  return encodec.codes_of_rows(config, codes).swapaxes(1, 2)
+
+
+def _apply(config, side, variables, method, *arguments):
+  coder = _CODERS[side](config.seanet)
+  params = variables["params"][side]
+  return coder.apply({"params": params}, *arguments, method=method)

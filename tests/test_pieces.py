@@ -1,0 +1,155 @@
+"""Sounds in pieces are what they are in one piece."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import published
+from audiogen_jax.codec import codec as codecs
+from audiogen_jax.codec import encodec, pieces
+from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.rvq import RVQConfig
+from audiogen_jax.codec.seanet import SEANetConfig
+
+TINY = EncodecConfig(
+  seanet=SEANetConfig(width=16, filters=4, ratios=(5, 4, 2), lstm_layers=2),
+  rvq=RVQConfig(codebooks=3, size=32, width=16),
+)
+HOP = 40
+SHAPES = {
+  "as published": {},
+  "mirrored": {"pad_mode": "reflect"},
+  "causal": {"causal": True, "pad_mode": "reflect"},
+  "deep": {"residual_layers": 3, "dilation_base": 3, "true_skip": False},
+  "even kernels": {"kernel": 8, "last_kernel": 4, "residual_kernel": 4},
+  "without memory": {"lstm_layers": 0},
+  "two channels": {"channels": 2},
+}
+
+
+def _codec(seanet=None, **changes):
+  seanet = dataclasses.replace(TINY.seanet, **(seanet or {}))
+  config = dataclasses.replace(TINY, seanet=seanet, **changes)
+  return Encodec(config, published.random_tree(encodec.init, config))
+
+
+def _sound(codec, n, rows=2):
+  rng = np.random.default_rng(0)
+  shape = rows, n, codec.config.channels
+  return rng.normal(0, 0.5, shape).astype(np.float32)
+
+
+def _codes(codec, t, rows=2):
+  k = codec.tokens.codebooks
+  rng = np.random.default_rng(1)
+  return rng.integers(0, 32, (rows, k, t)).astype(np.int32)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+  """Pieces of 8 frames of two rows."""
+  monkeypatch.setattr(codecs, "_PIECE", 8 * 2 * HOP)
+  monkeypatch.setattr(codecs, "_LEAST_FRAMES", 8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [37 * HOP, 40 * HOP + 1, 33 * HOP - 7])
+def test_pieces_make_the_whole(shape, n, request):
+  codec = _codec(SHAPES[shape])
+  sound = _sound(codec, n)
+  codes = codec.encode(sound)
+  whole = codec.decode(codes)
+  request.getfixturevalue("small_pieces")
+  np.testing.assert_array_equal(codec.encode(sound), codes)
+  # Rounding, of sounds of about 1: 2e-6 measured.
+  np.testing.assert_allclose(codec.decode(codes), whole, atol=1e-5)
+
+
+def test_left_and_right_apart(request):
+  codec = _codec(stereo_codes=True)
+  sound = _sound(codec, 30 * HOP)
+  codes = codec.encode(sound)
+  whole = codec.decode(codes)
+  request.getfixturevalue("small_pieces")
+  np.testing.assert_array_equal(codec.encode(sound), codes)
+  np.testing.assert_allclose(codec.decode(codes), whole, atol=1e-5)
+
+
+def test_rows_may_end_earlier(request):
+  codec = _codec()
+  sound, lengths = _sound(codec, 40 * HOP, rows=3), np.array([1600, 501, 40])
+  codes = codec.encode(sound, lengths=lengths)
+  frames = -(-lengths // HOP)
+  whole = codec.decode(codes, lengths=frames)
+  request.getfixturevalue("small_pieces")
+  again = codec.encode(sound, lengths=lengths)
+  found = codec.decode(codes, lengths=frames)
+  for i, t in enumerate(frames):
+    np.testing.assert_array_equal(again[i, :, :t], codes[i, :, :t])
+    part = slice(0, t * HOP)
+    np.testing.assert_allclose(found[i, part], whole[i, part], atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 30, [25, 3, 2], [2, 20, 8]])
+def test_whatever_the_sizes_are(sizes):
+  codec = _codec()
+  codes = _codes(codec, 30)
+  stream = codec.decoding(rows=2, frames=30, most=max(sizes))
+  parts, at = [], 0
+  for i, size in enumerate(sizes):
+    part = codes[:, :, at : at + size].swapaxes(1, 2)
+    parts.append(stream.push(part, last=i == len(sizes) - 1))
+    at += size
+  found = np.concatenate([part for part in parts if part is not None], axis=1)
+  np.testing.assert_allclose(found, codec.decode(codes), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_is_seen_beyond_a_look(shape, side):
+  """And what is at its rim is seen: the looks are no larger than needed."""
+  seanet = dataclasses.replace(TINY.seanet, **SHAPES[shape])
+  config = dataclasses.replace(TINY, seanet=seanet)
+  variables = published.random_tree(encodec.init, config)
+  coder = pieces._CODERS[side](seanet)
+  params = jax.tree.map(jnp.asarray, {"params": variables["params"][side]})
+  frames, middle = 41, 20
+  for method, look in zip(
+    ("before", "after"), pieces.looks(seanet, side), strict=True
+  ):
+    into = HOP if (side, method) == ("encoder", "before") else 1
+    out = HOP if (side, method) == ("decoder", "after") else 1
+    width = {
+      ("encoder", "before"): seanet.channels,
+      ("decoder", "before"): seanet.width,
+    }.get((side, method), seanet.filters * 8)
+
+    def about(x, method=method, into=into, out=out):
+      length = jnp.full(1, frames * into)
+      y, _ = coder.apply(params, x, length, method=method)
+      return abs(y[0, middle * out : (middle + 1) * out]).sum()
+
+    x = np.random.default_rng(2).normal(size=(1, frames * into, width))
+    slope = jax.grad(about)(x.astype(np.float32))[0]
+    seen = abs(np.asarray(slope)).reshape(frames, -1).max(axis=1) > 0
+    left, right = np.flatnonzero(seen)[[0, -1]]
+    assert middle - look.left <= left and right <= middle + look.right
+    assert middle - look.left >= left - 1 and right + 1 >= middle + look.right
+
+
+def test_equal_pieces_compile_once(small_pieces):
+  codec = _codec()
+  codec.decode(_codes(codec, 64))
+  before = pieces._after._cache_size()
+  codec.decode(_codes(codec, 100))
+  assert pieces._after._cache_size() == before
+
+
+def test_a_norm_over_time_needs_the_whole(small_pieces):
+  codec = _codec({"norm": "layer_norm"})
+  assert codec.decoding(rows=1, frames=9, most=3) is None
+  assert codec.decode(_codes(codec, 60)).shape == (2, 60 * HOP, 1)
