@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
+from audiogen_jax.codec import codec as codecs
 from audiogen_jax.codec import encodec, rvq, seanet
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.encodec import EncodecConfig
@@ -76,12 +77,12 @@ def test_a_bucket_changes_nothing(scaled):
   audio = _noise(2, 20 * HOP + 1, 1)
   n, frames = audio.shape[1], 21
   length = jnp.full(2, n)
-  codes, scale = encodec._encode(
+  codes, scale = codecs._encode(
     codec.config, codec.variables, jnp.asarray(audio), length
   )
   assert len(np.unique(codes[:, 0])) > 5  # the sound makes a difference
   dirty = np.pad(audio, ((0, 0), (0, 100), (0, 0)), constant_values=np.nan)
-  again, scale_again = encodec._encode(
+  again, scale_again = codecs._encode(
     codec.config, codec.variables, jnp.asarray(dirty), length
   )
   np.testing.assert_array_equal(again[:, :, :frames], codes)
@@ -90,7 +91,7 @@ def test_a_bucket_changes_nothing(scaled):
   np.testing.assert_allclose(scale, power, rtol=1e-6)  # measured: 0
   through, _ = codec.encode_chunks(audio)
   np.testing.assert_array_equal(through[:, 0], codes)
-  sound = encodec._decode(
+  sound = codecs._decode(
     codec.config, codec.variables, codes, jnp.full(2, frames), scale
   )
   through = codec.decode_chunks(through, scale[:, None], n)
@@ -101,13 +102,13 @@ def test_a_bucket_changes_nothing(scaled):
 def test_lengths_of_a_bucket_share_a_compilation():
   codec = _codec(rvq=RVQConfig(codebooks=3, size=17, width=5))
   codec.decode(codec.encode(_noise(1, 100, 1)))
-  caches = encodec._encode, encodec._decode
+  caches = codecs._encode, codecs._decode
   before = [cache._cache_size() for cache in caches]
   for n in (1, 99, 64 * HOP):
     codec.decode(codec.encode(_noise(1, n, 1)))
   assert [cache._cache_size() for cache in caches] == before
   codec.encode(_noise(1, 64 * HOP + 1, 1))
-  assert encodec._encode._cache_size() == before[0] + 1
+  assert codecs._encode._cache_size() == before[0] + 1
 
 
 def test_sounds_in_a_batch_as_if_alone():

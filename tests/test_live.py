@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax.codec.encodec import Encodec
+from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import engine, export, huggingface
 from audiogen_jax.text import tokenizer
 from audiogen_jax.text.t5 import TextEncoder

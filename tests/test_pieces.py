@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 
-import published
 from audiogen_jax.codec import codec as codecs
 from audiogen_jax.codec import encodec, pieces
 from audiogen_jax.codec.codec import Encodec
