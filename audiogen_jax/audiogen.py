@@ -7,7 +7,7 @@
 Everything here is numpy at the door and JAX inside.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,11 +23,13 @@ from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
-from audiogen_jax.lm import model
+from audiogen_jax.lm import model, windows
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.text import t5, tokenizer
 from audiogen_jax.text.t5 import TextEncoder
+
+_REPORT_EVERY = 25  # steps between two reports of progress
 
 # Steps done, steps in all.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -202,8 +204,10 @@ class AudioGen:
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    return self._sample(
-      texts, frames, frames, 0, sampling, seed, prompt_codes, progress
+    known = 0 if prompt_codes is None else np.shape(prompt_codes)[2]
+    parts = windows.windows(known, frames, frames, 0)
+    return _last(
+      self._sample(texts, prompt_codes, parts, sampling, seed, progress)
     )
 
   def generate(
@@ -245,81 +249,121 @@ class AudioGen:
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    tokens = self.codec.tokens
+    known, parts = self._plan(duration_s, window_s, stride_s, prompt)
+    codes = _last(self._sample(texts, known, parts, sampling, seed, progress))
+    audio = self.codec.decode(codes)
+    return (audio, codes) if return_codes else audio
+
+  def stream(
+    self,
+    texts: str | Sequence[str | None],
+    *,
+    chunk_s: Seconds = 0.5,
+    duration_s: Seconds = 5.0,
+    sampling: Sampling = Sampling(),
+    seed: int | Sequence[int] = 0,
+    prompt: Float[AnyArray, "b p c"] | None = None,
+    window_s: Seconds | None = None,
+    stride_s: Seconds = 2.0,
+  ) -> Iterator[Float[np.ndarray, "b n c"]]:
+    """`generate`, heard while it is being made.
+
+    The codec looks a few frames ahead (0.1 s in AudioGen's), so sound comes a
+    little after its codes.  Joined together the chunks are what `generate`
+    gives, but for rounding: 1e-5 of full scale.  A codec that has to see the
+    whole (one with a norm over time) gives all in one chunk.
+
+    Args:
+      texts: Sentences, or one; None for unconditional.
+      chunk_s: Seconds of a chunk, about: the first is shorter, the last may be
+        longer.
+
+    Others are those of `generate`.
+
+    Yields:
+      The next stretch of sound.
+
+    Raises:
+      InputError: If something does not fit; the message names it.
+    """
+    known, parts = self._plan(duration_s, window_s, stride_s, prompt)
+    every = self.codec.tokens.some_frames("chunk", chunk_s)
+    texts, frames = _list(texts), parts[-1][2]
+    stream = self.codec.decoding(len(texts), frames, every)
+    found = self._sample(texts, known, parts, sampling, seed, None, every)
+    if stream is None:
+      yield self.codec.decode(_last(found))
+      return
+    heard = 0
+    for codes in found:
+      while heard < codes.shape[2]:
+        part = codes[:, :, heard : heard + every].swapaxes(1, 2)
+        heard += part.shape[1]
+        audio = stream.push(part, last=heard == frames)
+        if audio is not None:
+          yield audio
+
+  def _plan(
+    self, duration_s, window_s, stride_s, prompt
+  ) -> tuple[np.ndarray | None, list[tuple[int, int, int]]]:
+    """Codes to continue, and the windows to sample."""
     window_s = self.window_s if window_s is None else window_s
-    for name, value in (
-      ("duration", duration_s),
-      ("window", window_s),
-      ("stride", stride_s),
-    ):
-      if not 1 / tokens.frame_rate_hz <= value < float("inf"):
-        raise InputError(
-          f"{name} {value} s must be at least one frame,"
-          f" {1 / tokens.frame_rate_hz:g} s"
-        )
-    frames, window = tokens.frames(duration_s), tokens.frames(window_s)
-    stride = tokens.frames(stride_s)
+    frames, window, stride = (
+      self.codec.tokens.some_frames(name, value)
+      for name, value in (
+        ("duration", duration_s),
+        ("window", window_s),
+        ("stride", stride_s),
+      )
+    )
     if frames > window and stride >= window:
       raise InputError(
         f"stride {stride_s} s must be shorter than the window, {window_s} s"
       )
-    known = None if prompt is None else self.codec.encode(prompt)
-    if known is not None and known.shape[2] >= frames:
+    codes = None if prompt is None else self.codec.encode(prompt)
+    known = 0 if codes is None else codes.shape[2]
+    if known >= frames:
       raise InputError(
         f"duration {duration_s} s is not longer than the sound to continue,"
-        f" {known.shape[2] / tokens.frame_rate_hz:g} s; ask for more"
+        f" {known / self.codec.tokens.frame_rate_hz:g} s; ask for more"
       )
-    codes = self._sample(
-      texts, frames, window, stride, sampling, seed, known, progress
-    )
-    audio = self.codec.decode(codes)
-    return (audio, codes) if return_codes else audio
+    return codes, windows.windows(known, frames, window, stride)
 
   def _sample(
-    self, texts, frames, window, stride, sampling, seed, prompt, progress
-  ) -> np.ndarray:
-    """Codes of `frames` frames, window by window."""
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    b, tokens = len(texts), self.codec.tokens
-    if not b:
+    self, texts, prompt, parts, sampling, seed, progress, every=None
+  ) -> Iterator[np.ndarray]:
+    """Codes so far, in the end all of them, window by window."""
+    texts = _list(texts)
+    if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
-    seeds = _seeds(seed, b)
+    seeds = windows.seeds(seed, len(texts))
     if prompt is None:
-      prompt = np.zeros((b, tokens.codebooks, 0), np.int32)
+      prompt = np.zeros((len(texts), self.codec.tokens.codebooks, 0), np.int32)
     else:
-      self._check_codes(prompt, b)
+      self._check_codes(prompt, len(texts))
     codes = np.asarray(prompt, np.int32)
-    if codes.shape[2] >= frames:
-      raise InputError(
-        f"the prompt has {codes.shape[2]} frames and {frames} were asked for in"
-        f" all; ask for more than {codes.shape[2]}"
-      )
-    windows = _windows(codes.shape[2], frames, window, stride)
-    total = sum(
-      self.lm.steps(end - at, known - at) for at, known, end in windows
-    )
+    total = sum(self.lm.steps(end - at, known - at) for at, known, end in parts)
     done = 0
-
-    def report(steps: int) -> None:
-      nonlocal done
-      done += steps
-      progress(done, total)
-
     if progress:
       progress(0, total)
+      every = every or _REPORT_EVERY
     cond = self.encode_text(texts)
-    for i, (at, _, end) in enumerate(windows):
-      new = self.lm.generate(
+    for i, (at, _, end) in enumerate(parts):
+      before = codes[:, :, :at]
+      for steps, new in self.lm.generate(
         cond,
         frames=end - at,
         seeds=seeds,
         sampling=sampling,
         prompt=codes[:, :, at:],
         window=i,
-        progress=report if progress else None,
-      )
-      codes = np.concatenate([codes[:, :, :at], new], axis=2)
-    return codes
+        every=every,
+      ):
+        done += steps
+        if progress:
+          progress(done, total)
+        codes = np.concatenate([before, new], axis=2)
+        yield codes
 
   def _check_codes(self, codes: AnyArray, texts: int) -> None:
     b, k, _ = np.shape(codes)
@@ -330,44 +374,16 @@ class AudioGen:
       raise InputError(
         f"codes have {k} codebooks; the model {tokens.codebooks}"
       )
-    codes = np.asarray(codes)
-    if codes.size and not 0 <= codes.min() <= codes.max() < tokens.size:
-      raise InputError(
-        f"codes lie in [{codes.min()}, {codes.max()}]; the model's lie in"
-        f" [0, {tokens.size - 1}]"
-      )
+    tokens.check_range(codes)
 
 
-def _windows(
-  known: int, frames: int, window: int, stride: int
-) -> list[tuple[int, int, int]]:
-  """Windows as (first frame, first unknown frame, end)."""
-  at = 0
-  if known >= window:  # a prompt longer than a window: its end is what counts
-    at = known - (window - stride)
-  windows = []
-  while known < frames:
-    end = min(at + window, frames)
-    windows.append((at, known, end))
-    at, known = at + stride, end
-  return windows
+def _list(texts: str | Sequence[str | None]) -> list[str | None]:
+  return [texts] if isinstance(texts, str) else list(texts)
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-  """One seed a prompt."""
-  if isinstance(seed, int | np.integer):
-    seeds = [int(seed) + i for i in range(count)]
-  else:
-    seeds = [int(s) for s in seed]
-  if len(seeds) != count:
-    raise InputError(
-      f"{len(seeds)} seeds for {count} prompts; give one for each"
-    )
-  if min(seeds) < 0 or max(seeds) >= 2**32:
-    raise InputError(
-      f"seeds {min(seeds)} … {max(seeds)} must lie in [0, 4294967295]"
-    )
-  return seeds
+def _last(found: Iterator[np.ndarray]) -> np.ndarray:
+  *_, codes = found
+  return codes
 
 
 def _as(tree: types.Tree, dtype: jnp.dtype) -> types.Tree:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax import audiogen
 from audiogen_jax.convert import sources
 from audiogen_jax.core import checkpoint
+from audiogen_jax.lm import windows
 
 PROMPTS = ["a dog barks", "thunder", "footsteps on gravel, then a door"]
 GREEDY = ag.Sampling(greedy=True, guidance=3.0)
@@ -132,14 +132,14 @@ class TestParity:
 class TestGenerate:
   def test_windows(self):
     # The spec's example: 20 s are 500 + 5 x 100 frames, 400 of them known.
-    windows = audiogen._windows(0, 1000, 500, 100)
-    assert windows[0] == (0, 0, 500)
-    assert windows[1:] == [
+    found = windows.windows(0, 1000, 500, 100)
+    assert found[0] == (0, 0, 500)
+    assert found[1:] == [
       (100 * i, 400 + 100 * i, 500 + 100 * i) for i in range(1, 6)
     ]
 
   def test_a_prompt_longer_than_the_window_is_continued(self):
-    assert audiogen._windows(700, 850, 500, 100) == [
+    assert windows.windows(700, 850, 500, 100) == [
       (300, 700, 800),
       (400, 800, 850),
     ]
@@ -174,6 +174,50 @@ class TestGenerate:
     _, codes = model.generate([None], duration_s=0.8, stride_s=0.39, **options)
     assert codes.shape[2] == 40
     assert not np.array_equal(codes[..., :19], codes[..., 20:39])
+
+  @pytest.mark.parametrize(
+    "options",
+    [
+      {"chunk_s": 0.5},
+      {"chunk_s": 0.02, "duration_s": 0.3},
+      {"chunk_s": 9.0},
+      {"chunk_s": 0.3, "window_s": 1.0, "stride_s": 0.5},
+    ],
+  )
+  @pytest.mark.parametrize("continued", [False, True])
+  def test_a_stream_is_the_whole(self, model, options, continued):
+    options = {"duration_s": 1.7, "seed": 3} | options
+    if continued:
+      noise = np.random.default_rng(0).normal(0, 0.1, (2, 4000, 1))
+      options["prompt"] = noise.astype(np.float32)
+      options["duration_s"] += 0.5
+    chunk_s = options.pop("chunk_s")
+    whole = model.generate(PROMPTS[:2], **options)
+    chunks = [*model.stream(PROMPTS[:2], chunk_s=chunk_s, **options)]
+    joined = np.concatenate(chunks, axis=1)
+    assert joined.shape == whole.shape
+    # Of full scale: 3e-7 measured.
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(joined, whole, atol=1e-5 * scale)
+    if chunk_s == 0.5:
+      assert len(chunks) >= 3
+    if chunk_s < 9:
+      sizes = [chunk.shape[1] / 16_000 for chunk in chunks]
+      assert max(sizes) <= chunk_s + 0.2
+
+  def test_a_stream_comes_early(self, model, monkeypatch):
+    """The first chunk is there before the rest is sampled."""
+    places = []
+    sample = model.lm.generate
+
+    def told(*arguments, **options):
+      for steps, codes in sample(*arguments, **options):
+        places.append(codes.shape[2])
+        yield steps, codes
+
+    monkeypatch.setattr(model.lm, "generate", told)
+    stream = model.stream("a dog barks", chunk_s=0.5, duration_s=2.0)
+    assert next(stream).shape[2] == 1 and places[-1] <= 25
 
   def test_progress_counts_all_windows(self, model):
     seen = []

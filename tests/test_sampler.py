@@ -73,7 +73,7 @@ def generate(
   b = len(cond.mask)
   if prompt is None:
     prompt = np.zeros((b, lm.config.codebooks, 0), np.int32)
-  codes = lm.generate(
+  *_, (_, codes) = lm.generate(
     cond,
     frames=frames,
     seeds=range(b) if seeds is None else seeds,
@@ -235,15 +235,31 @@ def test_seeds_and_windows():
 
 
 @pytest.mark.parametrize("known,frames", [(0, 60), (20, 60), (59, 60), (0, 1)])
-def test_progress_adds_up(known, frames):
+def test_results_on_the_way(known, frames):
+  """Steps add up, and a frame that is finished stays as it is."""
   lm, cond = language_model(), told(5, 2)
   prompt = np.ones((2, 4, known), np.int32)
-  steps = []
-  got = generate(lm, cond, frames=frames, prompt=prompt, progress=steps.append)
+  want = generate(lm, cond, frames=frames, prompt=prompt)
+  found = [
+    *lm.generate(
+      cond,
+      frames=frames,
+      seeds=range(2),
+      sampling=WARM,
+      prompt=prompt,
+      every=25,
+    )
+  ]
+  steps = [done for done, _ in found]
   assert sum(steps) == lm.steps(frames, known) == frames - known + 3
   assert all(0 < done <= 25 for done in steps)
-  want = generate(lm, cond, frames=frames, prompt=prompt)
-  np.testing.assert_array_equal(got, want)
+  place = known + 1
+  for done, codes in found:
+    place += done
+    # Three steps later than the first codebook comes the last one.
+    finished = min(frames, place - 4)
+    assert codes.shape == (2, 4, finished)
+    np.testing.assert_array_equal(codes, want[:, :, :finished])
 
 
 # Compilations
@@ -290,7 +306,7 @@ def test_new_prompts_and_rules_compile_nothing(compilations):
     lm,
     told(4, 4, 4),
     prompt=prompts[:3, :, :2],
-    progress=lambda done: None,
+    every=25,
   )
   assert not compilations
   assert np.any(first[:, :, 10:20] != again[:3, :, 10:20])

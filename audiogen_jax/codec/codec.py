@@ -238,11 +238,7 @@ class Encodec:
         f"codes of shape {codes.shape} must have at least one row, one frame"
         f" and 1 to {self.tokens.codebooks} codebooks"
       )
-    if codes.min() < 0 or codes.max() >= self.tokens.size:
-      raise InputError(
-        f"codes lie in [{codes.min()}, {codes.max()}]; this codec's lie in"
-        f" [0, {self.tokens.size - 1}]"
-      )
+    self.tokens.check_range(codes)
     config, variables = self._folded
     length = np.full(b, t, np.int32)
     if lengths is not None:

@@ -46,6 +46,28 @@ class TokenSpec:
     """
     return math.floor(duration_s * self.frame_rate_hz + 1e-6)
 
+  def some_frames(self, name: str, duration_s: Seconds) -> int:
+    """The same, of something that must have one at least.
+
+    Raises:
+      InputError: Which calls it by its name.
+    """
+    if not 1 / self.frame_rate_hz <= duration_s < float("inf"):
+      raise InputError(
+        f"{name} {duration_s} s must be at least one frame,"
+        f" {1 / self.frame_rate_hz:g} s"
+      )
+    return self.frames(duration_s)
+
+  def check_range(self, codes: AnyArray) -> None:
+    """Raises InputError for codes outside [0, V)."""
+    codes = np.asarray(codes)
+    if codes.size and not 0 <= codes.min() <= codes.max() < self.size:
+      raise InputError(
+        f"codes lie in [{codes.min()}, {codes.max()}]; this model's lie in"
+        f" [0, {self.size - 1}]"
+      )
+
 
 class Cond(NamedTuple):
   """What a sentence tells the language model.

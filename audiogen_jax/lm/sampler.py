@@ -11,7 +11,7 @@ The data flow, for S steps of which the first `start` are known:
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,7 +29,6 @@ from audiogen_jax.lm.transformer import KeysValues
 _UNKNOWN = -1
 _LEAST_STEPS = 128  # smallest bucket of steps: 2.5 s at 50 Hz
 _LEAST_PROMPT = 64
-_REPORT_EVERY = 25  # steps between two reports of progress
 _LEAST_TOKENS = 16
 
 
@@ -223,8 +222,8 @@ class LanguageModel:
     sampling: Sampling,
     prompt: Int[np.ndarray, "b k p"],
     window: int = 0,
-    progress: Callable[[int], None] | None = None,
-  ) -> Int[np.ndarray, "b k t"]:
+    every: int | None = None,
+  ) -> Iterator[tuple[int, Int[np.ndarray, "b k _"]]]:
     """Codes for each row of `cond`, the prompt's first.
 
     Args:
@@ -234,7 +233,11 @@ class LanguageModel:
       sampling: How tokens are drawn.
       prompt: Codes that each row begins with; none, if `p` is 0.
       window: Which window of a long sound this is: each draws its own numbers.
-      progress: Called now and then with the steps done since the last call.
+      every: Steps between two results; None for all in one piece.
+
+    Yields:
+      Steps done since the last result, and the frames finished so far; in the
+      end all of them.
 
     Raises:
       InputError: If `top_k` is larger than the codebooks.
@@ -266,9 +269,8 @@ class LanguageModel:
     rules = jax.device_put(rules, self._placement.sharding())
     steps = self._put(steps, "batch", None, None)
     state = State(steps, self._put(np.int32(start)), caches)
-    every = _REPORT_EVERY if progress else stop
-    for done in range(start, stop, every):
-      until = min(done + every, stop)
+    for done in range(start, stop, every or stop):
+      until = min(done + (every or stop), stop)
       state = decode(
         self.params,
         state,
@@ -279,10 +281,9 @@ class LanguageModel:
         self._put(np.int32(until)),
         **options,
       )
-      if progress:
-        state.place.block_until_ready()
-        progress(until - done)
-    return patterns.deinterleave(np.asarray(state.steps)[:b], layout.step)
+      found = patterns.deinterleave(np.asarray(state.steps)[:b], layout.step)
+      finished = np.all(layout.step < until, axis=0)
+      yield until - done, found[:, :, : np.count_nonzero(finished)]
 
   def _room(self, rows: int) -> int:
     """Rows brought to their bucket, and to what the mesh divides."""

@@ -1,0 +1,54 @@
+"""Sounds longer than a window: what is sampled when, and with which seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from audiogen_jax.core.errors import InputError
+
+
+def windows(
+  known: int, frames: int, window: int, stride: int
+) -> list[tuple[int, int, int]]:
+  """Windows as (first frame, first unknown frame, end).
+
+  Args:
+    known: Frames of a prompt.
+    frames: In all.
+    window: Of a window.
+    stride: By which windows move on.
+
+  Raises:
+    InputError: If nothing is left to do, or windows would not move on.
+  """
+  if known >= frames:
+    raise InputError(
+      f"the prompt has {known} frames and {frames} were asked for in all; ask"
+      f" for more than {known}"
+    )
+  at = 0
+  if known >= window:  # a prompt longer than a window: its end is what counts
+    at = known - (window - stride)
+  found = []
+  while known < frames:
+    end = min(at + window, frames)
+    found.append((at, known, end))
+    at, known = at + stride, end
+  return found
+
+
+def seeds(seed: int | Sequence[int], count: int) -> list[int]:
+  """One seed a prompt."""
+  if isinstance(seed, int | np.integer):
+    found = [int(seed) + i for i in range(count)]
+  else:
+    found = [int(s) for s in seed]
+  if len(found) != count:
+    raise InputError(
+      f"{len(found)} seeds for {count} prompts; give one for each"
+    )
+  if min(found) < 0 or max(found) >= 2**32:
+    raise InputError(
+      f"seeds {min(found)} … {max(found)} must lie in [0, 4294967295]"
+    )
+  return found
