@@ -4,6 +4,7 @@ Files appear whole or not at all, and whatever is wrong with a file or a sound
 is an `InputError` that says so.
 """
 
+import collections
 import contextlib
 import io
 import os
@@ -301,7 +302,7 @@ def name_outputs(
     InputError: If the names clash or the folder cannot be written: better now
       than after hours of work.
   """
-  twice = {stem for stem in stems if stems.count(stem) > 1}
+  twice = [stem for stem, n in collections.Counter(stems).items() if n > 1]
   if twice:
     raise InputError(
       f"two results would be called {min(twice)}; make them one at a time"

@@ -13,7 +13,15 @@ import jax
 import typer
 
 from audiogen_jax import __version__
-from audiogen_jax.cli import data, demo, evaluate, models, plan, terminal
+from audiogen_jax.cli import (
+  data,
+  demo,
+  evaluate,
+  generate,
+  models,
+  plan,
+  terminal,
+)
 from audiogen_jax.core.errors import InputError
 
 app = typer.Typer(
@@ -23,7 +31,7 @@ app = typer.Typer(
   help="AudioGen in JAX: sounds from sentences.",
 )
 for command in (
-  models.generate,
+  generate.generate,
   models.encode,
   models.decode,
   models.convert,

@@ -1,4 +1,4 @@
-"""`audiogen generate`, `encode`, `decode`, `convert` and `info`."""
+"""`audiogen encode`, `decode`, `convert` and `info`."""
 
 import math
 import re
@@ -11,151 +11,34 @@ import typer
 from jaxtyping import Float
 from rich.table import Table
 
-from audiogen_jax.audio import drawing, dsp, io
-from audiogen_jax.audiogen import AudioGen, load_codec
+from audiogen_jax.audio import dsp, io
+from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
 from audiogen_jax.codec import codes_file, encodec
 from audiogen_jax.convert import engine, export, sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model as language_model
-from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 
-DEFAULT_MODEL = "facebook/audiogen-medium"
-_SUFFIXES = (".wav", ".flac", ".ogg")
-_BATCH = 8  # prompts sampled together
+DEFAULT_MODEL = "nano"  # comes with the package
+SUFFIXES = (".wav", ".flac", ".ogg")
 
 Model = Annotated[
   str,
   typer.Option(
-    help="Hub id, folder or gs:// URI: our own format, the published one, or a"
-    " Hugging Face folder."
+    help="nano, which is small and comes along; a hub id such as"
+    " facebook/audiogen-medium; a folder or gs:// URI in our own format, the"
+    " published one or Hugging Face's."
   ),
 ]
-_TextEncoder = Annotated[
+TextEncoder = Annotated[
   str | None,
   typer.Option(
     help="Hub id or folder of the T5.  [default: what comes with the model, or"
     " what it names]"
   ),
 ]
-
-
-def generate(
-  prompts: Annotated[
-    list[str] | None, typer.Argument(help="What to hear; one sound each.")
-  ] = None,
-  prompts_file: Annotated[
-    Path | None,
-    typer.Option("--prompts", help="A file with one prompt a line."),
-  ] = None,
-  model: Model = DEFAULT_MODEL,
-  text_encoder: _TextEncoder = None,
-  output: Annotated[
-    Path,
-    typer.Option(
-      "-o",
-      "--output",
-      help="A .wav, .flac or .ogg file, or a folder for files named after the"
-      " prompts.",
-    ),
-  ] = Path("."),
-  duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
-  continue_from: Annotated[
-    Path | None,
-    typer.Option(
-      help="A sound to continue; the duration includes it.  Without prompts it"
-      " is continued unconditionally."
-    ),
-  ] = None,
-  seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
-  guidance: Annotated[
-    float, typer.Option(help="Classifier-free guidance; 1 for none.")
-  ] = Sampling.guidance,
-  temperature: Annotated[
-    float, typer.Option(help="0 takes the likeliest token.")
-  ] = Sampling.temperature,
-  top_k: Annotated[
-    int | None,
-    typer.Option(
-      help="Draw among the k likeliest; 0 for all."
-      f"  [default: {Sampling.top_k}]"
-    ),
-  ] = None,
-  top_p: Annotated[
-    float,
-    typer.Option(help="Draw from the nucleus of mass p, instead of top-k."),
-  ] = Sampling.top_p,
-  dtype: Annotated[
-    str | None,
-    typer.Option(
-      help="float32 or bfloat16.  [default: bfloat16 on TPU and GPU, float32"
-      " on CPU]"
-    ),
-  ] = None,
-  normalize: Annotated[
-    bool, typer.Option(help="Bring the loudness to -14 LUFS.")
-  ] = True,
-  spectrogram: Annotated[
-    bool, typer.Option(help="Draw a PNG beside each sound.")
-  ] = False,
-) -> None:
-  """Make sounds from sentences."""
-  texts = _prompts(prompts, prompts_file, continue_from)
-  stems = [stem(text, seed + i) for i, text in enumerate(texts)]
-  paths = io.name_outputs(output, stems, _SUFFIXES)
-  sampling = Sampling(
-    temperature=temperature,
-    top_k=Sampling.top_k if top_k is None else top_k,
-    top_p=top_p,
-    guidance=guidance,
-  )
-  if not 0 < duration < math.inf:
-    raise InputError(f"duration {duration} s must be more than 0")
-  with terminal.bar() as bar:
-    task = bar.add_task(f"loading {model}", total=None)
-    audiogen = AudioGen.from_pretrained(
-      model, text_encoder=text_encoder, dtype=dtype
-    )
-    codec = audiogen.codec
-    if top_k is not None and top_k > codec.tokens.size:
-      raise InputError(
-        f"top-k {top_k} is above the codebook size {codec.tokens.size}; take"
-        f" {codec.tokens.size} or less, or 0 for all"
-      )
-    rate = codec.config.sample_rate_hz
-    sound = None
-    if continue_from is not None:
-      sound, _ = io.read(
-        continue_from, rate_hz=rate, channels=codec.config.channels
-      )
-    for first in range(0, len(texts), _BATCH):
-      part = texts[first : first + _BATCH]
-      label = f"sampling {first + 1}-{first + len(part)} of {len(texts)}"
-      bar.update(task, description=f"compiling, {label}", completed=0)
-
-      def report(done: int, total: int, label: str = label) -> None:
-        if done:
-          bar.update(task, description=label, completed=done, total=total)
-
-      audio = audiogen.generate(
-        part,
-        duration_s=duration,
-        sampling=sampling,
-        seed=seed + first,
-        prompt=None if sound is None else np.stack([sound] * len(part)),
-        progress=report,
-      )
-      if normalize:
-        audio = normalize_loudness(audio, rate)
-      for text, path, one in zip(part, paths[first:], audio, strict=False):
-        io.write(path, one, rate)
-        if spectrogram:
-          picture = path.with_suffix(".png")
-          drawing.spectrogram(picture, one, rate, title=text or "")
-  for path in paths:
-    terminal.say(str(path))
 
 
 def encode(
@@ -201,7 +84,7 @@ def decode(
   ] = Path("."),
 ) -> None:
   """Turn codes back into sounds."""
-  paths = io.name_outputs(output, [source.stem for source in codes], _SUFFIXES)
+  paths = io.name_outputs(output, [source.stem for source in codes], SUFFIXES)
   codec = load_codec(model)
   rate = codec.config.sample_rate_hz
   with terminal.bar() as bar:
@@ -227,7 +110,7 @@ def convert(
   to: Annotated[
     str, typer.Option(help=f"One of {', '.join(export.FORMATS)}.")
   ] = "orbax",
-  text_encoder: _TextEncoder = None,
+  text_encoder: TextEncoder = None,
   dtype: Annotated[
     str | None,
     typer.Option(
@@ -298,32 +181,6 @@ def normalize_loudness(
 
 
 _normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)
-
-
-def _prompts(
-  given: list[str] | None, file: Path | None, sound: Path | None
-) -> list[str | None]:
-  """All prompts, or one None to continue a sound without text."""
-  prompts = list(given or [])
-  if file is not None:
-    if not file.is_file():
-      raise InputError(f"{file} is not a file with prompts")
-    try:
-      lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-      raise InputError(f"{file} is not UTF-8 text") from None
-    lines = [line.strip() for line in lines if line.strip()]
-    if not lines:
-      raise InputError(f"{file} holds no prompts; put one on each line")
-    prompts += lines
-  for i, prompt in enumerate(prompts):
-    if not prompt.strip():
-      raise InputError(f"prompt {i + 1} is empty; say what to hear")
-  if prompts:
-    return prompts
-  if sound is None:
-    raise InputError('no prompt; for example: audiogen generate "a dog barks"')
-  return [None]
 
 
 def stem(text: str | None, seed: int) -> str:
