@@ -1,5 +1,6 @@
 """Sampling: what a row becomes, whoever stands beside it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -143,13 +144,13 @@ def test_without_guidance_rows_are_not_doubled(monkeypatch):
   compiled = sampler.compiled
 
   def spied(*args):
-    prefill, decode = compiled(*args)
+    prefill, decode, grow = compiled(*args)
 
     def spy(params, state, *args, **kwargs):
       rows.append(state.caches[0].k.shape[0])
       return decode(params, state, *args, **kwargs)
 
-    return prefill, spy
+    return prefill, spy, grow
 
   monkeypatch.setattr(sampler, "compiled", spied)
   for sampling in (dict(greedy=True), dict(temperature=0.9, top_p=0.8)):
@@ -260,6 +261,34 @@ def test_results_on_the_way(known, frames):
     finished = min(frames, place - 4)
     assert codes.shape == (2, 4, finished)
     np.testing.assert_array_equal(codes, want[:, :, :finished])
+
+
+@pytest.mark.parametrize("known", [0, 15, 16, 40])
+@pytest.mark.parametrize("prepend", [False, True])
+def test_caches_grow(monkeypatch, known, prepend):
+  """Over and over, or large enough at once: the same tokens."""
+  config = dataclasses.replace(tiny(), prepend_text=prepend)
+  lm, cond = language_model(config), told(5, 2)
+  prompt = np.ones((2, 4, known), np.int32)
+  want = generate(lm, cond, frames=70, prompt=prompt, sampling=GREEDY)
+  rooms = []
+  compiled = sampler.compiled
+
+  def spied(*args):
+    prefill, decode, grow = compiled(*args)
+
+    def spy(params, state, *args, **kwargs):
+      rooms.append(state.steps.shape[2])
+      return decode(params, state, *args, **kwargs)
+
+    return prefill, spy, grow
+
+  monkeypatch.setattr(sampler, "compiled", spied)
+  monkeypatch.setattr(sampler, "LEAST_STEPS", 16)
+  got = generate(lm, cond, frames=70, prompt=prompt, sampling=GREEDY)
+  np.testing.assert_array_equal(got, want)
+  first = {0: 16, 15: 16, 16: 32, 40: 64}[known]
+  assert rooms[-1] == 128 and rooms[0] in (first, 2 * first)
 
 
 # Compilations

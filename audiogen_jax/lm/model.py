@@ -294,10 +294,11 @@ class _Heads(nn.Module):
     c, d = self.config, x.shape[-1]
     init = truncated_normal(d**-0.5)
     kernel = self.param("kernel", init, (c.codebooks, d, c.size))
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     logits = jnp.einsum(
       "bsd,kdv->bksv",
       x,
-      kernel.astype(self.dtype),
+      kernel,
       preferred_element_type=jnp.float32,
     )
     if c.head_bias:

@@ -27,7 +27,7 @@ from audiogen_jax.lm.rules import Rules, Sampling, choose
 from audiogen_jax.lm.transformer import KeysValues
 
 _UNKNOWN = -1
-_LEAST_STEPS = 128  # smallest bucket of steps: 2.5 s at 50 Hz
+LEAST_STEPS = 128  # smallest room of a cache: 2.5 s at 50 Hz
 _LEAST_PROMPT = 64
 _LEAST_TOKENS = 16
 
@@ -120,18 +120,26 @@ def decode(
     return jax.lax.while_loop(lambda s: s.place < stop, body, state)
 
 
+def grow(cache: KeysValues, *, more: int) -> KeysValues:
+  """One layer's cache, with room for more steps."""
+  return KeysValues(
+    *(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) for x in cache)
+  )
+
+
 @functools.lru_cache(maxsize=8)
 def compiled(
   config: LMConfig, placement: Placement
-) -> tuple[Callable, Callable]:
-  """`prefill` and `decode` under jit; the state is donated."""
+) -> tuple[Callable, Callable, Callable]:
+  """`prefill`, `decode` and `grow` under jit; `decode`'s state is donated."""
   static = ("config", "dtype", "placement", "guided")
-  of_prefill = of_decode = None
+  of_prefill = of_decode = of_grow = None
   if layouts.matter(placement):
     kept, t = layouts.kept(placement), config.transformer
     caches = [kept] * t.layers
     texts = [kept if t.cross_attention else None] * t.layers
     of_prefill, of_decode = (texts, caches), State(None, None, caches)
+    of_grow = kept
   return (
     jax.jit(
       prefill, static_argnames=(*static, "room"), out_shardings=of_prefill
@@ -142,6 +150,7 @@ def compiled(
       donate_argnames=("state",),
       out_shardings=of_decode,
     ),
+    jax.jit(grow, static_argnames="more", out_shardings=of_grow),
   )
 
 
@@ -246,14 +255,16 @@ class LanguageModel:
     rules = Rules.make(sampling, self.config.size)
     layout = patterns.layout(self.config.pattern, k, frames)
     start, stop = patterns.first_step(layout, known), layout.frame.shape[1]
-    rows, room = self._room(b), bucket(stop, least=_LEAST_STEPS)
-
+    rows = self._room(b)
     codes = np.full((rows, k, frames), _UNKNOWN, np.int32)
     codes[:b, :, :known] = prompt
-    steps = np.full((rows, k, room), self.config.size, np.int32)
+    size = rows, k, bucket(stop, least=LEAST_STEPS)
+    steps = np.full(size, self.config.size, np.int32)
     steps[..., :stop] = patterns.interleave(
       codes, layout.frame, self.config.size
     )
+    # Caches grow with the sound, and attention reads no more than there is.
+    room = bucket(start, least=LEAST_STEPS)
     # Prefill reads a bucket of steps, and all but the last known one of them
     # matter; what it reads of unknown ones is written again before it is used.
     read = min(bucket(start - 1, least=_LEAST_PROMPT), room) if start > 1 else 0
@@ -262,15 +273,26 @@ class LanguageModel:
     options = self._options | {"guided": sampling.guidance != 1.0}
     cond = self._placed(cond, rows)
     head = self._put(head, "batch", None, None)
-    prefill, decode = compiled(self.config, self._placement)
+    prefill, decode, grow = compiled(self.config, self._placement)
     texts, caches = prefill(self.params, head, cond, room=room, **options)
     seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
     keys = _keys(self._put(seeds, "batch"), self._put(np.int32(window)))
     rules = jax.device_put(rules, self._placement.sharding())
-    steps = self._put(steps, "batch", None, None)
-    state = State(steps, self._put(np.int32(start)), caches)
-    for done in range(start, stop, every or stop):
-      until = min(done + (every or stop), stop)
+    state = State(
+      self._put(steps[..., :room], "batch", None, None),
+      self._put(np.int32(start)),
+      caches,
+    )
+    place = start
+    while place < stop:
+      if place == room:
+        for i, cache in enumerate(state.caches):  # one at a time: less memory
+          state.caches[i] = grow(cache, more=room)
+        room *= 2
+        state = state._replace(
+          steps=self._put(steps[..., :room], "batch", None, None)
+        )
+      until = min(place + (every or stop), room, stop)
       state = decode(
         self.params,
         state,
@@ -281,9 +303,11 @@ class LanguageModel:
         self._put(np.int32(until)),
         **options,
       )
-      found = patterns.deinterleave(np.asarray(state.steps)[:b], layout.step)
-      finished = np.all(layout.step < until, axis=0)
-      yield until - done, found[:, :, : np.count_nonzero(finished)]
+      steps[..., place:until] = np.asarray(state.steps)[..., place:until]
+      finished = np.count_nonzero(np.all(layout.step < until, axis=0))
+      found = patterns.deinterleave(steps[:b], layout.step)
+      yield until - place, found[:, :, :finished]
+      place = until
 
   def _room(self, rows: int) -> int:
     """Rows brought to their bucket, and to what the mesh divides."""

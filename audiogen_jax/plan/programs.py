@@ -96,7 +96,7 @@ def sampling(
   layout = patterns.layout(
     config.pattern, config.codebooks, tokens.frames(duration_s)
   )
-  room = bucket(layout.frame.shape[1], least=128)
+  room = bucket(layout.frame.shape[1], least=sampler.LEAST_STEPS)
   length = bucket(task.text.length, least=16)
 
   def shaped(shape, kind, *axes):
@@ -142,7 +142,7 @@ def sampling(
   state = State(steps, number(jnp.int32), [kept(before + room)] * t.layers)
   texts = [kept(length) if t.cross_attention else None] * t.layers
   options = dict(config=config, dtype=dtype, placement=placement, guided=True)
-  prefill, decode = sampler.compiled(config, placement)
+  prefill, decode, _ = sampler.compiled(config, placement)
   return {
     "prefill": _compiled(
       prefill,
@@ -150,7 +150,7 @@ def sampling(
       params,
       head,
       Cond(states_, seen),
-      room=room,
+      room=sampler.LEAST_STEPS,
       **options,
     ),
     "decode": _compiled(
