@@ -94,9 +94,9 @@ class AudioGen:
       text_encoder: Hub id or folder of the T5; by default the one that comes
         along, lies in `t5/` beside the checkpoint, or that the checkpoint
         names.
-      dtype: "float32" or "bfloat16" for the language model; None for bfloat16
-        on TPU and GPU, float32 on CPU.  Codec and text encoder are always
-        float32, as in the published code.
+      dtype: "float32", "bfloat16" or "int8" for the language model; None for
+        bfloat16 on TPU and GPU, float32 on CPU.  Codec and text encoder are
+        always float32, as in the published code.
       mesh: Devices; axes called `data` and `tensor` split prompts and heads.
         None for all local devices along `data`.
       mask_text_padding: Whether attention skips the padding of shorter texts.
@@ -106,14 +106,18 @@ class AudioGen:
     Raises:
       InputError: For whatever is missing, damaged, or of the wrong kind.
     """
-    compute = types.resolve_dtype(dtype)
+    compute = types.sampling_dtype(dtype)
     placement = Placement.make(mesh)
     parts = sources.open_parts(source, text_encoder=text_encoder)
     if parts.lm is None:
       raise InputError(f"{source} is a codec without a language model")
-    abstract = _as(engine.abstract(model.init, parts.lm), compute)
+    kind = types.float_of(compute)
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, kind),
+      engine.abstract(model.init, parts.lm),
+    )
     params = sources.realise(parts.lm_tree, abstract, model.AXES, placement)
-    lm = LanguageModel(
+    lm = LanguageModel.of(
       parts.lm, model.unstack(params), dtype=compute, placement=placement
     )
     abstract = engine.abstract(t5.init, parts.text)
@@ -135,8 +139,12 @@ class AudioGen:
       folder: A local folder or gs:// URI that does not exist yet.
 
     Raises:
-      InputError: If it exists or cannot be written.
+      InputError: If it exists or cannot be written, or weights are int8.
     """
+    if self.lm.dtype == jnp.int8:
+      raise InputError(
+        "int8 weights cannot be saved; load the model as float32"
+      )
     parts = engine.Parts(
       codec=self.codec.config,
       codec_tree=self.codec.variables,
@@ -190,8 +198,7 @@ class AudioGen:
     """Codes of `frames` frames in one window.
 
     What a prompt becomes depends on the checkpoint, the prompt, its own seed
-    and
-    the sampling rules alone: not on its neighbours, padding or the mesh.
+    and the sampling rules alone: not on its neighbours, padding or the mesh.
 
     Args:
       texts: Sentences; None for unconditional.
@@ -275,10 +282,7 @@ class AudioGen:
 
     Args:
       texts: Sentences, or one; None for unconditional.
-      chunk_s: Seconds of a chunk, about: the first is shorter, the last may be
-        longer.
-
-    Others are those of `generate`.
+      chunk_s: Seconds of a chunk, about.  Others are those of `generate`.
 
     Yields:
       The next stretch of sound.
@@ -384,11 +388,6 @@ def _list(texts: str | Sequence[str | None]) -> list[str | None]:
 def _last(found: Iterator[np.ndarray]) -> np.ndarray:
   *_, codes = found
   return codes
-
-
-def _as(tree: types.Tree, dtype: jnp.dtype) -> types.Tree:
-  """Shapes with another type."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), tree)
 
 
 def _codec(parts: engine.Parts, placement: Placement) -> Encodec:

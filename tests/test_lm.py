@@ -12,7 +12,7 @@ import scipy.special
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.core.types import Cond
-from audiogen_jax.lm import model, transformer
+from audiogen_jax.lm import model, sampler, transformer
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.transformer import TransformerConfig
 
@@ -238,9 +238,9 @@ def test_nan_under_the_mask_ends_at_condition():
   )
   _, (_, mask) = inputs(config)
   states = jax.random.normal(jax.random.key(3), (3, 6, 8))
-  want = model.condition(params, states, mask, **options)
+  want = sampler.condition(params, states, mask, **options)
   bad = jnp.where(mask[..., None], states, jnp.nan)
-  got = model.condition(params, bad, mask, **options)
+  got = sampler.condition(params, bad, mask, **options)
   np.testing.assert_array_equal(got.states, want.states)
   assert np.all(np.asarray(got.states)[~np.asarray(mask)] == 0)
   assert np.all(np.asarray(got.states)[np.asarray(mask)] != 0)

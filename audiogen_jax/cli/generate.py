@@ -82,8 +82,8 @@ def generate(
   dtype: Annotated[
     str | None,
     typer.Option(
-      help="float32 or bfloat16.  [default: bfloat16 on TPU and GPU, float32"
-      " on CPU]"
+      help="float32, bfloat16 or int8.  [default: bfloat16 on TPU and GPU,"
+      " float32 on CPU]"
     ),
   ] = None,
   batch: Annotated[

@@ -96,13 +96,34 @@ def resolve_dtype(name: str | None) -> jnp.dtype:
   return jnp.dtype(_DTYPES[name])
 
 
+def sampling_dtype(name: str | None) -> jnp.dtype:
+  """The same of sampling, which can also do "int8".
+
+  Raises:
+    InputError: If the name is none of the three.
+  """
+  if name == "int8":
+    return jnp.dtype(jnp.int8)
+  try:
+    return resolve_dtype(name)
+  except InputError:
+    raise InputError(
+      f"dtype {name!r} is not one of {', '.join(_DTYPES)}, int8"
+    ) from None
+
+
+def float_of(dtype: jnp.dtype) -> jnp.dtype:
+  """The type of what is not int8, where products are."""
+  return resolve_dtype(None) if dtype == jnp.int8 else dtype
+
+
 def precision(dtype: jnp.dtype) -> str:
   """Precision of matrix products for parameters of `dtype`.
 
   float32 means float32: left alone, TPUs would multiply in bfloat16 and GPUs in
   TF32, and codes and tokens would differ between machines.
   """
-  return "highest" if dtype == jnp.float32 else "default"
+  return "highest" if float_of(dtype) == jnp.float32 else "default"
 
 
 def cast_kernels(params: Tree, dtype: jnp.dtype) -> Tree:

@@ -11,7 +11,6 @@ out of the stack at every step.  `unstack` and `stack` go between the two.
 """
 
 import dataclasses
-import functools
 import re
 from typing import Literal
 
@@ -20,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from audiogen_jax.core.sharding import Placement, constrain, path_name
-from audiogen_jax.core.types import Cond, Tree, precision
+from audiogen_jax.core.sharding import constrain, path_name
+from audiogen_jax.core.types import Cond, Tree
 from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.transformer import (
   Block,
@@ -363,36 +362,3 @@ def stack(params: Tree) -> Tree:
 @jax.jit
 def _slice(stack: Array, i: Int[Array, ""] | int) -> Array:
   return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
-def condition(
-  params: Tree,
-  states: Float[Array, "b l e"],
-  mask: Bool[Array, "b l"],
-  *,
-  config: LMConfig,
-  dtype: jnp.dtype,
-  placement: Placement,
-) -> Cond:
-  """`LM.condition`, compiled."""
-  with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    lm = LM(config, dtype, stacked=False)
-    return lm.apply({"params": params}, states, mask, method="condition")
-
-
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
-def logits(
-  params: Tree,
-  steps: Int[Array, "b k s"],
-  cond: Cond,
-  *,
-  config: LMConfig,
-  dtype: jnp.dtype,
-  placement: Placement,
-) -> Float[Array, "b k s v"]:
-  """`LM.__call__` on unstacked parameters, compiled."""
-  with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    return LM(config, dtype, stacked=False).apply(
-      {"params": params}, steps, cond
-    )

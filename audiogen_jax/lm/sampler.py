@@ -21,8 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import layouts, model, patterns
-from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.lm import layouts, patterns
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.lm.quantised import apart, quantise
 from audiogen_jax.lm.rules import Rules, Sampling, choose
 from audiogen_jax.lm.transformer import KeysValues
 
@@ -66,7 +67,7 @@ def prefill(
       states = states.reshape(-1, *states.shape[2:])
       cond = Cond(states, jnp.repeat(cond.mask, 2, axis=0))
       steps = jnp.repeat(steps, 2, axis=0)
-    lm = LM(config, dtype, stacked=False)
+    lm = apart(config, dtype)
     return lm.apply({"params": params}, steps, cond, room, method="prefill")
 
 
@@ -85,7 +86,7 @@ def decode(
   guided: bool,
 ) -> State:
   """Writes steps until `stop`; known tokens are kept."""
-  lm = LM(config, dtype, stacked=False)
+  lm = apart(config, dtype)
   if guided:
     seen = jnp.repeat(seen, 2, axis=0)
 
@@ -154,6 +155,37 @@ def compiled(
   )
 
 
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
+def condition(
+  params: Tree,
+  states: Float[Array, "b l e"],
+  mask: Bool[Array, "b l"],
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+) -> Cond:
+  """`LM.condition`, compiled."""
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    lm = apart(config, dtype)
+    return lm.apply({"params": params}, states, mask, method="condition")
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
+def logits(
+  params: Tree,
+  steps: Int[Array, "b k s"],
+  cond: Cond,
+  *,
+  config: LMConfig,
+  dtype: jnp.dtype,
+  placement: Placement,
+) -> Float[Array, "b k s v"]:
+  """`LM.__call__`, compiled."""
+  with placement.active(), jax.default_matmul_precision(precision(dtype)):
+    return apart(config, dtype).apply({"params": params}, steps, cond)
+
+
 class LanguageModel:
   """A language model with its weights.
 
@@ -177,6 +209,20 @@ class LanguageModel:
     self._placement = placement
     self._options = dict(config=config, dtype=dtype, placement=placement)
 
+  @classmethod
+  def of(
+    cls,
+    config: LMConfig,
+    params: Tree,
+    *,
+    dtype: jnp.dtype,
+    placement: Placement,
+  ) -> "LanguageModel":
+    """From parameters that are floating-point numbers still; empties them."""
+    if dtype == jnp.int8:
+      params = quantise(config, params)
+    return cls(config, params, dtype=dtype, placement=placement)
+
   def condition(
     self, states: Float[AnyArray, "b l e"], mask: Bool[AnyArray, "b l"]
   ) -> Cond:
@@ -186,7 +232,7 @@ class LanguageModel:
     pads = tuple((0, m) for m in more)
     states = self._put(np.pad(states, (*pads, (0, 0))), "batch", None, None)
     mask = self._put(np.pad(mask, pads), "batch", None)
-    cond = model.condition(self.params, states, mask, **self._options)
+    cond = condition(self.params, states, mask, **self._options)
     return Cond(*(np.asarray(x)[:b, :length] for x in cond))
 
   def logits(
@@ -205,7 +251,7 @@ class LanguageModel:
     rows, room = self._room(b), bucket(layout.trained, least=_LEAST_PROMPT)
     more = ((0, rows - b), (0, 0), (0, room - layout.trained))
     steps = np.pad(steps, more, constant_values=special)
-    logits = model.logits(
+    found = logits(
       self.params,
       self._put(steps, "batch", None, None),
       self._placed(cond, rows),
@@ -214,8 +260,8 @@ class LanguageModel:
     valid = patterns.valid(layout)
     # What the model says at step s - 1 is about step s.
     before = np.where(valid, layout.step - 1, 0)
-    logits = patterns.deinterleave(np.asarray(logits)[:b], before)
-    return np.where(valid[None, ..., None], logits, 0), valid
+    found = patterns.deinterleave(np.asarray(found)[:b], before)
+    return np.where(valid[None, ..., None], found, 0), valid
 
   def steps(self, frames: int, known: int = 0) -> int:
     """Steps that `generate` takes."""
