@@ -14,6 +14,7 @@ import typer
 
 from audiogen_jax import __version__
 from audiogen_jax.cli import (
+  benchmark,
   data,
   demo,
   evaluate,
@@ -42,6 +43,7 @@ for command in (
   app.command()(command)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from audiogen_jax.cli import maker
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.rules import Sampling
 
-_EXAMPLES = (
+_EXAMPLES = (  # kinds of sound that `nano` has heard
   "a dog barks while rain falls",
   "waves break on the shore",
   "a rooster crows",

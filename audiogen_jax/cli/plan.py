@@ -78,7 +78,7 @@ def plan(
     chip, devices = chips.here()
   values = load(config, set_ or [])
   if mesh is not None:
-    values.mesh = ConfigDict(_sizes(mesh, list(values.mesh)))
+    values.mesh = ConfigDict(sizes(mesh, list(values.mesh)))
   if batch is not None:
     values.data.batch = batch
   run, task = training.parse(values)
@@ -148,7 +148,7 @@ def load(config: str, changes: list[str]) -> ConfigDict:
   return values
 
 
-def _sizes(text: str, axes: list[str]) -> dict[str, int]:
+def sizes(text: str, axes: list[str]) -> dict[str, int]:
   """Devices along each axis; 1 where nothing is said."""
   sizes = dict.fromkeys(axes, 1)
   for part in text.split(","):

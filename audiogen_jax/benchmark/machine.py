@@ -1,0 +1,76 @@
+"""What the machine can do, and what a run took of it."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_BYTES = 2**29  # read to measure bandwidth: far more than any cache holds
+_RUNS = 7
+
+
+def name() -> str:
+  """Devices, as JAX calls them."""
+  devices = jax.devices()
+  kind = devices[0].device_kind
+  return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
+
+
+def bandwidth() -> float:
+  """Bytes a second that a device reads, at best of several runs.
+
+  Measured with the product of a matrix and two vectors, which is what decoding
+  one guided prompt does with its weights.
+  """
+  width = 4096
+  matrix = jnp.ones((_BYTES // 4 // width, width), jnp.float32)
+  vectors = jnp.ones((2, len(matrix)), jnp.float32)
+  product = jax.jit(jnp.matmul)
+  return _BYTES / min(times(lambda: product(vectors, matrix), _RUNS))
+
+
+def times(run: Callable[[], jax.Array], count: int) -> list[float]:
+  """Seconds of so many runs, after one that may compile."""
+  jax.block_until_ready(run())
+  found = []
+  for _ in range(count):
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    found.append(time.perf_counter() - start)
+  return found
+
+
+def peak_bytes() -> int:
+  """The most memory so far: of the fullest device, or of this process."""
+  found = [device.memory_stats() for device in jax.local_devices()]
+  known = [told["peak_bytes_in_use"] for told in found if told]
+  if known:
+    return max(known)
+  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return most if sys.platform == "darwin" else 1024 * most
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[float]]:
+  """A list that grows by the seconds of each compilation within."""
+  found: list[float] = []
+
+  def listen(event: str, seconds: float, **_) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+      found.append(seconds)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield found
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def median(values: list[float]) -> float:
+  """The median; runs differ, and the slow ones tell of other work."""
+  return float(np.median(values))

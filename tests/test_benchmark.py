@@ -1,0 +1,199 @@
+"""Benchmarks run, and what they say adds up.  Nothing here is timed."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import audiogen_jax as ag
+from audiogen_jax.benchmark import machine, rivals
+from audiogen_jax.benchmark import sample as benchmark
+from audiogen_jax.benchmark.sample import Figures, Ours, Run, Work
+from audiogen_jax.core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+  return ag.AudioGen.from_pretrained(
+    tiny, dtype="float32", mesh=ag.make_mesh(data=1)
+  )
+
+
+class Slow:
+  """A rival that does nothing, and says that it took long."""
+
+  name = "slow"
+
+  def run(self, work):
+    return Run(9.0 * work.batch, 10.0 * work.batch)
+
+
+def test_figures_add_up():
+  figures = Figures(
+    name="x",
+    work=Work(4, 2.0),
+    steps=100,
+    codebooks=4,
+    first_s=9.0,
+    runs=[Run(1.0, 2.0), Run(3.0, 4.0), Run(2.0, 8.0)],
+    floor_bytes=1e9,
+    bandwidth=1e11,
+  )
+  assert figures.step_s == 0.02 and figures.total_s == 4.0
+  assert figures.tokens_per_s == pytest.approx(4 * 4 / 0.02)
+  assert figures.sound_per_s == pytest.approx(4 * 2.0 / 4.0)
+  assert figures.floor_share == pytest.approx(0.5)
+  assert json.loads(json.dumps(figures.plain()))["step_s"] == 0.02
+
+
+def test_contestants_take_turns(model, monkeypatch):
+  monkeypatch.setattr(machine, "_BYTES", 2**22)
+  turns = []
+  works = [Work(1, 0.3), Work(2, 0.3)]
+  found = benchmark.compare(
+    Ours(model),
+    [Slow()],
+    works,
+    runs=2,
+    progress=lambda what, done, total: turns.append((what, done, total)),
+  )
+  assert [each.name for each in found] == ["audiogen_jax", "slow"] * 2
+  assert [each.work for each in found] == [works[0]] * 2 + [works[1]] * 2
+  names = [what.split(",")[0] for what, *_ in turns]
+  assert names == ["audiogen_jax", "slow"] * 6
+  assert [done for _, done, _ in turns] == list(range(12))
+  ours, slow = found[2:]
+  assert slow.step_s == 18.0 / ours.steps and slow.floor_bytes is None
+  assert ours.steps == 15 + 3 and len(ours.runs) == 2
+  assert 0 < ours.step_s < 1 and 0 < ours.latency_s < 10
+  assert ours.runs[0].lm_s < ours.runs[0].total_s
+
+
+@pytest.mark.parametrize("guidance,rows", [(3.0, 4), (1.0, 2)])
+def test_what_a_step_must_read(model, guidance, rows):
+  t = model.lm.config.transformer
+  width, size = t.width, 4
+  layer = 4 * width * width + 2 * width * width + 2 * width * t.ff
+  norms = 3 * 2 * width
+  weights = t.layers * (layer + norms) + 4 * width * 96 + 2 * width
+  cache = rows * 2 * width * t.layers * (50 / 2 + 12)
+  found = benchmark.floor_bytes(model.lm, Work(2, 1.0, guidance), 50)
+  assert found == size * (weights + cache)
+
+
+def test_int8_reads_less(tiny, model):
+  small = ag.AudioGen.from_pretrained(
+    tiny, dtype="int8", mesh=ag.make_mesh(data=1)
+  )
+  work = Work(1, 0.02)
+  less = benchmark.floor_bytes(small.lm, work, 1)
+  assert less < 0.4 * benchmark.floor_bytes(model.lm, work, 1)
+
+
+def test_random_weights(monkeypatch):
+  monkeypatch.setitem(
+    benchmark.SCALES,
+    "300m",
+    benchmark.TransformerConfig(width=32, layers=2, heads=2, ff=64),
+  )
+  model = benchmark.random("300m", dtype="int8", mesh=ag.make_mesh(data=1))
+  audio = model.generate(["rain"], duration_s=0.2)
+  assert audio.shape == (1, 3200, 1) and np.isfinite(audio).all()
+  with pytest.raises(InputError, match="'7b' is not one of 300m, 1p5b, 3b"):
+    benchmark.random("7b")
+
+
+def test_bandwidth_and_memory(monkeypatch):
+  monkeypatch.setattr(machine, "_BYTES", 2**24)
+  assert 1e8 < machine.bandwidth() < 1e13
+  assert machine.peak_bytes() > 1e8
+  with machine.compilations() as found:
+    jax.jit(lambda x: x * 3 + 1)(np.float32(2))
+  assert found and min(found) > 0
+
+
+def test_commands(audiogen, tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(machine, "_BYTES", 2**22)
+  path, plot = tmp_path / "sample.json", tmp_path / "sample.png"
+  status, output, errors = audiogen(
+    *("benchmark", "sample", "--model", tiny, "--dtype", "float32"),
+    *("--batch", "1", "--batch", "2", "--duration", "0.3", "--runs", "1"),
+    *("--mesh", "data=1", "--json", path, "--plot", plot),
+  )
+  assert status == 0, errors
+  assert "1 x 0.3 s" in output and "GB/s" in output
+  figures = json.loads(path.read_text())["figures"]
+  assert [each["work"]["batch"] for each in figures] == [1, 2]
+  assert plot.stat().st_size > 1000
+  path = tmp_path / "codec.json"
+  status, output, errors = audiogen(
+    *("benchmark", "codec", "--model", tiny, "--duration", "0.5"),
+    *("--runs", "1", "--json", path),
+  )
+  assert status == 0, errors
+  assert "x real time" in output
+  assert json.loads(path.read_text())["figures"][0]["decoded_per_s"] > 0
+  path = tmp_path / "precision.json"
+  status, output, errors = audiogen(
+    *("evaluate", "precision", tiny, "--duration", "0.5", "--json", path),
+  )
+  assert status == 0, errors
+  half, whole = json.loads(path.read_text())
+  assert [half["dtype"], whole["dtype"]] == ["bfloat16", "int8"]
+  assert 0 < half["divergence"] < whole["divergence"] < 0.01
+
+
+@pytest.mark.slow
+def test_training_steps(audiogen, tmp_path):
+  path = tmp_path / "train.json"
+  status, output, errors = audiogen(
+    *("benchmark", "train", "--config", "configs/nano_lm.py:tiny"),
+    *("--steps", "1", "--set", "data.batch=8", "--json", path),
+  )
+  assert status == 0, errors
+  assert "GFLOP/s" in output
+  assert json.loads(path.read_text())["median_s"] > 0
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+@pytest.mark.parametrize("compiled", [False, True])
+def test_transformers_is_of_our_shape(compiled):
+  """As many parameters in its decoder as ours, and the same steps."""
+  torch = pytest.importorskip("torch")
+  model = ag.AudioGen.from_pretrained("nano", mesh=ag.make_mesh(data=1))
+  rival = rivals.Transformers(model, compiled=compiled)
+  theirs = sum(x.numel() for x in rival._model.decoder.parameters())
+  ours = sum(x.size for x in jax.tree.leaves(model.lm.params))
+  t = model.lm.config.transformer
+  # Ours projects the text within the language model.
+  projection = 128 * t.width + t.width
+  assert theirs == ours - projection
+  if not compiled:
+    assert torch.get_num_threads() > 0
+    assert rival.run(Work(1, 0.2)).lm_s > 0
+
+
+class TestBadInput:
+  @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+      (["--scale", "7b"], "'7b' is not one of"),
+      (["--against", "magic"], "'magic' is not one of transformers"),
+      (["--duration", "0"], "duration 0.0 s must be more than 0"),
+      (["--dtype", "int4"], "'int4' is not one of"),
+      (["--mesh", "data"], "write AXIS=NUMBER"),
+      (["--plot", "x.jpg"], "x.jpg"),
+    ],
+  )
+  def test_one_line(self, audiogen, options, words):
+    status, _, errors = audiogen("benchmark", "sample", *options)
+    assert (
+      status == 2 and words in errors and len(errors.strip().splitlines()) == 1
+    )
+
+  def test_what_is_missing_is_named(self, monkeypatch):
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs torch, which is not installed"):
+      rivals.check_known("audiocraft")
