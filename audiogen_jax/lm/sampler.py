@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import layouts, patterns
+from audiogen_jax.lm import layouts, memory, patterns
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.quantised import apart, quantise
 from audiogen_jax.lm.rules import Rules, Sampling, choose
@@ -317,43 +317,36 @@ class LanguageModel:
     head = np.maximum(steps[..., :read], 0)
 
     options = self._options | {"guided": sampling.guidance != 1.0}
+    before = cond.mask.shape[1] if self.config.prepend_text else 0
+    memory.check(b, rows, before + size[2], **options)
     cond = self._placed(cond, rows)
     head = self._put(head, "batch", None, None)
     prefill, decode, grow = compiled(self.config, self._placement)
-    texts, caches = prefill(self.params, head, cond, room=room, **options)
     seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
     keys = _keys(self._put(seeds, "batch"), self._put(np.int32(window)))
     rules = jax.device_put(rules, self._placement.sharding())
-    state = State(
-      self._put(steps[..., :room], "batch", None, None),
-      self._put(np.int32(start)),
-      caches,
-    )
-    place = start
-    while place < stop:
-      if place == room:
-        for i, cache in enumerate(state.caches):  # one at a time: less memory
-          state.caches[i] = grow(cache, more=room)
-        room *= 2
-        state = state._replace(
-          steps=self._put(steps[..., :room], "batch", None, None)
+    with memory.explained(b):
+      texts, caches = prefill(self.params, head, cond, room=room, **options)
+      steps_now = self._put(steps[..., :room], "batch", None, None)
+      state = State(steps_now, self._put(np.int32(start)), caches)
+      place = start
+      while place < stop:
+        if place == room:
+          for i, cache in enumerate(state.caches):  # in turn: less memory
+            state.caches[i] = grow(cache, more=room)
+          room *= 2
+          steps_now = self._put(steps[..., :room], "batch", None, None)
+          state = state._replace(steps=steps_now)
+        until = min(place + (every or stop), room, stop)
+        end = self._put(np.int32(until))
+        state = decode(
+          self.params, state, texts, cond.mask, keys, rules, end, **options
         )
-      until = min(place + (every or stop), room, stop)
-      state = decode(
-        self.params,
-        state,
-        texts,
-        cond.mask,
-        keys,
-        rules,
-        self._put(np.int32(until)),
-        **options,
-      )
-      steps[..., place:until] = np.asarray(state.steps)[..., place:until]
-      finished = np.count_nonzero(np.all(layout.step < until, axis=0))
-      found = patterns.deinterleave(steps[:b], layout.step)
-      yield until - place, found[:, :, :finished]
-      place = until
+        steps[..., place:until] = np.asarray(state.steps)[..., place:until]
+        finished = np.count_nonzero(np.all(layout.step < until, axis=0))
+        found = patterns.deinterleave(steps[:b], layout.step)
+        yield until - place, found[:, :, :finished]
+        place = until
 
   def _room(self, rows: int) -> int:
     """Rows brought to their bucket, and to what the mesh divides."""

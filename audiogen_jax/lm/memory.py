@@ -1,0 +1,92 @@
+"""Whether keys and values will fit, asked before they are made."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from audiogen_jax.core import types
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.lm.model import LMConfig
+
+_GIB = 2**30
+
+
+def check(
+  sounds: int,
+  rows: int,
+  steps: int,
+  *,
+  config: LMConfig,
+  guided: bool,
+  dtype: jnp.dtype,
+  placement: Placement,
+) -> None:
+  """Refuses what cannot fit, and says what would.
+
+  Operating systems promise memory that they do not have; whoever takes it is
+  killed without a word.
+
+  Args:
+    sounds: At once.
+    rows: The same, rounded up.
+    steps: That a cache must hold, prepended text included.
+    config: The model.
+    guided: Whether each is made with and without its text.
+    dtype: Of the model's products.
+    placement: Where it runs.
+
+  Raises:
+    InputError: If keys and values alone need more than is free.
+  """
+  free = free_bytes(placement)
+  if free is None:
+    return
+  t, size = config.transformer, types.float_of(dtype).itemsize
+  one = (2 if guided else 1) * 2 * t.width * t.layers * steps * size
+  if placement.mesh.devices.flat[0].platform != "cpu":  # each has its own
+    one /= placement.ways("batch") * placement.ways("heads")
+  if rows * one <= free:
+    return
+  most = int(free // one)
+  # Rows come in powers of two.
+  fits = f"{1 << most.bit_length() - 1:,}" if most else "not even one"
+  raise InputError(
+    f"{sounds:,} sounds of {steps:,} steps need {rows * one / _GIB:,.1f} GiB"
+    f" for keys and values, and {free / _GIB:,.1f} GiB are free; {fits} at once"
+    " would fit"
+  )
+
+
+def free_bytes(placement: Placement) -> int | None:
+  """Of the first device, or of the machine; None if that is not known."""
+  device = placement.mesh.devices.flat[0]
+  if told := device.memory_stats():
+    return told["bytes_limit"] - told["bytes_in_use"]
+  try:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+  except OSError:  # another system than Linux
+    return None
+  known = dict(line.split(":") for line in lines)
+  return 1024 * int(known["MemAvailable"].split()[0])
+
+
+@contextlib.contextmanager
+def explained(rows: int) -> Iterator[None]:
+  """Says in our words what ran out within.
+
+  Raises:
+    InputError: If a device had no memory left.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    advice = f"try {rows // 2:,}" if rows > 1 else "try a smaller model"
+    raise InputError(
+      f"the device ran out of memory with {rows:,} sounds at once; {advice}"
+    ) from None
