@@ -145,6 +145,23 @@ def test_commands(audiogen, tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_startup(audiogen, tiny, tmp_path):
+  path = tmp_path / "startup.json"
+  status, output, errors = audiogen(
+    *("benchmark", "startup", "--model", tiny, "--duration", "1"),
+    *("--runs", "1", "--json", path),
+  )
+  assert status == 0, errors
+  assert "in all" in output
+  told = json.loads(path.read_text())
+  assert all(x > 0 for x in told["first"].values())
+  # What the first one compiled is there for the next one.
+  assert told["later"][0]["first"] < told["first"]["first"]
+  status, _, errors = audiogen("benchmark", "startup", "--model", tmp_path)
+  assert status == 2 and "holds no model" in errors
+
+
+@pytest.mark.slow
 def test_training_steps(audiogen, tmp_path):
   path = tmp_path / "train.json"
   status, output, errors = audiogen(

@@ -1,4 +1,4 @@
-"""`audiogen benchmark sample`, `codec` and `train`."""
+"""`audiogen benchmark sample`, `startup`, `codec` and `train`."""
 
 import math
 from pathlib import Path
@@ -14,9 +14,10 @@ from audiogen_jax.audiogen import AudioGen, load_codec
 from audiogen_jax.benchmark import codec as codec_benchmark
 from audiogen_jax.benchmark import machine, rivals
 from audiogen_jax.benchmark import sample as sample_benchmark
+from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
 from audiogen_jax.benchmark.sample import Figures, Work
-from audiogen_jax.cli import plan, results, terminal
+from audiogen_jax.cli import models, plan, results, terminal
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.encodec import EncodecConfig
@@ -235,6 +236,44 @@ def train(
   terminal.out.print(table)
   if json_file is not None:
     results.write_json(json_file, {"title": title} | found.plain())
+  results.name(json_file)
+
+
+@app.command()
+def startup(
+  model: models.Model = models.DEFAULT_MODEL,
+  duration: Annotated[float, typer.Option(help="Seconds of sound.")] = 5.0,
+  runs: _Runs = 3,
+  json_file: _Json = None,
+) -> None:
+  """From command to sound, in fresh processes: what takes how long.
+
+  The first has nothing to build on; those after it find its programs.
+  """
+  results.check(None, json_file)
+  _check_durations([duration])
+  with terminal.bar() as bar:
+    bar.add_task("starting, again and again", total=None)
+    first, later = startup_benchmark.measure(model, duration, runs=runs)
+  table = Table(title=f"{model}, {machine.name()}", title_justify="left")
+  for column in ("seconds", "first time", "later"):
+    table.add_column(column, justify="left" if column == "seconds" else "right")
+  medians = [machine.median(list(part)) for part in zip(*later, strict=True)]
+  rows = [
+    ("imports", first.imports, medians[0]),
+    ("reading the model", first.load, medians[1]),
+    ("to the first half second of sound", first.first, medians[2]),
+    (f"to {duration:g} s of sound", first.rest, medians[3]),
+    ("in all", sum(first), machine.median([sum(each) for each in later])),
+  ]
+  for what, once, again in rows:
+    table.add_row(what, f"{once:.1f}", f"{again:.1f}")
+  terminal.out.print(table)
+  if json_file is not None:
+    told = {"first": first._asdict(), "later": [x._asdict() for x in later]}
+    results.write_json(
+      json_file, {"model": model, "duration_s": duration} | told
+    )
   results.name(json_file)
 
 

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
-import scipy.special
 from jaxtyping import Bool, Float
 
 from audiogen_jax.core.types import Seconds
@@ -81,7 +81,7 @@ def _compare(
   valid: Bool[np.ndarray, "k t"],
 ) -> Loss:
   want, got = want[:, valid], got[:, valid]
-  p, q = (scipy.special.log_softmax(x, axis=-1) for x in (want, got))
+  p, q = (np.asarray(jax.nn.log_softmax(x)) for x in (want, got))
   return Loss(
     dtype=dtype,
     divergence=float(np.mean(np.sum(np.exp(p) * (p - q), axis=-1))),
