@@ -55,6 +55,7 @@ class AudioGen:
     text: Sentences -> states.
     lm: Codes and states -> codes.
     window_s: The duration trained on, in seconds.
+    guidance: Of `sampling`, where nothing else is asked for.
     text_name: Where the text encoder came from.
   """
 
@@ -65,6 +66,7 @@ class AudioGen:
     lm: LanguageModel,
     *,
     window_s: Seconds = 10.0,
+    guidance: float = Sampling.guidance,
     text_name: str | None = None,
     mask_text_padding: bool = True,
   ):
@@ -72,6 +74,7 @@ class AudioGen:
     self.text = text
     self.lm = lm
     self.window_s = window_s
+    self.guidance = guidance
     self.text_name = text_name
     self._mask_text_padding = mask_text_padding
 
@@ -128,6 +131,7 @@ class AudioGen:
       TextEncoder(parts.text, params, words, placement),
       lm,
       window_s=parts.window_s,
+      guidance=parts.guidance,
       text_name=parts.text_name,
       mask_text_padding=mask_text_padding,
     )
@@ -154,6 +158,7 @@ class AudioGen:
       text_tree=self.text.params,
       text_name=self.text_name,
       window_s=self.window_s,
+      guidance=self.guidance,
     )
     sources.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
 
@@ -190,7 +195,7 @@ class AudioGen:
     texts: Sequence[str | None],
     *,
     frames: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt_codes: Int[AnyArray, "b k p"] | None = None,
     progress: Progress | None = None,
@@ -203,7 +208,7 @@ class AudioGen:
     Args:
       texts: Sentences; None for unconditional.
       frames: Frames in all, the prompt's included.
-      sampling: How tokens are drawn.
+      sampling: How tokens are drawn; None for the model's own guidance.
       seed: Prompt i uses seed + i, or one for each.
       prompt_codes: Codes to continue.
       progress: Called with (steps done, steps in all).
@@ -222,7 +227,7 @@ class AudioGen:
     texts: Sequence[str | None],
     *,
     duration_s: Seconds = 5.0,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     window_s: Seconds | None = None,
@@ -242,7 +247,7 @@ class AudioGen:
     Args:
       texts: Sentences; None for unconditional.
       duration_s: Seconds in all, the prompt's included.
-      sampling: How tokens are drawn.
+      sampling: How tokens are drawn; None for the model's own guidance.
       seed: Prompt i uses seed + i, or one for each.
       prompt: Sounds to continue, at the codec's rate.
       window_s: Seconds of a window; None for the duration trained on.
@@ -267,7 +272,7 @@ class AudioGen:
     *,
     chunk_s: Seconds = 0.5,
     duration_s: Seconds = 5.0,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     window_s: Seconds | None = None,
@@ -312,13 +317,9 @@ class AudioGen:
   ) -> tuple[np.ndarray | None, list[tuple[int, int, int]]]:
     """Codes to continue, and the windows to sample."""
     window_s = self.window_s if window_s is None else window_s
+    values = {"duration": duration_s, "window": window_s, "stride": stride_s}
     frames, window, stride = (
-      self.codec.tokens.some_frames(name, value)
-      for name, value in (
-        ("duration", duration_s),
-        ("window", window_s),
-        ("stride", stride_s),
-      )
+      self.codec.tokens.some_frames(*item) for item in values.items()
     )
     if frames > window and stride >= window:
       raise InputError(
@@ -337,7 +338,7 @@ class AudioGen:
     self, texts, prompt, parts, sampling, seed, progress, every=None
   ) -> Iterator[np.ndarray]:
     """Codes so far, in the end all of them, window by window."""
-    texts = _list(texts)
+    texts, sampling = _list(texts), sampling or Sampling(guidance=self.guidance)
     if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
     seeds = windows.seeds(seed, len(texts))

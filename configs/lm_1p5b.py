@@ -71,6 +71,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dropout_unit = "example"  # "batch" as released
   config.mask_text_padding = True  # False as released
   config.window_s = 10.0
+  config.guidance = 3.0  # noted in the export
 
   config.optim = ConfigDict()
   config.optim.name = "adamw"

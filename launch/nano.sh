@@ -16,14 +16,16 @@ fi
 esc10=$(realpath "$1") && mkdir -p "$2" && work=$(realpath "$2")
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/cache}
 
-mkdir -p "$work/table"
-python launch/nano_captions.py "$esc10" "$work/table/captions.csv" "${@:3}"
-audiogen data build --source csv --root "$work/table" --out "$work/sounds"
+mkdir -p "$work/codec_table"
+python launch/nano_captions.py "$esc10" "$work/codec_table/captions.csv" "${@:3}"
+python launch/nano_loops.py "$work/codec_table/captions.csv" "$work/lm_table"
 for part in codec lm; do
+  audiogen data build --source csv --root "$work/${part}_table" \
+    --out "$work/${part}_sounds"
   flags=()
   if [[ $part == lm ]]; then flags=("--config.codec=$work/codec/export"); fi
   python -m audiogen_jax.train --config="configs/nano_$part.py" \
-    --workdir="$work/$part" --config.data.folders="$work/sounds" \
+    --workdir="$work/$part" --config.data.folders="$work/${part}_sounds" \
     "${flags[@]}"
 done
 rm -rf "$work/nano"

@@ -219,6 +219,20 @@ class TestGenerate:
     stream = model.stream("a dog barks", chunk_s=0.5, duration_s=2.0)
     assert next(stream).shape[2] == 1 and places[-1] <= 25
 
+  def test_the_models_own_guidance(self, model, monkeypatch, tmp_path, one):
+    """Kept with the model, and used where nothing else is asked for."""
+    monkeypatch.setattr(model, "guidance", 6.0)
+    model.save(tmp_path / "own")
+    own = ag.AudioGen.from_pretrained(tmp_path / "own", mesh=one)
+    assert own.guidance == 6.0
+    found = own.generate_codes(["rain"], frames=20)
+    want = own.generate_codes(
+      ["rain"], frames=20, sampling=ag.Sampling(guidance=6.0)
+    )
+    np.testing.assert_array_equal(found, want)
+    other = own.generate_codes(["rain"], frames=20, sampling=ag.Sampling())
+    assert np.any(found != other)
+
   def test_progress_counts_all_windows(self, model):
     seen = []
     model.generate(

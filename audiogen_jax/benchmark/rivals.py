@@ -241,7 +241,7 @@ class Published:
       num_layers=t.layers,
       cross_attention=True,
       causal=True,
-      custom=True,
+      memory_efficient=True,
       bias_ff=False,
       bias_attn=False,
       bias_proj=False,

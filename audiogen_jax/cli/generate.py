@@ -1,5 +1,6 @@
 """`audiogen generate`: a sound, or thousands."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -63,8 +64,12 @@ def generate(
   ] = None,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
   guidance: Annotated[
-    float, typer.Option(help="Classifier-free guidance; 1 for none.")
-  ] = Sampling.guidance,
+    float | None,
+    typer.Option(
+      help="Classifier-free guidance; 1 for none.  [default: what suits the"
+      f" model; {Sampling.guidance:g} for the published ones]"
+    ),
+  ] = None,
   temperature: Annotated[
     float, typer.Option(help="0 takes the likeliest token.")
   ] = Sampling.temperature,
@@ -107,7 +112,7 @@ def generate(
     temperature=temperature,
     top_k=Sampling.top_k if top_k is None else top_k,
     top_p=top_p,
-    guidance=guidance,
+    guidance=Sampling.guidance if guidance is None else guidance,
   )
   if not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
@@ -144,6 +149,8 @@ def generate(
     audiogen = AudioGen.from_pretrained(
       model, text_encoder=text_encoder, dtype=dtype
     )
+    if guidance is None:
+      sampling = dataclasses.replace(sampling, guidance=audiogen.guidance)
     codec = audiogen.codec
     if top_k is not None and top_k > codec.tokens.size:
       raise InputError(

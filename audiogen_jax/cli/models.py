@@ -161,6 +161,7 @@ def info(
       ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
       ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
       ("window", f"{parts.window_s:g} s"),
+      ("guidance", f"{parts.guidance:g}"),
       ("text", " and ".join(text)),
     ]
     if parts.text is None:

@@ -179,7 +179,7 @@ def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
   guidance = gr.Slider(
     1,
     10,
-    defaults.guidance,
+    audiogen.guidance,
     step=0.1,
     label="Guidance",
     info="More follows the prompt more closely; 1 is none.",

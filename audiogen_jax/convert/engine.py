@@ -238,6 +238,7 @@ class Parts:
     tokenizer: Folder of its tokenizer; None for bytes.
     text_name: Hub name or folder where the text encoder can be had.
     window_s: The duration trained on, in seconds.
+    guidance: Classifier-free guidance that suits the model.
   """
 
   codec: EncodecConfig
@@ -249,6 +250,7 @@ class Parts:
   tokenizer: str | None = None
   text_name: str | None = None
   window_s: float = 10.0
+  guidance: float = 3.0
 
 
 def only(config: Mapping[str, Any], name: str, *allowed: Any) -> Any:

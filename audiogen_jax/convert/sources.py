@@ -5,6 +5,7 @@ our own format, in the published one, or Hugging Face's.
 """
 
 import dataclasses
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ class _Config:
   text: T5Config | None = None
   text_name: str | None = None
   window_s: float = 10.0
+  guidance: float = 3.0
   format: str = FORMAT
   version: int = VERSION
   written_by: str = ""
@@ -47,17 +49,20 @@ class _Config:
 def locate(source: str | Path) -> epath.Path:
   """The folder that `source` stands for, downloaded if it is a hub id.
 
+  What comes with the package goes before a folder that happens to have its
+  name; such a folder is `./nano`.
+
   Raises:
     InputError: If there is no such folder, name or hub id, or no network.
   """
   text = str(source)
+  if re.fullmatch(r"\w+", text) and (_ASSETS / text).is_dir():
+    return epath.Path(_ASSETS / text)
   folder = checkpoint.place(text)
   if "://" in text or folder.exists():
     if not folder.is_dir():
       raise InputError(f"{text} is not a folder with a model")
     return folder
-  if (_ASSETS / text / checkpoint.CONFIG).is_file():
-    return epath.Path(_ASSETS / text)
   if text.startswith((".", "/", "~")) or text.count("/") > 1:
     raise InputError(f"{text} does not exist")
   try:
@@ -218,6 +223,7 @@ def write_orbax(
     text=parts.text if "text" in rooms else None,
     text_name=parts.text_name,
     window_s=parts.window_s,
+    guidance=parts.guidance,
     written_by=f"audiogen_jax {__version__}",
   )
 
@@ -251,6 +257,7 @@ def _open_orbax(folder: epath.Path) -> Parts:
     tokenizer=str(words) if words.exists() else None,
     text_name=described.text_name,
     window_s=described.window_s,
+    guidance=described.guidance,
   )
 
 

@@ -59,6 +59,7 @@ class LMTask:
     mask_text_padding: Whether attention skips padding; the released code does
       not.
     window_s: Seconds of a row, noted in the export.
+    guidance: Likewise: what suits the model when it samples.
     optim: The optimiser.
     accumulate: Parts of a batch that are gone through one after another.
     average_decay: Of the moving average that is evaluated and exported.
@@ -78,6 +79,7 @@ class LMTask:
   dropout_unit: Literal["example", "batch"] = "example"
   mask_text_padding: bool = True
   window_s: float = 10.0
+  guidance: float = 3.0
   optim: OptimiserConfig = OptimiserConfig()
   accumulate: int = 1
   average_decay: float = 0.99
@@ -297,6 +299,7 @@ class LMTask:
       text=self.text.encoder,
       text_tree=(params | state.extra)["text"],
       window_s=self.window_s,
+      guidance=self.guidance,
     )
     self._origins.export(folder, parts)
     if self.lora.rank:
