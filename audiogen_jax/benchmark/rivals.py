@@ -133,8 +133,8 @@ def _t5(transformers) -> dict:
 
 def _encodec(transformers, codec: EncodecConfig) -> dict:
   seanet = codec.seanet
-  # The bit rate of so many codebooks, which that library counts as of 10 bits.
-  rate = codec.tokens.codebooks * codec.tokens.frame_rate_hz * 10 / 1000
+  # Codebooks are counted by the bit rate, there.
+  rate = codec.bitrate / 1000
   config = transformers.EncodecConfig(
     sampling_rate=codec.sample_rate_hz,
     target_bandwidths=[rate],
