@@ -315,8 +315,8 @@ def test_bad_audio(audio, words):
 @pytest.mark.parametrize(
   ("shape", "value", "words"),
   [
-    ((1, 3, 4), 16, r"\[16, 16\]; this codec's lie in \[0, 15\]"),
-    ((1, 3, 4), -1, r"\[-1, -1\]; this codec's lie in \[0, 15\]"),
+    ((1, 3, 4), 16, r"\[16, 16\]; this model's lie in \[0, 15\]"),
+    ((1, 3, 4), -1, r"\[-1, -1\]; this model's lie in \[0, 15\]"),
     ((1, 3, 0), 0, r"\(1, 3, 0\) must have at least one row, one frame"),
     ((1, 4, 4), 0, r"\(1, 4, 4\) must have .* and 1 to 3 codebooks"),
     ((1, 0, 4), 0, r"\(1, 0, 4\) must have .* and 1 to 3 codebooks"),

@@ -11,7 +11,6 @@ from jax.sharding import AxisType
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.core import sharding
-from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.core.types import Cond
 from audiogen_jax.lm import model, sampler
@@ -290,40 +289,6 @@ def test_caches_grow(monkeypatch, known, prepend):
   np.testing.assert_array_equal(got, want)
   first = {0: 16, 15: 16, 16: 32, 40: 64}[known]
   assert rooms[-1] == 128 and rooms[0] in (first, 2 * first)
-
-
-def test_too_many_sounds_are_refused(monkeypatch):
-  """And how many would fit is said, in powers of two."""
-  lm, cond = language_model(), told(5, 2, 4)
-  t = lm.config.transformer
-  one = 2 * 2 * t.width * t.layers * 128 * 4  # with and without its text
-  for free, words in (
-    (4 * one - 1, "2 at once would fit"),
-    (one, "1 at once would fit"),
-    (one - 1, "not even one at once would fit"),
-  ):
-    monkeypatch.setattr(sampler.memory, "free_bytes", lambda _, x=free: x)
-    with pytest.raises(InputError, match=f"3 sounds of 128 steps .* {words}"):
-      generate(lm, cond)
-  monkeypatch.setattr(sampler.memory, "free_bytes", lambda _: 4 * one)
-  generate(lm, cond)
-  monkeypatch.setattr(sampler.memory, "free_bytes", lambda _: None)
-  generate(lm, cond)
-
-
-def test_a_device_that_runs_out(monkeypatch):
-  lm, cond = language_model(), told(5, 2, 4)
-  compiled = sampler.compiled
-
-  def full(*args):
-    def fail(*_, **__):
-      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB")
-
-    return (compiled(*args)[0], fail, None)
-
-  monkeypatch.setattr(sampler, "compiled", full)
-  with pytest.raises(InputError, match="ran out of memory with 3 .* try 1"):
-    generate(lm, cond)
 
 
 # Compilations

@@ -1,6 +1,7 @@
 """How fast sounds are made: ours and others', on the same work in turn."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -172,7 +173,7 @@ def compare(
           taken[each.name].append(run)
         else:
           first[each.name] = took_s
-          compiled[each.name] = sum(compiling)
+          compiled[each.name] = math.fsum(compiling)
     frames = tokens.frames(work.duration_s)
     known = {
       "compile_s": compiled[ours.name],

@@ -1,10 +1,4 @@
-"""From command to sound: what takes how long in a fresh process.
-
-    python -m audiogen_jax.benchmark.startup MODEL SECONDS START
-
-is what `measure` runs as a child; START is when it was started, as seconds
-since the epoch.
-"""
+"""From command to sound: what takes how long in a fresh process."""
 
 import json
 import os
@@ -14,8 +8,18 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
+
+# A child imports what the command imports; it is told the model, seconds of
+# sound, and when it was started, in seconds since the epoch.
+_PROGRAM = """
+import sys
+import audiogen_jax.cli
+from audiogen_jax.benchmark import startup
+startup.run(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
+"""
 
 
 class Stages(NamedTuple):
@@ -48,7 +52,7 @@ def measure(
 
 
 def _child(model: str, duration_s: Seconds, cache: str) -> Stages:
-  command = [sys.executable, "-m", "audiogen_jax.benchmark.startup"]
+  command = [sys.executable, "-c", _PROGRAM]
   command += [model, str(duration_s), str(time.time())]
   options = {
     "JAX_COMPILATION_CACHE_DIR": cache,
@@ -63,10 +67,8 @@ def _child(model: str, duration_s: Seconds, cache: str) -> Stages:
   return Stages(*json.loads(ran.stdout.splitlines()[-1]))
 
 
-def _main(model: str, duration_s: float, start: float) -> None:
-  import audiogen_jax.cli  # noqa: F401 (what the command imports)
-  from audiogen_jax.audiogen import AudioGen
-
+def run(model: str, duration_s: Seconds, start: float) -> None:
+  """Prints the seconds of each stage of this process, as JSON."""
   marks = [start, time.time()]
   audiogen = AudioGen.from_pretrained(model)
   marks.append(time.time())
@@ -77,7 +79,3 @@ def _main(model: str, duration_s: float, start: float) -> None:
     pass
   marks.append(time.time())
   print(json.dumps([b - a for a, b in zip(marks, marks[1:], strict=False)]))
-
-
-if __name__ == "__main__":
-  _main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
