@@ -289,8 +289,8 @@ class AudioGen:
       texts: Sentences, or one; None for unconditional.
       chunk_s: Seconds of a chunk, about.  Others are those of `generate`.
 
-    Yields:
-      The next stretch of sound.
+    Returns:
+      Stretches of sound, one after another.
 
     Raises:
       InputError: If something does not fit; the message names it.
@@ -298,19 +298,10 @@ class AudioGen:
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
     every = self.codec.tokens.some_frames("chunk", chunk_s)
     texts, frames = _list(texts), parts[-1][2]
-    stream = self.codec.decoding(len(texts), frames, every)
     found = self._sample(texts, known, parts, sampling, seed, None, every)
-    if stream is None:
-      yield self.codec.decode(_last(found))
-      return
-    heard = 0
-    for codes in found:
-      while heard < codes.shape[2]:
-        part = codes[:, :, heard : heard + every].swapaxes(1, 2)
-        heard += part.shape[1]
-        audio = stream.push(part, last=heard == frames)
-        if audio is not None:
-          yield audio
+    return self.codec.decode_stream(
+      found, rows=len(texts), frames=frames, most=every
+    )
 
   def _plan(
     self, duration_s, window_s, stride_s, prompt

@@ -1,6 +1,5 @@
 """`audiogen generate`: a sound, or thousands."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import models, terminal
 from audiogen_jax.cli.manifest import Manifest
+from audiogen_jax.convert import sources
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import tokenizer
@@ -112,14 +112,14 @@ def generate(
     temperature=temperature,
     top_k=Sampling.top_k if top_k is None else top_k,
     top_p=top_p,
-    guidance=Sampling.guidance if guidance is None else guidance,
+    guidance=_guidance(model) if guidance is None else guidance,
   )
   if not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
   settings = {
     "model": model,
     "duration_s": duration,
-    "guidance": guidance,
+    "guidance": sampling.guidance,
     "temperature": temperature,
     "top_k": sampling.top_k,
     "top_p": top_p,
@@ -149,8 +149,6 @@ def generate(
     audiogen = AudioGen.from_pretrained(
       model, text_encoder=text_encoder, dtype=dtype
     )
-    if guidance is None:
-      sampling = dataclasses.replace(sampling, guidance=audiogen.guidance)
     codec = audiogen.codec
     if top_k is not None and top_k > codec.tokens.size:
       raise InputError(
@@ -201,6 +199,11 @@ def generate(
       speed = f", {made_s / (time.monotonic() - start):.1f} s of sound a second"
   for job in jobs:
     terminal.say(str(job.path))
+
+
+def _guidance(model: str) -> float:
+  """What suits the model."""
+  return sources.open_parts(model, need_text=False).guidance
 
 
 def _by_length(jobs: list[_Job], words: tokenizer.Tokenizer) -> list[_Job]:

@@ -6,6 +6,7 @@ compilation.  What is long is done in pieces, so that memory stays bounded.
 
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -97,29 +98,44 @@ class Encodec:
     ones = np.ones(len(codes), np.float32)
     return self._run_decode(codes, ones, lengths)
 
-  def decoding(self, rows: int, frames: int, most: int) -> Pieces | None:
-    """A decoder for codes that are still being made; push them as they come.
+  def decode_stream(
+    self,
+    so_far: Iterator[Int[np.ndarray, "b k _"]],
+    *,
+    rows: int,
+    frames: int,
+    most: int,
+  ) -> Iterator[Float[np.ndarray, "b n c"]]:
+    """Sound of codes that are still being made.
 
     Args:
+      so_far: The codes that there are, each time more of them.
       rows: Sounds.
       frames: Of each in the end.
-      most: Frames that are pushed at once, at most.
+      most: Frames that are decoded at once, at most.
 
-    Returns:
-      None for a codec that can only decode the whole.
+    Yields:
+      What is certain, after what was certain before: a few frames less than
+      there are.  A codec with a norm over time sees the whole first.
     """
     self._refuse_chunks("decode")
     if not pieces.possible(self.config):
-      return None
+      *_, codes = so_far
+      yield self.decode(codes)
+      return
     config, variables = self._folded
-    return Pieces(
-      config,
-      variables,
-      "decoder",
-      most=most,
-      lengths=np.full(rows, frames, np.int32),
-      put=self._placed,
+    lengths = np.full(rows, frames, np.int32)
+    decoder = Pieces(
+      config, variables, "decoder", most=most, lengths=lengths, put=self._placed
     )
+    heard = 0
+    for codes in so_far:
+      while heard < codes.shape[2]:
+        part = codes[:, :, heard : heard + most].swapaxes(1, 2)
+        heard += part.shape[1]
+        audio = decoder.push(part, last=heard == frames)
+        if audio is not None:
+          yield audio
 
   def encode_chunks(
     self, audio: Float[AnyArray, "b n c"]
