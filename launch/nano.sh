@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes `nano`, a small model for CPUs, from a folder of ESC-10:
+# Makes `nano`, the model that comes with the package, from a folder of ESC-10:
 #
 #   bash launch/nano.sh ESC10 WORK          # without fold 4, to measure
 #   bash launch/nano.sh ESC10 WORK --all    # of all four folds, to ship

@@ -12,6 +12,7 @@ import numpy as np
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark.sample import TEXT, Contestant, Run, Work
 from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
 
@@ -62,10 +63,10 @@ class Transformers:
     transformers.logging.set_verbosity_error()
     self.name = f"transformers{', compiled' if compiled else ''}"
     self._torch = torch
-    self._compiled = compiled
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = {2: torch.bfloat16, 4: torch.float32}.get(ours.lm.dtype.itemsize)
+    # Beside int8 the type that the rest of ours has.
+    half = types.float_of(ours.lm.dtype).itemsize == 2
     model = transformers.MusicgenForConditionalGeneration(
       transformers.MusicgenConfig(
         text_encoder=_t5(transformers),
@@ -73,7 +74,9 @@ class Transformers:
         decoder=_decoder(transformers, ours.lm.config),
       )
     )
-    self._model = model.eval().to(device, kind or torch.bfloat16)
+    self._model = model.eval().to(
+      device, torch.bfloat16 if half else torch.float32
+    )
     self._device = device
     for config in (model.generation_config, model.decoder.generation_config):
       config.decoder_start_token_id = ours.lm.config.size
@@ -170,7 +173,7 @@ def _decoder(transformers, lm: LMConfig) -> dict:
 
 
 class TransformersCodec:
-  """`EncodecModel`, as `Contestant` of `benchmark.codec`."""
+  """`EncodecModel`, a `Coder` of `benchmark.codec`."""
 
   name = "transformers"
 
@@ -186,7 +189,6 @@ class TransformersCodec:
       self._model = transformers.EncodecModel(config).eval().to(self._device)
     except ValueError as error:
       raise InputError(f"transformers has no such codec: {error}") from None
-    self._books, self._size = ours.tokens.codebooks, ours.tokens.size
 
   def encode(self, audio: np.ndarray) -> None:
     """Sound `b n c` to codes."""
@@ -217,7 +219,6 @@ class Published:
     self._codec = ours.codec
     self._extra = ours.lm.steps(100) - 100
     lm, t = ours.lm.config, ours.lm.config.transformer
-    self._conditions = conditioners
     torch.manual_seed(0)
     fuser = conditioners.ConditionFuser(
       {

@@ -102,7 +102,6 @@ class Pieces:
       lengths: Of each row in the end, in samples or frames.
       put: Sends rows to their devices.
     """
-    self._config = config
     first, second = looks(config.seanet, side)
     hop = config.hop
     into, out = (hop, 1) if side == "encoder" else (1, hop)

@@ -19,6 +19,7 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text.t5 import T5Config
 
 Index: TypeAlias = tuple[int | slice, ...]
@@ -250,7 +251,7 @@ class Parts:
   tokenizer: str | None = None
   text_name: str | None = None
   window_s: float = 10.0
-  guidance: float = 3.0
+  guidance: float = Sampling.guidance
 
 
 def only(config: Mapping[str, Any], name: str, *allowed: Any) -> Any:

@@ -23,6 +23,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import Tokenizer
 
@@ -40,7 +41,7 @@ class _Config:
   text: T5Config | None = None
   text_name: str | None = None
   window_s: float = 10.0
-  guidance: float = 3.0
+  guidance: float = Sampling.guidance
   format: str = FORMAT
   version: int = VERSION
   written_by: str = ""

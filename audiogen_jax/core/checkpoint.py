@@ -138,6 +138,9 @@ def export(
     return
   with local_folder(Path(target)) as work:
     _write(epath.Path(work), config, trees, extras)
+    # Orbax notes the place that it wrote to, which is gone in a moment.
+    for mark in work.glob("*/commit_success.txt"):
+      mark.unlink()
 
 
 @contextlib.contextmanager

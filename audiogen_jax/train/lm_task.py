@@ -32,6 +32,7 @@ from audiogen_jax.core.types import Cond, TokenSpec, Tree
 from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.lm import loss, model
 from audiogen_jax.lm.model import LM, LMConfig
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train import gradients, lm_samples, lm_sources, lora
@@ -79,7 +80,7 @@ class LMTask:
   dropout_unit: Literal["example", "batch"] = "example"
   mask_text_padding: bool = True
   window_s: float = 10.0
-  guidance: float = 3.0
+  guidance: float = Sampling.guidance
   optim: OptimiserConfig = OptimiserConfig()
   accumulate: int = 1
   average_decay: float = 0.99
