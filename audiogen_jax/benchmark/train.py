@@ -11,8 +11,8 @@ import numpy as np
 from audiogen_jax.benchmark import machine
 from audiogen_jax.core import cost, sharding
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.train import state as states
 from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.programs import Programs
 from audiogen_jax.train.task import Task
 
 
@@ -61,9 +61,7 @@ def measure(
   placement = Placement.make(
     sharding.arrange(run.mesh, jax.devices()), run.rules
   )
-  key = jax.random.key(run.loop.seed)
-  like = jax.eval_shape(task.init, key)
-  places = states.shardings(like, task.axes, placement)
+  programs = Programs(task, placement, run.loop.seed)
   numbers = np.random.default_rng(0)
 
   def noise(x: jax.ShapeDtypeStruct) -> jax.Array:
@@ -80,20 +78,13 @@ def measure(
   spec = task.batch_spec(run.data.batch, run.data.duration_s)
   batch = {name: noise(x) for name, x in spec.items()}
 
-  def step(now, batch):
-    with placement.active():
-      return task.train_step(now, batch, jax.random.fold_in(key, now.step))
-
-  flops = cost.flops(step, like, spec)
-  step = jax.jit(
-    step, out_shardings=(places, placement.sharding()), donate_argnums=0
-  )
-  now = jax.jit(task.init, out_shardings=places)(key)
+  flops = cost.flops(programs.step, programs.like, spec)
+  now = programs.init(programs.key)
   taken = []
   for i in range(steps + 1):
     progress("compiling" if not i else "training", i, steps + 1)
     start = time.perf_counter()
-    now, values = step(now, batch)
+    now, values = programs.step(now, batch)
     jax.block_until_ready(values)
     taken.append(time.perf_counter() - start)
   return Figures(

@@ -20,9 +20,9 @@ from audiogen_jax.lm import layouts, model, patterns, sampler
 from audiogen_jax.lm.rules import Rules
 from audiogen_jax.lm.sampler import State
 from audiogen_jax.lm.transformer import KeysValues
-from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.programs import Programs
 from audiogen_jax.train.task import Task
 
 
@@ -57,9 +57,7 @@ def training(run: RunConfig, task: Task, placement: Placement) -> Compiled:
   Raises:
     InputError: If the mesh does not divide something, or memory runs out.
   """
-  key = jax.random.key(run.loop.seed)
-  like = jax.eval_shape(task.init, key)
-  places = states.shardings(like, task.axes, placement)
+  programs = Programs(task, placement, run.loop.seed)
   spec = task.batch_spec(run.data.batch, run.data.duration_s)
   rows = placement.ways("batch")
   if run.data.batch % rows:
@@ -68,23 +66,16 @@ def training(run: RunConfig, task: Task, placement: Placement) -> Compiled:
       f" {dict(placement.mesh.shape)}; choose a multiple of {rows}"
     )
 
-  def step(now, batch):
-    with placement.active():
-      return task.train_step(now, batch, jax.random.fold_in(key, now.step))
-
   batch = {
     name: _put(x, placement, "batch", *[None] * (x.ndim - 1))
     for name, x in spec.items()
   }
   now = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    like,
-    places,
+    programs.like,
+    programs.places,
   )
-  jitted = jax.jit(
-    step, out_shardings=(places, placement.sharding()), donate_argnums=0
-  )
-  return _compiled(jitted, placement, now, batch)
+  return _compiled(programs.step, placement, now, batch)
 
 
 def sampling(

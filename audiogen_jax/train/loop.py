@@ -12,7 +12,6 @@ goes on from its last checkpoint as if nothing had happened.
 
 import contextlib
 import dataclasses
-import functools
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 
 from audiogen_jax.audio import drawing
@@ -30,8 +28,9 @@ from audiogen_jax.core.checkpoint import Checkpoints
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Batches, Loader
-from audiogen_jax.train import inputs, metrics, state, stopping, workdir
+from audiogen_jax.train import inputs, metrics, stopping, workdir
 from audiogen_jax.train.inputs import DataConfig
+from audiogen_jax.train.programs import Programs
 from audiogen_jax.train.state import TrainState
 from audiogen_jax.train.task import Batch, Task
 
@@ -138,15 +137,8 @@ class _Run:
   ):
     self.run, self.task, self.path = run, task, path
     self.placement, self.checkpoints = placement, checkpoints
-    self.key = jax.random.key(run.loop.seed)
-    self.like = jax.eval_shape(task.init, self.key)
-    self.places = state.shardings(self.like, task.axes, placement)
     self.spec = task.batch_spec(run.data.batch, run.data.duration_s)
-    whole = placement.sharding()
-    self._init = self._compiled(task.init, self.places)
-    self._step = self._compiled(self._update, (self.places, whole), donate=0)
-    self._eval = self._compiled(task.eval_step, whole)
-    self._samples = self._compiled(task.samples, whole)
+    self.programs = Programs(task, placement, run.loop.seed)
     self.pending: tuple[int, jax.Array] | None = None
     self.window: list[dict[str, float]] = []
 
@@ -179,7 +171,7 @@ class _Run:
       while done < loop.steps:
         with self._profiled(done + 1):
           batch = _arrays(next(batches), self.spec)
-          now, values = self._step(now, batch)
+          now, values = self.programs.step(now, batch)
         self._take()
         done += 1
         self.pending = done, values
@@ -210,31 +202,20 @@ class _Run:
     """The state and the batches to go on from."""
     latest = self.checkpoints.latest()
     if latest is None:
-      now = self._init(self.key)
+      now = self.programs.init(self.programs.key)
       with loader.batches() as first:
         arrays = (_arrays(batch, self.spec) for batch in first)
         with self.placement.active():
-          now = self.task.prepare(now, arrays, self.key)
-      return jax.device_put(now, self.places), loader.batches()
+          now = self.task.prepare(now, arrays, self.programs.key)
+      return jax.device_put(now, self.programs.places), loader.batches()
     like = jax.tree.map(
       lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-      self.like,
-      self.places,
+      self.programs.like,
+      self.programs.places,
     )
     now, notes = self.checkpoints.restore(latest, like)
     self._say(f"going on from step {latest:,}")
     return now, loader.batches(notes["loader"])
-
-  def _update(
-    self, now: TrainState, batch: Batch
-  ) -> tuple[TrainState, jax.Array]:
-    """A step, its metrics as one array: one small transfer for all."""
-    key = jax.random.fold_in(self.key, now.step)
-    new, values = self.task.train_step(now, batch, key)
-    # What a step returns must itself be finite, or a checkpoint might not be.
-    values["param_norm"] = optax.tree.norm(new.params)
-    self.names = tuple(values)
-    return new, jnp.stack([jnp.float32(value) for value in values.values()])
 
   def _take(self) -> None:
     """Fetches the metrics of the step before, while the next one runs."""
@@ -242,7 +223,9 @@ class _Run:
       return
     step, values = self.pending
     self.pending = None
-    values = dict(zip(self.names, np.asarray(values).tolist(), strict=True))
+    values = dict(
+      zip(self.programs.names, np.asarray(values).tolist(), strict=True)
+    )
     bad = metrics.first_not_finite(values)
     if bad is not None:
       self.checkpoints.wait()
@@ -261,7 +244,7 @@ class _Run:
       return
     means = {
       name: float(np.mean([values[name] for values in self.window]))
-      for name in self.names
+      for name in self.programs.names
     }
     self.window = []
     steps_per_s = self.rate.take(step)
@@ -292,7 +275,7 @@ class _Run:
     with loader.batches() as batches:
       for number, batch in enumerate(batches):
         arrays = _arrays(batch, self.spec | {"valid": None})
-        more = self._eval(now, arrays)
+        more = self.programs.evaluate(now, arrays)
         sums = more if sums is None else jax.tree.map(jnp.add, sums, more)
         if number == 0 and self.run.loop.samples:
           self._listen(now, arrays, step)
@@ -305,7 +288,7 @@ class _Run:
 
   def _listen(self, now: TrainState, batch: Batch, step: int) -> None:
     """Sounds and their spectrograms, for the log."""
-    sounds = jax.device_get(self._samples(now, batch))
+    sounds = jax.device_get(self.programs.samples(now, batch))
     sounds = {k: v[: self.run.loop.samples] for k, v in sounds.items()}
     self.log.audio(step, sounds, self.task.rate_hz)
     pictures = {
@@ -321,16 +304,6 @@ class _Run:
       folder.rmtree()
     self.task.export(now, folder)
     self._say(f"the trained model is in {folder}")
-
-  def _compiled(self, function, places, donate=()):
-    """`function` under jit, on this run's mesh."""
-
-    @functools.wraps(function)
-    def within(*arguments):
-      with self.placement.active():
-        return function(*arguments)
-
-    return jax.jit(within, out_shardings=places, donate_argnums=donate)
 
   @contextlib.contextmanager
   def _profiled(self, step: int) -> Iterator[None]:
@@ -353,7 +326,7 @@ class _Run:
   def _tell_size(self, now: TrainState) -> None:
     """Parameters, devices and the work of a step."""
     self.flops = cost.flops(
-      self.task.train_step, self.like, self.spec, self.key
+      self.task.train_step, self.programs.like, self.spec, self.programs.key
     )
     count = sum(x.size for x in jax.tree.leaves(now.params))
     devices = self.placement.mesh.devices

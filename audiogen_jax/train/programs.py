@@ -1,0 +1,67 @@
+"""The programs of a run: its task's functions, compiled for its mesh.
+
+The loop runs them; plans compile them for other machines, benchmarks time them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.train import state
+from audiogen_jax.train.state import TrainState
+from audiogen_jax.train.task import Batch, Task
+
+
+class Programs:
+  """Functions under jit, their results where they belong.
+
+  Attributes:
+    key: Of all randomness of the run.
+    like: A state, abstract.
+    places: Where each of its arrays lives.
+    names: Of the metrics of a step, once there has been one.
+    init: A key to a state.
+    step: A state, which is donated, and a batch to the next and its metrics.
+    evaluate: `Task.eval_step`.
+    samples: `Task.samples`.
+  """
+
+  def __init__(self, task: Task, placement: Placement, seed: int):
+    """Compiles nothing yet.
+
+    Raises:
+      InputError: If the mesh does not divide something, or a rule of sharding
+        is about nothing.
+    """
+    self._task, self._placement = task, placement
+    self.key = jax.random.key(seed)
+    self.like = jax.eval_shape(task.init, self.key)
+    self.places = state.shardings(self.like, task.axes, placement)
+    self.names: tuple[str, ...] = ()
+    whole = placement.sharding()
+    self.init = self._jit(task.init, self.places)
+    self.step = self._jit(self._update, (self.places, whole), donate=0)
+    self.evaluate = self._jit(task.eval_step, whole)
+    self.samples = self._jit(task.samples, whole)
+
+  def _update(
+    self, now: TrainState, batch: Batch
+  ) -> tuple[TrainState, jax.Array]:
+    """A step, its metrics as one array: one small transfer for all."""
+    key = jax.random.fold_in(self.key, now.step)
+    new, values = self._task.train_step(now, batch, key)
+    # What a step returns must itself be finite, or a checkpoint might not be.
+    values["param_norm"] = optax.tree.norm(new.params)
+    self.names = tuple(values)
+    return new, jnp.stack([jnp.float32(value) for value in values.values()])
+
+  def _jit(self, function, places, donate=()):
+    @functools.wraps(function)
+    def within(*arguments):
+      with self._placement.active():
+        return function(*arguments)
+
+    return jax.jit(within, out_shardings=places, donate_argnums=donate)
