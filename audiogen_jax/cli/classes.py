@@ -54,7 +54,7 @@ def classes(
     list[float] | None,
     typer.Option(
       help="Classifier-free guidance; again for another column."
-      f"  [default: {Sampling.guidance}]"
+      "  [default: what suits the model]"
     ),
   ] = None,
   temperature: Annotated[
@@ -76,14 +76,14 @@ def classes(
   """Make sounds of each class, and let a classifier say what they are."""
   results.check(plot, json_file)
   asked = _read_prompts(prompts) if prompts is not None else {}
-  samplings = [
-    Sampling(temperature=temperature, top_k=top_k, guidance=one)
-    for one in dict.fromkeys(guidance or [Sampling.guidance])
-  ]
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
     audiogen = AudioGen.from_pretrained(model)
     codec = audiogen.codec.config
+    samplings = [
+      Sampling(temperature=temperature, top_k=top_k, guidance=one)
+      for one in dict.fromkeys(guidance or [audiogen.guidance])
+    ]
     Rules.make(samplings[0], audiogen.codec.tokens.size)
     parts = [
       Clips.open(
