@@ -137,9 +137,11 @@ def test_stopped_it_saves_and_deletes(world, number):
   (world / "tenths").write_text("600")
   started = pod(wait=False)
   deadline = time.monotonic() + 30
+  calls = world / "calls"
+  while " follow " not in calls.read_text() and time.monotonic() < deadline:
+    time.sleep(0.1)
   while not (world / "training").exists() and time.monotonic() < deadline:
     time.sleep(0.1)
-  time.sleep(0.5)
   # A terminal sends its signals to all that it started.
   children = subprocess.run(
     ["pgrep", "-P", str(started.pid)], capture_output=True, text=True
