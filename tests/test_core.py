@@ -294,6 +294,9 @@ def test_bucket():
   assert [types.bucket(n, least=64) for n in (1, 64, 65)] == [64, 64, 128]
   for n in range(1, 300):
     assert types.bucket(n) // 2 < n <= types.bucket(n)
+  fine = [types.bucket(n, least=64, parts=4) for n in range(1, 257)]
+  assert sorted({*fine}) == [64, 80, 96, 112, 128, 160, 192, 224, 256]
+  assert all(n <= size < max(1.25 * n, 65) for n, size in enumerate(fine, 1))
 
 
 def test_frames_are_whole_and_not_one_short():

@@ -138,10 +138,19 @@ def cast_kernels(params: Tree, dtype: jnp.dtype) -> Tree:
   return jax.tree_util.tree_map_with_path(one, params)
 
 
-def bucket(size: int, *, least: int = 1) -> int:
+def bucket(size: int, *, least: int = 1, parts: int = 1) -> int:
   """The smallest power of two that is at least `size` and `least`.
 
   Everything that is compiled is padded to such sizes, so that nearby lengths
   share one compilation.
+
+  Args:
+    size: What has to fit.
+    least: The smallest bucket, a power of two.
+    parts: Buckets from one power of two to the next, evenly spread: more of
+      them pad less and compile more.
   """
-  return 1 << (max(size, least) - 1).bit_length()
+  size = max(size, least)
+  above = 1 << (size - 1).bit_length()
+  step = max(above // (2 * parts), 1)
+  return -(-size // step) * step

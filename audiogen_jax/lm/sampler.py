@@ -313,8 +313,9 @@ class LanguageModel:
     room = bucket(start, least=LEAST_STEPS)
     # Prefill reads a bucket of steps, and all but the last known one of them
     # matter; what it reads of unknown ones is written again before it is used.
-    read = min(bucket(start - 1, least=_LEAST_PROMPT), room) if start > 1 else 0
-    head = np.maximum(steps[..., :read], 0)
+    # Windows of a long sound all read as much: a fine bucket costs them little.
+    read = bucket(start - 1, least=_LEAST_PROMPT, parts=4) if start > 1 else 0
+    head = np.maximum(steps[..., : min(read, room)], 0)
 
     options = self._options | {"guided": sampling.guidance != 1.0}
     before = cond.mask.shape[1] if self.config.prepend_text else 0
