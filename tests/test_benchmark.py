@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax.benchmark import machine, rivals
+from audiogen_jax.benchmark import long, machine, rivals
 from audiogen_jax.benchmark import sample as benchmark
 from audiogen_jax.benchmark.sample import Figures, Ours, Run, Work
 from audiogen_jax.core.errors import InputError
@@ -70,6 +70,34 @@ def test_contestants_take_turns(model, monkeypatch):
   assert ours.runs[0].lm_s < ours.runs[0].total_s
 
 
+def test_long_sounds_take_turns(model, monkeypatch):
+  monkeypatch.setattr(model, "window_s", 0.4)
+  made = []
+  generate = model.generate
+
+  def spy(texts, **options):
+    made.append((options["stride_s"], options["duration_s"]))
+    return generate(texts, **options)
+
+  monkeypatch.setattr(model, "generate", spy)
+  found = long.compare(
+    *(model, [0.1, 0.2], [1.0, 0.4]),
+    guidance=1.0,
+    runs=2,
+    progress=lambda what, done, total: None,
+  )
+  works = [(0.1, 0.4), (0.1, 1.0), (0.2, 0.4), (0.2, 1.0)]
+  assert [(each.stride_s, each.duration_s) for each in found] == works
+  assert made == 3 * works
+  first = found[0]
+  assert first.cost == pytest.approx(np.mean(first.runs) / 0.4)
+  assert first.peak_bytes <= found[-1].peak_bytes
+  with pytest.raises(InputError, match="stride 0.4 s must be shorter"):
+    long.compare(
+      *(model, [0.4], [1.0]), guidance=1.0, runs=1, progress=lambda *_: None
+    )
+
+
 @pytest.mark.parametrize("guidance,rows", [(3.0, 4), (1.0, 2)])
 def test_what_a_step_must_read(model, guidance, rows):
   t = model.lm.config.transformer
@@ -126,6 +154,16 @@ def test_commands(audiogen, tiny, tmp_path, monkeypatch):
   figures = json.loads(path.read_text())["figures"]
   assert [each["work"]["batch"] for each in figures] == [1, 2]
   assert plot.stat().st_size > 1000
+  path = tmp_path / "long.json"
+  status, output, errors = audiogen(
+    *("benchmark", "long", "--model", tiny, "--dtype", "float32"),
+    *("--duration", "0.3", "--duration", "0.6", "--stride", "0.2"),
+    *("--runs", "1", "--mesh", "data=1", "--json", path),
+  )
+  assert status == 0, errors
+  assert "windows move by" in output and "0.6 s" in output
+  short, long_ = json.loads(path.read_text())["figures"]
+  assert short["cost"] == short["runs"][0] / 0.3 and long_["duration_s"] == 0.6
   path = tmp_path / "codec.json"
   status, output, errors = audiogen(
     *("benchmark", "codec", "--model", tiny, "--duration", "0.5"),

@@ -67,6 +67,25 @@ def test_options_reach_the_sampler(audiogen, tiny, tmp_path):
     assert not np.array_equal(plain, sample(name, *options)), name
 
 
+def test_windows_move_by_the_stride(audiogen, refused, tmp_path):
+  def sample(stride):
+    path = tmp_path / f"{stride}.wav"
+    status, _, errors = audiogen(
+      *("generate", "rain", "--model", "nano", "--duration", "5.5"),
+      *("--stride", stride, "-o", path),
+    )
+    assert status == 0, errors
+    return soundfile.read(path)[0]
+
+  one, other = sample("1"), sample("4")
+  assert not np.array_equal(one, other) and len(one) == len(other) == 88000
+  path = tmp_path / "none.wav"
+  options = "--model", "nano", "--duration", "6", "--stride", "5", "-o", path
+  told = refused("generate", "rain", *options)
+  assert "stride 5.0 s must be shorter than the window" in told
+  assert not path.exists()
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
 def test_continue_a_sound(audiogen, tiny, tmp_path, sound, suffix):
   path = tmp_path / f"longer.{suffix}"

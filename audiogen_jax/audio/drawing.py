@@ -17,6 +17,7 @@ from audiogen_jax.core.errors import InputError
 # A dollar sign starts no formula.
 _TITLE = {"loc": "left", "fontsize": 11, "parse_math": False}
 _MELS = 96
+_FEW = 20  # points of a line that are marked one by one
 # Sounds of a list have lengths of their own.
 _Sound: TypeAlias = Float[Array | np.ndarray, "_ _"]
 
@@ -110,12 +111,14 @@ def curves(
   panels: Sequence[tuple[str, Mapping[str, tuple[Sequence, Sequence]]]],
   *,
   across: str,
+  least: float | None = None,
 ) -> None:
   """Draws a PNG: panels side by side, two in a row.
 
   Args:
     panels: Titles, and the lines below: by name, where and how high.
     across: What the horizontal axis is.
+    least: Where vertical axes begin; None for the lowest value.
   """
   path = pathlib.Path(path)
   check_png(path)
@@ -124,7 +127,9 @@ def curves(
   grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
   for axes, (title, lines) in zip(grid.flat, panels, strict=False):
     for name, (x, y) in lines.items():
-      axes.plot(x, y, label=name, linewidth=1.2)
+      mark = "o" if len(x) <= _FEW else None
+      axes.plot(x, y, label=name, linewidth=1.2, marker=mark, markersize=3)
+    axes.set_ylim(bottom=least)
     axes.set_title(_short(title, 60), **_TITLE)
     axes.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:

@@ -55,6 +55,14 @@ def generate(
     ),
   ] = Path("."),
   duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
+  stride: Annotated[
+    float,
+    typer.Option(
+      help="Sounds longer than the model's window are made window by window,"
+      " each so many seconds further: with more it is faster, and hears less of"
+      " what came before."
+    ),
+  ] = 2.0,
   continue_from: Annotated[
     Path | None,
     typer.Option(
@@ -119,6 +127,7 @@ def generate(
   settings = {
     "model": model,
     "duration_s": duration,
+    "stride_s": stride,
     "guidance": sampling.guidance,
     "temperature": temperature,
     "top_k": sampling.top_k,
@@ -181,6 +190,7 @@ def generate(
       audio = audiogen.generate(
         [job.text for job in part],
         duration_s=duration,
+        stride_s=stride,
         sampling=sampling,
         seed=[job.seed for job in part],
         prompt=None if sound is None else np.stack([sound] * rows),

@@ -1,0 +1,268 @@
+"""`audiogen benchmark sample` and `long`."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import typer
+from rich import box
+from rich.table import Table
+
+from audiogen_jax.audio import drawing
+from audiogen_jax.audiogen import AudioGen
+from audiogen_jax.benchmark import long as long_benchmark
+from audiogen_jax.benchmark import machine, rivals
+from audiogen_jax.benchmark import sample as sample_benchmark
+from audiogen_jax.benchmark.sample import Figures, Work
+from audiogen_jax.cli import plan, results, terminal
+from audiogen_jax.core import sharding
+from audiogen_jax.core.errors import InputError
+
+GIB = 2**30
+
+Batches = Annotated[
+  list[int] | None,
+  typer.Option("--batch", help="Sounds at once; again for more.", min=1),
+]
+Durations = Annotated[
+  list[float] | None,
+  typer.Option("--duration", help="Seconds of sound; again for more."),
+]
+_Scale = Annotated[
+  str,
+  typer.Option(help=f"Random weights: {', '.join(sample_benchmark.SCALES)}."),
+]
+_Model = Annotated[
+  str | None,
+  typer.Option(help="A model instead of random weights, such as nano."),
+]
+_Guidance = Annotated[
+  float, typer.Option(help="Classifier-free guidance; 1 for none.")
+]
+_Dtype = Annotated[
+  str | None,
+  typer.Option(
+    help="float32, bfloat16 or int8.  [default: bfloat16 on TPU and GPU,"
+    " float32 on CPU]"
+  ),
+]
+_Mesh = Annotated[str | None, typer.Option(help="Such as data=4,tensor=2.")]
+Runs = Annotated[
+  int, typer.Option(help="Runs that count, after one that may compile.", min=1)
+]
+Json = Annotated[
+  Path | None, typer.Option("--json", help="A file for all figures.")
+]
+
+
+def sample(
+  scale: _Scale = "300m",
+  model: _Model = None,
+  batch: Batches = None,
+  duration: Durations = None,
+  guidance: _Guidance = 3.0,
+  dtype: _Dtype = None,
+  mesh: _Mesh = None,
+  against: Annotated[
+    list[str] | None,
+    typer.Option(
+      help=f"Others on the same work: {', '.join(rivals.RIVALS)}; again for"
+      " more."
+    ),
+  ] = None,
+  runs: Runs = 3,
+  plot: Annotated[
+    Path | None,
+    typer.Option(help="A PNG: speed against batch, or against duration."),
+  ] = None,
+  json_file: Json = None,
+) -> None:
+  """Sounds from sentences: latency, time a step, and how near to the limit.
+
+  The limit is what memory can deliver: weights and live cache, read once a
+  step.  Others run in turn with ours, on the same work.
+  """
+  results.check(plot, json_file)
+  check_durations(duration)
+  works = [
+    Work(rows, seconds, guidance)
+    for seconds in duration or [5.0]
+    for rows in batch or [1]
+  ]
+  names = dict.fromkeys(against or ())
+  for name in names:
+    rivals.check_known(name)
+  with terminal.bar() as bar:
+    task = bar.add_task("making weights", total=None)
+
+    def progress(what: str, done: int, total: int) -> None:
+      bar.update(task, description=what, completed=done, total=total)
+
+    audiogen = _opened(scale, model, dtype, mesh)
+    found = sample_benchmark.compare(
+      sample_benchmark.Ours(audiogen),
+      [rivals.open_rival(name, audiogen) for name in names],
+      works,
+      runs=runs,
+      progress=progress,
+    )
+  kind = audiogen.lm.dtype.name
+  title = f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
+  _tell_samples(title, found)
+  if plot is not None:
+    _draw(plot, found)
+  if json_file is not None:
+    told = {"title": title, "jax": jax.__version__}
+    told["figures"] = [each.plain() for each in found]
+    results.write_json(json_file, told)
+  results.name(plot, json_file)
+
+
+def long(
+  scale: _Scale = "300m",
+  model: _Model = None,
+  duration: Durations = None,
+  stride: Annotated[
+    list[float] | None,
+    typer.Option(
+      help="Seconds by which windows move on; again for more."
+      "  [default: 2, and half of the model's window]"
+    ),
+  ] = None,
+  guidance: _Guidance = 3.0,
+  dtype: _Dtype = None,
+  mesh: _Mesh = None,
+  runs: Runs = 3,
+  json_file: Json = None,
+) -> None:
+  """What a second of a long sound costs, beside one of the shortest.
+
+  Durations are 10 s and 60 s by default.
+  """
+  results.check(None, json_file)
+  check_durations(duration)
+  with terminal.bar() as bar:
+    task = bar.add_task("making weights", total=None)
+    audiogen = _opened(scale, model, dtype, mesh)
+    found = long_benchmark.compare(
+      audiogen,
+      stride or [2.0, audiogen.window_s / 2],
+      duration or [10.0, 60.0],
+      guidance=guidance,
+      runs=runs,
+      progress=lambda what, done, total: bar.update(
+        task, description=what, completed=done, total=total
+      ),
+    )
+  kind = audiogen.lm.dtype.name
+  title = f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
+  table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+  for head in (
+    "windows move by",
+    "sound",
+    "s a second",
+    "ratio",
+    "peak memory",
+  ):
+    table.add_column(head, justify="right")
+  shortest = {each.stride_s: each for each in reversed(found)}
+  for each in found:
+    table.add_row(
+      f"{each.stride_s:g} s",
+      f"{each.duration_s:g} s",
+      f"{each.cost:.3f}",
+      f"{each.cost / shortest[each.stride_s].cost:.2f}",
+      f"{each.peak_bytes / GIB:.2f} GiB",
+    )
+  terminal.out.print(table)
+  if json_file is not None:
+    told = {"title": title, "figures": [each.plain() for each in found]}
+    results.write_json(json_file, told)
+  results.name(json_file)
+
+
+def check_durations(durations: list[float] | None) -> None:
+  """Says which one is no duration, before anything is loaded."""
+  for seconds in durations or []:
+    if not 0 < seconds < math.inf:
+      raise InputError(f"duration {seconds} s must be more than 0")
+
+
+def _opened(
+  scale: str, model: str | None, dtype: str | None, mesh: str | None
+) -> AudioGen:
+  placed = None
+  if mesh is not None:
+    placed = sharding.make_mesh(**plan.sizes(mesh, ["data", "tensor"]))
+  if model is None:
+    return sample_benchmark.random(scale, dtype=dtype, mesh=placed)
+  return AudioGen.from_pretrained(model, dtype=dtype, mesh=placed)
+
+
+def _tell_samples(title: str, found: list[Figures]) -> None:
+  # Narrow enough for a terminal of 80 columns; units stand above.
+  table = Table(
+    title=title,
+    title_justify="left",
+    box=box.SIMPLE_HEAD,
+    collapse_padding=True,
+    pad_edge=False,
+  )
+  table.add_column("", min_width=13)
+  heads = ["sounds", "first\ns", "latency\nms", "a step\nms", "of the\nlimit"]
+  heads += ["tokens\n/s", "sound\ns/s"]
+  heads += ["ratio"] * any(each.compile_s is None for each in found)
+  for head in heads:
+    table.add_column(head, justify="right", no_wrap=True)
+  for each in found:
+    ours = next(
+      other
+      for other in found
+      if other.work == each.work and other.compile_s is not None
+    )
+    row = (
+      f"{each.work.batch} x {each.work.duration_s:g} s",
+      f"{each.first_s:.1f}",
+      "" if each.latency_s is None else f"{1000 * each.latency_s:,.0f}",
+      f"{1000 * each.step_s:,.1f}",
+      "" if each.floor_share is None else f"{each.floor_share:.0%}",
+      f"{each.tokens_per_s:,.0f}",
+      f"{each.sound_per_s:.2f}",
+      f"{each.step_s / ours.step_s:.2f}",
+    )
+    table.add_row(each.name, *row[: len(heads)])
+  terminal.out.print(table)
+  ours = [each for each in found if each.compile_s is not None]
+  compiled = sum(each.compile_s for each in ours)
+  terminal.say(
+    f"compiled in {compiled:.1f} s; memory gives"
+    f" {ours[0].bandwidth / 1e9:.1f} GB/s"
+  )
+  if ours[-1].peak_bytes is not None:
+    terminal.say(f"peak memory {ours[-1].peak_bytes / GIB:.2f} GiB")
+
+
+def _draw(path: Path, found: list[Figures]) -> None:
+  """Speed against batch; against duration, if there was one batch only."""
+  durations = {each.work.duration_s for each in found}
+  by_batch = len({each.work.batch for each in found}) > 1
+  steps: dict[str, tuple[list, list]] = {}
+  sounds: dict[str, tuple[list, list]] = {}
+
+  def add(lines: dict, name: str, work: Work, y: float) -> None:
+    if by_batch and len(durations) > 1:
+      name = f"{name}, {work.duration_s:g} s"
+    xs, ys = lines.setdefault(name, ([], []))
+    xs.append(work.batch if by_batch else work.duration_s)
+    ys.append(y)
+
+  for each in found:
+    add(steps, each.name, each.work, 1000 * each.step_s)
+    add(sounds, each.name, each.work, each.sound_per_s)
+    if each.floor_bytes is not None:
+      limit_s = each.floor_bytes / each.bandwidth
+      add(steps, "limit of memory", each.work, 1000 * limit_s)
+  panels = [("ms a step", steps), ("seconds of sound a second", sounds)]
+  across = "sounds at once" if by_batch else "seconds of sound"
+  drawing.curves(path, panels, across=across, least=0.0)
