@@ -79,6 +79,8 @@ def world(tmp_path, monkeypatch):
 
 def pod(*words, arguments=ARGUMENTS, wait=True):
   given = ["--name", "pod", "--zone", "z1-a", "--type", "v5litepod-16", *words]
+  # Where SIGINT is ignored, as under nohup, a shell could not trap it.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   started = subprocess.Popen(
     ["bash", LAUNCH / "tpu_pod.sh", *given, "--", *arguments],
     stdin=subprocess.DEVNULL,
@@ -86,6 +88,7 @@ def pod(*words, arguments=ARGUMENTS, wait=True):
     stderr=subprocess.PIPE,
     text=True,
   )
+  signal.signal(signal.SIGINT, before)
   return (started, *started.communicate(timeout=60)) if wait else started
 
 
