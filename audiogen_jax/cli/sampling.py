@@ -145,9 +145,10 @@ def long(
   with terminal.bar() as bar:
     task = bar.add_task("making weights", total=None)
     audiogen = _opened(scale, model, dtype, mesh)
+    half = audiogen.window_s / 2
     found = long_benchmark.compare(
       audiogen,
-      stride or [2.0, audiogen.window_s / 2],
+      stride or sorted({min(2.0, half), half}),
       duration or [10.0, 60.0],
       guidance=guidance,
       runs=runs,
