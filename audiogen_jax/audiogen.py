@@ -231,7 +231,7 @@ class AudioGen:
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     window_s: Seconds | None = None,
-    stride_s: Seconds = 2.0,
+    stride_s: Seconds = windows.STRIDE_S,
     return_codes: bool = False,
     progress: Progress | None = None,
   ) -> (
@@ -276,7 +276,7 @@ class AudioGen:
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     window_s: Seconds | None = None,
-    stride_s: Seconds = 2.0,
+    stride_s: Seconds = windows.STRIDE_S,
   ) -> Iterator[Float[np.ndarray, "b n c"]]:
     """`generate`, heard while it is being made.
 

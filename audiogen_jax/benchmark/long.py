@@ -13,10 +13,9 @@ from typing import Any
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark import machine
+from audiogen_jax.benchmark.sample import PROMPT
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.lm.rules import Sampling
-
-_PROMPT = "a dog barks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ def compare(
       done += 1
       start = time.perf_counter()
       audiogen.generate(
-        [_PROMPT],
+        [PROMPT],
         duration_s=duration_s,
         stride_s=stride_s,
         sampling=Sampling(guidance=guidance),

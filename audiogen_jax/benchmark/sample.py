@@ -36,7 +36,7 @@ SCALES = {
 TEXT = T5Config(
   vocabulary=259, width=1024, layers=2, heads=16, head_size=64, ff=2048
 )
-_PROMPT = "a dog barks"  # 12 bytes with its end mark
+PROMPT = "a dog barks"  # 12 bytes with its end mark
 _CHUNK_S = 0.5
 
 
@@ -209,7 +209,7 @@ class Ours:
     """Makes the sounds of `work`."""
     start = time.perf_counter()
     codes = self.audiogen.generate_codes(
-      [_PROMPT] * work.batch,
+      [PROMPT] * work.batch,
       frames=self.audiogen.codec.tokens.frames(work.duration_s),
       sampling=Sampling(guidance=work.guidance),
     )
@@ -223,7 +223,7 @@ class Ours:
     for _ in range(4):  # the first one may compile
       start = time.perf_counter()
       stream = self.audiogen.stream(
-        [_PROMPT] * work.batch,
+        [PROMPT] * work.batch,
         chunk_s=min(_CHUNK_S, work.duration_s),
         duration_s=work.duration_s,
         window_s=work.duration_s,
@@ -249,7 +249,7 @@ def floor_bytes(lm: LanguageModel, work: Work, frames: int) -> float:
   )
   t = lm.config.transformer
   rows = work.batch * (2 if work.guidance != 1 else 1)
-  text = len(ByteTokenizer().ids(_PROMPT))
+  text = len(ByteTokenizer().ids(PROMPT))
   seen = frames / 2 + (text if t.cross_attention else 0)
   seen += text if lm.config.prepend_text else 0
   size = types.float_of(lm.dtype).itemsize

@@ -16,6 +16,7 @@ from audiogen_jax.cli import models, terminal
 from audiogen_jax.cli.manifest import Manifest
 from audiogen_jax.convert import sources
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm import windows
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import tokenizer
 
@@ -62,7 +63,7 @@ def generate(
       " each so many seconds further: with more it is faster, and hears less of"
       " what came before."
     ),
-  ] = 2.0,
+  ] = windows.STRIDE_S,
   continue_from: Annotated[
     Path | None,
     typer.Option(

@@ -18,6 +18,7 @@ from audiogen_jax.benchmark.sample import Figures, Work
 from audiogen_jax.cli import plan, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm import windows
 
 GIB = 2**30
 
@@ -107,8 +108,7 @@ def sample(
       runs=runs,
       progress=progress,
     )
-  kind = audiogen.lm.dtype.name
-  title = f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
+  title = _title(scale, model, audiogen, guidance)
   _tell_samples(title, found)
   if plot is not None:
     _draw(plot, found)
@@ -127,7 +127,7 @@ def long(
     list[float] | None,
     typer.Option(
       help="Seconds by which windows move on; again for more."
-      "  [default: 2, and half of the model's window]"
+      f"  [default: {windows.STRIDE_S:g}, and half of the model's window]"
     ),
   ] = None,
   guidance: _Guidance = 3.0,
@@ -148,7 +148,7 @@ def long(
     half = audiogen.window_s / 2
     found = long_benchmark.compare(
       audiogen,
-      stride or sorted({min(2.0, half), half}),
+      stride or sorted({min(windows.STRIDE_S, half), half}),
       duration or [10.0, 60.0],
       guidance=guidance,
       runs=runs,
@@ -156,8 +156,7 @@ def long(
         task, description=what, completed=done, total=total
       ),
     )
-  kind = audiogen.lm.dtype.name
-  title = f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
+  title = _title(scale, model, audiogen, guidance)
   table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
   for head in (
     "windows move by",
@@ -199,6 +198,13 @@ def _opened(
   if model is None:
     return sample_benchmark.random(scale, dtype=dtype, mesh=placed)
   return AudioGen.from_pretrained(model, dtype=dtype, mesh=placed)
+
+
+def _title(
+  scale: str, model: str | None, audiogen: AudioGen, guidance: float
+) -> str:
+  kind = audiogen.lm.dtype.name
+  return f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
 
 
 def _tell_samples(title: str, found: list[Figures]) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
+
+STRIDE_S: Seconds = 2.0  # by which windows move on, unless said otherwise
 
 
 def windows(
