@@ -4,12 +4,18 @@
 #   install          the package and Python, in audiogen/venv
 #   start WORDS...   training, so that it outlives the connection
 #   follow LINES     its log from there (+1: from the start) until it ends
-#   status           what it ended with; nothing while it runs
-#   stop             asks it to save and end, and waits
+#   status WORDS...  running: with these words; other: with others; none: it
+#                    never ran; a number: what it ended with; lost: it is gone
+#                    and left none, as after a restart of the machine
+#   stop             asks it to save and end; after ten minutes kills it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-running() { [[ -f pid ]] && kill -0 "$(<pid)" 2>/dev/null; }
+# After a restart of the machine the number may be another process's.
+running() {
+  [[ -f pid ]] &&
+    grep -qas audiogen_jax.train "/proc/$(<pid)/cmdline"
+}
 
 case ${1-} in
   install)
@@ -26,10 +32,12 @@ case ${1-} in
       exit 2
     fi
     rm -f status pid
+    printf ' %q' "${@:2}" >words
     # Training gets SIGTERM itself; the shell around it only notes the end.
     cd code
     nohup setsid bash -c '
-      ../venv/bin/python -m audiogen_jax.train "$@" & echo $! >../pid
+      ../venv/bin/python -m audiogen_jax.train "$@" &
+      echo $! >../pid.part && mv ../pid.part ../pid
       trap "" TERM
       wait $!
       echo $? >../status.part && mv ../status.part ../status
@@ -37,18 +45,33 @@ case ${1-} in
     while [[ ! -f ../pid ]]; do sleep 0.1; done
     ;;
   follow)
-    tail -n "$2" --pid="$(<pid)" -F log
+    tail -n "$2" -s 0.2 --pid="$(<pid)" -F log
     ;;
   status)
-    if ! running; then
-      sleep 1
+    if running; then
+      printf -v words ' %q' "${@:2}"
+      if [[ $words == "$(<words)" ]]; then echo running; else echo other; fi
+      exit
+    fi
+    # The shell around it may be about to write.
+    if [[ -f pid && ! -f status ]]; then sleep 1; fi
+    if [[ -f status ]]; then
       cat status
+    elif [[ -f pid ]]; then
+      echo lost
+    else
+      echo none
     fi
     ;;
   stop)
     if running; then
       kill -TERM "$(<pid)"
-      while running; do sleep 1; done
+      for ((left = ${AUDIOGEN_STOP_S:-600}; left > 0; left--)); do
+        running || exit 0
+        sleep 1
+      done
+      echo "error: training does not end; process $(<pid) is killed" >&2
+      kill -KILL "$(<pid)"
     fi
     ;;
   *)

@@ -1,224 +1,224 @@
-"""The scripts that start training elsewhere, as far as they go without it.
+"""What starts training elsewhere: SLURM, GKE, and the README's commands.
 
-Cloud, scheduler and workers are played by small programs on PATH; what runs on
-a worker runs here, in a folder of its own.
+Each command of the README's "Train there" goes as far as it does without the
+cluster, and its mesh is held against the cluster's devices.
 """
 
+import functools
 import os
 import pathlib
+import re
+import shlex
 import shutil
-import signal
+import string
 import subprocess
-import time
+from unittest import mock
 
+import jax
 import pytest
 import yaml
 
-LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
+from audiogen_jax.cli import plan
+from audiogen_jax.core import sharding
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.plan import chips
+from audiogen_jax.train import state
+from audiogen_jax.train.__main__ import parse
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAUNCH = ROOT / "launch"
 ARGUMENTS = ["--config=configs/lm_1p5b.py", "--workdir=gs://bucket/a run"]
-
-GCLOUD = r"""#!/usr/bin/env bash
-printf '%s\n' "$*" >>"$WORLD/calls"
-cd "$WORLD/worker"
-verb=$4 command=""
-for word in "$@"; do
-  case $word in --command=*) command=${word#--command=} ;; esac
-done
-case $verb in
-  describe)
-    [[ -f $WORLD/there ]] || { echo "ERROR: NOT_FOUND: no slice" >&2; exit 1; }
-    cat "$WORLD/there" ;;
-  create) echo READY >"$WORLD/there" ;;
-  delete) rm "$WORLD/there" ;;
-  scp) cp "$5" "${6#*:}" ;;
-  ssh)
-    if [[ $command == *follow* && -f $WORLD/breaks ]]; then
-      rm "$WORLD/breaks"
-      exit 255
-    fi
-    HOME=$WORLD/worker exec bash -c "$command" ;;
-esac
-"""
-UV = r"""#!/usr/bin/env bash
-printf 'uv %s\n' "$*" >>"$WORLD/calls"
-if [[ $1 == venv ]]; then
-  mkdir -p venv/bin && cp "$WORLD/python" venv/bin/python
-fi
-"""
-PYTHON = r"""#!/usr/bin/env bash
-echo "training:$(printf ' <%s>' "$@")"
-trap 'echo saved; exit 143' TERM
-touch "$WORLD/training"
-for _ in $(seq "$(<"$WORLD/tenths")"); do sleep 0.1; done
-echo done
-exit "$(<"$WORLD/status")"
-"""
+# Types of Cloud TPU count cores where a chip has two.
+TOPOLOGIES = {
+  "v5litepod-16": "v5e:4x4",
+  "v5p-32": "v5p:2x2x4",
+  "v6e-16": "v6e:4x4",
+  "v4-32": "v4:2x2x4",
+}
+GKE_TOPOLOGIES = {"tpu-v5-lite-podslice": "v5e"}
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-  """A cloud in which training takes a moment and ends with status 3."""
-  (tmp_path / "worker").mkdir()
-  (tmp_path / "tenths").write_text("5")
-  (tmp_path / "status").write_text("3")
-  (tmp_path / "calls").write_text("")
-  for name, text in (
-    ("bin/gcloud", GCLOUD),
-    ("bin/uv", UV),
-    ("python", PYTHON),
-  ):
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
+def gpu(number):
+  """A device that is not here, of a process of its own."""
+  device = mock.Mock(spec=jax.Device, platform="gpu", slice_index=0)
+  device.id = device.process_index = number
+  return device
+
+
+def commands():
+  """Commands of the README's "Train there", as words."""
+  text = (ROOT / "README.md").read_text()
+  part = text[text.index("**3. Train there**") :]
+  (block,) = re.findall(r"```\n(.*?)```", part[: part.index("| config")], re.S)
+  lines = block.replace("\\\n", " ").splitlines()
+  return [shlex.split(line) for line in lines if line.strip()]
+
+
+def the_command(*start):
+  (found,) = [c for c in commands() if c[: len(start)] == list(start)]
+  return found
+
+
+def variables():
+  words = the_command("export")[1:]
+  return dict(word.split("=", 1) for word in words)
+
+
+def tpus(name, slices=1):
+  pytest.importorskip("libtpu", reason="the topologies come with libtpu")
+  return chips.topology(name, slices)[1]
+
+
+@functools.cache
+def model(config):
+  """The task of a configuration, and what it trains, without memory for it."""
+  _, task = parse(plan.load(str(ROOT / config), []))
+  return task, jax.eval_shape(task.init, jax.random.key(0))
+
+
+def check(words, devices):
+  """A command's mesh divides devices, batches and parameters."""
+  given = dict(re.fullmatch(r"--(.*?)=(.*)", word).groups() for word in words)
+  changes = [
+    f"{key.removeprefix('config.')}={value}"
+    for key, value in given.items()
+    if key.startswith("config.")
+  ]
+  assert given["workdir"] and given["config.data.folders"]
+  run, _ = parse(plan.load(str(ROOT / given["config"]), changes))
+  mesh = sharding.arrange(run.mesh, devices)
+  assert mesh.devices.size == len(devices)
+  placement = Placement.make(mesh, run.rules)
+  task, like = model(given["config"])
+  state.shardings(like, task.axes, placement)  # raises
+  assert placement.ways("batch") == len(devices)
+  for what in ("batch", "eval_batch"):
+    size = getattr(run.data, what)
+    placement.check_batch(size, what)
+    read = []
+    for process in {device.process_index for device in devices}:
+      own = sum(d.process_index == process for d in devices)
+      rows = placement.rows(size, process)
+      assert len(rows) == size * own // len(devices)
+      read.extend(rows)
+    assert sorted(read) == list(range(size))
+  return mesh
+
+
+def play(world, monkeypatch, **programs):
+  """Programs on PATH that write down what they are called with."""
+  (world / "bin").mkdir()
+  (world / "calls").write_text("")
+  for name, text in programs.items():
+    path = world / "bin" / name
+    said = f'printf "%s\\n" "{name} $*" >>"{world}/calls"'
+    path.write_text(f"#!/usr/bin/env bash\n{said}\n{text}\n")
     path.chmod(0o755)
-  monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-  monkeypatch.setenv("WORLD", str(tmp_path))
-  monkeypatch.setenv("AUDIOGEN_RETRY_S", "0.1")
-  return tmp_path
+  monkeypatch.setenv("PATH", f"{world / 'bin'}:{os.environ['PATH']}")
+  return lambda: (world / "calls").read_text().splitlines()
 
 
-def pod(*words, arguments=ARGUMENTS, wait=True):
-  given = ["--name", "pod", "--zone", "z1-a", "--type", "v5litepod-16", *words]
-  # Where SIGINT is ignored, as under nohup, a shell could not trap it.
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  started = subprocess.Popen(
-    ["bash", LAUNCH / "tpu_pod.sh", *given, "--", *arguments],
-    stdin=subprocess.DEVNULL,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+def test_every_command_is_known():
+  """Whatever else stands there needs a test of its own."""
+  starts = [" ".join(command[:2]) for command in commands()]
+  assert starts == [
+    "gcloud storage",
+    "bash launch/tpu_pod.sh",
+    "sbatch --nodes=4",
+    "export NAME=lm",
+    "envsubst $NAME $IMAGE $CONFIG $WORKDIR $DATASET",
+  ]
+  copied = the_command("gcloud", "storage")
+  assert copied[2:4] == ["cp", "--recursive"]
+  there = f"{copied[5]}{copied[4]}"
+  pod = the_command("bash", "launch/tpu_pod.sh")
+  assert f"--config.data.folders={there}" in pod
+  assert variables()["DATASET"] == there
+
+
+def test_the_pod_of_the_readme():
+  command = the_command("bash", "launch/tpu_pod.sh")
+  end = command.index("--")
+  words = [*command[:end], "--dry-run", *command[end:]]
+  ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+  assert ended.returncode == 0, ended.stderr
+  kind = command[command.index("--type") + 1]
+  assert f"--accelerator-type={kind}" in ended.stdout
+  started = shlex.join(command[end + 1 :])
+  assert f"tpu_worker.sh start {started}" in ended.stdout.replace("\\", "")
+  check(command[end + 1 :], tpus(TOPOLOGIES[kind]))
+
+
+def test_types_of_the_help():
+  words = ["bash", LAUNCH / "tpu_pod.sh", "--help"]
+  told = subprocess.run(words, capture_output=True, text=True).stdout
+  (line,) = re.findall(r"--type TYPE +as (.*)", told)
+  assert line.split(", ") == list(TOPOLOGIES)
+
+
+@pytest.mark.parametrize("kind", TOPOLOGIES)
+def test_a_type(kind):
+  """It has software, and takes the released batches as they are."""
+  words = ["--name", "a", "--zone", "b", "--type", kind, "--dry-run", "--"]
+  words = ["bash", LAUNCH / "tpu_pod.sh", *words, *ARGUMENTS]
+  ended = subprocess.run(words, capture_output=True)
+  assert ended.returncode == 0, ended.stderr
+  devices = tpus(TOPOLOGIES[kind])
+  assert len(devices) == 16
+  check([*ARGUMENTS, "--config.data.folders=d"], devices)
+
+
+def test_slurm_of_the_readme(tmp_path, monkeypatch):
+  command = the_command("sbatch")
+  at = command.index("launch/slurm.sbatch")
+  head = (LAUNCH / "slurm.sbatch").read_text()
+  asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", head, re.M))
+  asked |= dict(re.findall(r"--([\w-]+)=(\S+)", " ".join(command[:at])))
+  gpus = int(asked["gpus-per-node"])
+  assert int(asked["ntasks-per-node"]) == gpus
+  devices = [gpu(i) for i in range(int(asked["nodes"]) * gpus)]
+  mesh = check(command[at + 1 :], devices)
+  # What is split often stays within a node.
+  for row in mesh.devices.reshape(-1, gpus):
+    assert len({device.id // gpus for device in row}) == 1
+  calls = play(tmp_path, monkeypatch, srun="")
+  subprocess.run(["bash", *command[at:]], cwd=ROOT, check=True)
+  assert calls()[0].endswith(
+    f"audiogen_jax.train {' '.join(command[at + 1 :])}"
   )
-  signal.signal(signal.SIGINT, before)
-  return (started, *started.communicate(timeout=60)) if wait else started
-
-
-def verbs(world):
-  calls = (world / "calls").read_text().splitlines()
-  return [line.split()[3] for line in calls if line.startswith("compute")]
-
-
-def test_a_slice_for_one_run(world):
-  ended, output, errors = pod()
-  assert ended.returncode == 3, errors
-  said = "training: <-m> <audiogen_jax.train>"
-  said += "".join(f" <{word}>" for word in ARGUMENTS)
-  assert said in output and "done" in output
-  assert verbs(world)[:3] == ["describe", "create", "ssh"]
-  assert verbs(world)[-1] == "delete"
-  assert not (world / "there").exists()
-  assert (world / "worker/audiogen/code/setup.cfg").exists()
-  calls = (world / "calls").read_text()
-  assert "--accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-l" in calls
-  assert "-e code[tpu,gcs]" in calls
-
-
-def test_a_slice_that_was_there_stays(world):
-  (world / "there").write_text("READY\n")
-  (world / "status").write_text("0")
-  ended, _, errors = pod("--project", "p")
-  assert ended.returncode == 0, errors
-  assert not {"create", "delete"} & set(verbs(world))
-  assert (world / "calls").read_text().count("--project=p") == len(verbs(world))
-
-
-def test_keeping_it(world):
-  ended, _, errors = pod("--keep", arguments=["--config=c.py", "--workdir=run"])
-  assert ended.returncode == 3 and "left running, and costs" in errors
-  assert "create" in verbs(world) and "delete" not in verbs(world)
-
-
-def test_a_broken_connection(world):
-  (world / "breaks").touch()
-  (world / "tenths").write_text("30")
-  ended, output, errors = pod()
-  assert ended.returncode == 3, errors
-  assert "trying again" in errors and "done" in output
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_it_saves_and_deletes(world, number):
-  (world / "tenths").write_text("600")
-  started = pod(wait=False)
-  deadline = time.monotonic() + 30
-  calls = world / "calls"
-  while " follow " not in calls.read_text() and time.monotonic() < deadline:
-    time.sleep(0.1)
-  while not (world / "training").exists() and time.monotonic() < deadline:
-    time.sleep(0.1)
-  # A terminal sends its signals to all that it started.
-  children = subprocess.run(
-    ["pgrep", "-P", str(started.pid)], capture_output=True, text=True
-  ).stdout.split()
-  started.send_signal(number)
-  for child in children:
-    os.kill(int(child), signal.SIGTERM)
-  started.communicate(timeout=60)
-  assert started.returncode == 128 + number
-  log = (world / "worker/audiogen/log").read_text()
-  assert log.endswith("saved\n")
-  assert (world / "worker/audiogen/status").read_text() == "143\n"
-  assert verbs(world)[-1] == "delete"
-
-
-def test_a_dry_run_only_prints(world):
-  (world / "bin/gcloud").unlink()
-  ended, output, errors = pod("--dry-run", "--spot")
-  assert ended.returncode == 0, errors
-  assert not (world / "calls").read_text()
-  lines = output.splitlines()
-  assert all(x.startswith("+ gcloud compute tpus tpu-vm ") for x in lines)
-  found = [line.split()[5] for line in lines]
-  assert found == ["create", "ssh", "scp", "ssh"] + ["ssh"] * 4 + ["delete"]
-  assert "--spot" in lines[0] and "--quiet" in lines[-1]
 
 
 @pytest.mark.parametrize(
-  ("words", "arguments", "said"),
+  ("status", "restarts", "again"),
   [
-    (["--type", "v9-8"], ARGUMENTS, "what software suits v9-8"),
-    (["--name"], ARGUMENTS, "--name needs a value"),
-    (["--frob"], ARGUMENTS, "--frob is no option"),
-    ([], [], "nothing to train"),
-    ([], ["--config=c.py", "--workdir=run"], "give --workdir=gs://BUCKET/RUN"),
+    (0, 0, False),
+    (1, 0, True),
+    (1, 2, True),
+    (1, 3, False),
+    (2, 0, False),
+    (130, 3, True),
+    (143, 9, True),
   ],
 )
-def test_what_it_refuses(world, words, arguments, said):
-  ended, output, errors = pod(*words, arguments=arguments)
-  assert ended.returncode == 2 and not output
-  assert errors.startswith("error: ") and len(errors.splitlines()) == 1
-  assert said in errors and not verbs(world)
-
-
-def test_what_the_cloud_refuses(world):
-  gcloud = world / "bin/gcloud"
-  text = GCLOUD.replace("NOT_FOUND: no slice", "PERMISSION_DENIED: tpu.get")
-  gcloud.write_text(text)
-  ended, _, errors = pod()
-  assert ended.returncode == 2 and "PERMISSION_DENIED" in errors
-  assert verbs(world) == ["describe"]
-
-
-@pytest.mark.parametrize("status", [0, 1, 143])
-def test_slurm(world, status):
-  """Saved and not done, the job queues again; otherwise it has ended."""
-  for name in ("srun", "scontrol"):
-    path = world / "bin" / name
-    path.write_text(
-      f'#!/usr/bin/env bash\necho "{name} $*" >>"$WORLD/calls"\n'
-      + (f"exit {status}\n" if name == "srun" else "")
-    )
-    path.chmod(0o755)
+def test_slurm(tmp_path, monkeypatch, status, restarts, again):
+  """Saved and not done, it queues again; failed, three times; else it ends."""
+  calls = play(tmp_path, monkeypatch, srun=f"exit {status}", scontrol="")
+  monkeypatch.setenv("SLURM_JOB_ID", "7")
+  if restarts:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", f"{restarts}")
   words = ["bash", LAUNCH / "slurm.sbatch"]
-  ended = subprocess.run(
-    [*words, *ARGUMENTS], cwd=world, env=os.environ | {"SLURM_JOB_ID": "7"}
-  )
+  ended = subprocess.run([*words, *ARGUMENTS], cwd=tmp_path)
   assert ended.returncode == status
-  calls = (world / "calls").read_text().splitlines()
-  said = "srun --kill-on-bad-exit=1 python -m audiogen_jax.train "
-  assert calls[0] == said + " ".join(ARGUMENTS)
-  assert calls[1:] == (["scontrol requeue 7"] if status == 143 else [])
-  empty = subprocess.run(words, cwd=world, capture_output=True, text=True)
-  assert empty.returncode == 2 and empty.stderr.startswith("error: nothing")
+  # Other processes have time to say why they end.
+  said = "srun --kill-on-bad-exit=0 --wait=120 python -m audiogen_jax.train "
+  assert calls()[0] == said + " ".join(ARGUMENTS)
+  assert calls()[1:] == ["scontrol requeue 7"] * again
+
+
+def test_slurm_without_arguments():
+  words = ["bash", LAUNCH / "slurm.sbatch"]
+  ended = subprocess.run(words, capture_output=True, text=True)
+  assert ended.returncode == 2 and ended.stderr.startswith("error: nothing")
 
 
 @pytest.mark.skipif(not shutil.which("sbatch"), reason="no SLURM here")
@@ -236,10 +236,30 @@ def test_shellcheck():
   assert len(scripts) == 4 and checked.returncode == 0, checked.stdout
 
 
+def jobset():
+  """What the README's commands hand to `kubectl`."""
+  command = the_command("envsubst")
+  assert command[2:] == [
+    "<",
+    "launch/gke.yaml",
+    "|",
+    *"kubectl apply -f -".split(),
+  ]
+  text = (ROOT / command[3]).read_text()
+  head, body = text.split("\napiVersion", 1)
+  listed = re.findall(r"\$(\w+)", command[1])
+  assert listed == list(variables()) and command[1] in head
+  assert set(re.findall(r"\$\{(\w+)\}", body)) == set(listed)
+  # The file's own head says the same.
+  said = " ".join(head.replace("\\\n#", " ").split())
+  assert " ".join(map("=".join, variables().items())) in said
+  return yaml.safe_load(string.Template(text).safe_substitute(variables()))
+
+
 def test_gke():
-  """The job in it is valid; a slice's hosts, chips and mesh agree."""
+  """The job in it is valid; a slice's hosts, chips, mesh and batches agree."""
   validate = pytest.importorskip("kubernetes_validate")
-  found = yaml.safe_load((LAUNCH / "gke.yaml").read_text())
+  found = jobset()
   assert found["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
   assert found.keys() == {"apiVersion", "kind", "metadata", "spec"}
   assert found["spec"].keys() == {"failurePolicy", "replicatedJobs"}
@@ -251,8 +271,41 @@ def test_gke():
   spec = job["spec"]
   inner = spec["template"]["spec"]
   (container,) = inner["containers"]
-  chips = container["resources"]["limits"]["google.com/tpu"]
-  x, y = inner["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
-  assert spec["completions"] == spec["parallelism"]
-  assert spec["completions"] * chips == int(x) * int(y) == 16
-  assert "--config.mesh.fsdp=16" in container["command"]
+  limits, where = container["resources"]["limits"], inner["nodeSelector"]
+  hosts = spec["completions"]
+  shape = where["cloud.google.com/gke-tpu-topology"]
+  kind = GKE_TOPOLOGIES[where["cloud.google.com/gke-tpu-accelerator"]]
+  assert hosts == spec["parallelism"]
+  for mounted in container["volumeMounts"]:
+    assert mounted["name"] in [volume["name"] for volume in inner["volumes"]]
+  assert container["command"][:3] == ["python", "-m", "audiogen_jax.train"]
+  for slices in (group["replicas"], 2):  # as its head says of more replicas
+    devices = tpus(f"{kind}:{shape}", slices)
+    assert limits["google.com/tpu"] * hosts * slices == len(devices)
+    assert len({device.process_index for device in devices}) == hosts * slices
+    mesh = check(container["command"][3:], devices)
+    assert dict(mesh.shape) == {"data": slices, "fsdp": 16, "tensor": 1}
+
+
+def test_gke_ends_after_bad_input():
+  """Status 2 fails the job by its policy, and that reason fails the set."""
+  spec = jobset()["spec"]
+  policy, (group,) = spec["failurePolicy"], spec["replicatedJobs"]
+  job = group["template"]["spec"]
+  (rule,) = job["podFailurePolicy"]["rules"]
+  assert (
+    rule.keys() == {"action", "onExitCodes"} and rule["action"] == "FailJob"
+  )
+  codes = rule["onExitCodes"]
+  assert (codes["operator"], codes["values"]) == ("In", [2])
+  (container,) = job["template"]["spec"]["containers"]
+  assert codes["containerName"] == container["name"]
+  # Kubernetes takes such a policy with this alone.
+  assert job["template"]["spec"]["restartPolicy"] == "Never"
+  # Fields and words of JobSet's v1alpha2, from 0.6 on.
+  assert policy.keys() == {"maxRestarts", "rules"} and policy["maxRestarts"] > 0
+  (ending,) = policy["rules"]
+  assert ending.keys() == {"name", "action", "onJobFailureReasons"}
+  assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", ending["name"])
+  assert ending["action"] == "FailJobSet"
+  assert ending["onJobFailureReasons"] == ["PodFailurePolicy"]
