@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import engine, sources
-from audiogen_jax.core import types
+from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
@@ -101,7 +101,9 @@ class AudioGen:
         bfloat16 on TPU and GPU, float32 on CPU.  Codec and text encoder are
         always float32, as in the published code.
       mesh: Devices; axes called `data` and `tensor` split prompts and heads.
-        None for all local devices along `data`.
+        None for this process's own devices along `data`.  With devices of
+        several processes (`jax.distributed`) all of them must load the model
+        and call its methods alike; each gets the whole result.
       mask_text_padding: Whether attention skips the padding of shorter texts.
         The released code does not, and lets a prompt's result depend on its
         neighbours; False reproduces that.
@@ -333,6 +335,9 @@ class AudioGen:
     if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
     seeds = windows.seeds(seed, len(texts))
+    if self.lm.placement.spans:
+      asked = {"prompts": texts, "seeds": seeds, "windows": parts}
+      processes.check_same(asked | {"sampling": repr(sampling)})
     if prompt is None:
       prompt = np.zeros((len(texts), self.codec.tokens.codebooks, 0), np.int32)
     else:

@@ -73,11 +73,13 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.min_fraction = 0.5
   config.data.mix = False
   config.data.workers = 4
-  config.data.eval_batch = 16
+  # Divides over every mesh that the batch does.
+  config.data.eval_batch = config.data.get_oneway_ref("batch")
   config.data.eval_duration_s = 5.0
 
-  config.mesh = ConfigDict({"data": -1})
-  config.rules = ConfigDict({"batch": ("data",)})
+  # Parameters are small and lie whole on every device; only rows are split.
+  config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+  config.rules = ConfigDict({"batch": ("data", "fsdp")})
 
   config.loop = ConfigDict()
   config.loop.steps = 400_000
@@ -111,7 +113,6 @@ def shrink(config: ConfigDict) -> None:
   config.optim.lr = 1e-3
   config.data.batch = 8
   config.data.workers = 0
-  config.data.eval_batch = 8
   config.loop.steps = 1500
   config.loop.log_every = 25
   config.loop.eval_every = 250

@@ -28,6 +28,7 @@ from audiogen_jax.convert import (
   engine,
   export,
   seanet,
+  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import Parts
@@ -230,3 +231,19 @@ def test_other_spellings_of_the_same_tensors(folder):
   again = opened(folder)
   same(values(again.lm_tree), trees[0])
   same(values(again.codec_tree), trees[1])
+
+
+def test_parts_of_published_arrays(folder):
+  """What a host reads of each is what the whole has there."""
+  parts = sources.open_parts(folder, need_text=False)
+  seen = 0
+  for tree in (parts.lm_tree, parts.codec_tree):
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda x: hasattr(x, "part")):
+      whole = leaf.read()
+      where = tuple(
+        slice(size // 2, size) if i % 2 else slice(0, -(-size // 2))
+        for i, size in enumerate(leaf.shape)
+      )
+      np.testing.assert_array_equal(leaf.part(where), whole[where])
+      seen += leaf.read_part is not None and len(leaf.shape) > 1
+  assert seen > 20

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import published
 import pytest
 import recordings
 from signals import noise
+from virtual_pod import Pod
 
 import audiogen_jax
 from audiogen_jax.audiogen import AudioGen
@@ -66,13 +66,15 @@ def start(made, tmp_path_factory):
   """Starts a run; returns the process."""
   cache = tmp_path_factory.mktemp("cache")
 
-  def run(workdir, *, env=(), **changes):
+  def words(workdir, **changes):
     settings = {"codec": made / "codec", "data.folders": made / "data"}
     settings |= SMALL | changes
     flags = [f"--config.{k}={v}" for k, v in settings.items()]
+    return ["--config=configs/lm_300m.py:tiny", f"--workdir={workdir}", *flags]
+
+  def run(workdir, *, env=(), **changes):
     return subprocess.Popen(
-      [sys.executable, "-m", "audiogen_jax.train"]
-      + ["--config=configs/lm_300m.py:tiny", f"--workdir={workdir}", *flags],
+      [sys.executable, "-m", "audiogen_jax.train", *words(workdir, **changes)],
       cwd=ROOT,
       env=os.environ
       | {
@@ -85,6 +87,7 @@ def start(made, tmp_path_factory):
       text=True,
     )
 
+  run.words = words
   return run
 
 
@@ -180,33 +183,11 @@ def test_adapters(start, whole, tmp_path):
   assert "lm.transformer.ff is 32 there and 48 here" in said
 
 
-def test_two_processes(start, whole, tmp_path):
-  """On loopback, with two devices each: trained, saved, resumed."""
-
-  def both(**changes):
-    with socket.socket() as free:
-      free.bind(("localhost", 0))
-      address = f"localhost:{free.getsockname()[1]}"
-    return finished(
-      *(
-        start(
-          tmp_path,
-          env={
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(i),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-          },
-          **{"mesh.data": 2, "mesh.fsdp": 2} | changes,
-        )
-        for i in range(2)
-      )
-    )
-
-  both(**{"loop.steps": 3})
-  first, second = both()
-  # One of them speaks.
-  assert "going on from step 3" in first and "going on" not in second
+def test_two_hosts(start, whole, tmp_path):
+  """Two of a pod's, with four chips each and on loopback: as on one device."""
+  words = start.words(tmp_path, **{"mesh.data": 2, "mesh.fsdp": 2})
+  words += ["--config.mesh.tensor=2"]
+  Pod("v5e:2x4").start("audiogen_jax.train", *words).well(500)
   alike(
     [x for x in figures(whole) if "train/loss" in x],
     [x for x in figures(tmp_path) if "train/loss" in x],

@@ -198,7 +198,7 @@ def test_two_runs_in_one_folder(data, tmp_path):
     import sys, time
     from etils import epath
     from audiogen_jax.train import workdir
-    with workdir.claimed(epath.Path(sys.argv[1])):
+    with workdir.claimed(epath.Path(sys.argv[1]), {}):
       print("held", flush=True)
       time.sleep(60)
   """)

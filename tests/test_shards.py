@@ -252,3 +252,18 @@ def test_array_record_says_that_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is full; make room and run the same"):
       write(tmp_path, build.todo[0])
   assert not list(tmp_path.glob("*record*"))
+
+
+def test_waiting_for_one_that_has_died(tmp_path, monkeypatch):
+  """As long as somebody writes, and no longer."""
+  monkeypatch.setattr(shards, "_PATIENCE_S", 0.3)
+  monkeypatch.setattr(shards, "_LOOK_S", 0.01)
+  with Build.open(tmp_path / "a", ABOUT, ITEMS) as build:
+    first, *others = build.todo
+    write(tmp_path / "a", first)
+    with pytest.raises(InputError, match=f"{len(others)} of 4 shards") as said:
+      build.wait()
+    assert others[0].file in str(said.value)
+    for shard in others:
+      write(tmp_path / "a", shard)
+    build.wait()

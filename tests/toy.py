@@ -79,8 +79,9 @@ class Toy:
     return {"louder": batch["audio"] * jnp.mean(now.average["gain"])}
 
   def export(self, now, folder):
-    folder.mkdir()
-    (folder / "gain.txt").write_text(str(np.asarray(now.average["gain"])))
+    if jax.process_index() == 0:
+      folder.mkdir()
+      (folder / "gain.txt").write_text(str(np.asarray(now.average["gain"])))
 
 
 def data(folder):

@@ -1,5 +1,6 @@
 """`audiogen data build`, `info`, `read` and `tokenize`."""
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -14,6 +15,7 @@ from rich.table import Table
 from audiogen_jax.audio import io
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import beam, builder, codes, shards, sources, summary
 from audiogen_jax.data.captions import CaptionRules
@@ -122,32 +124,30 @@ def tokenize(
     bool,
     typer.Option(
       "--distributed",
-      help="One of several processes (jax.distributed); the folder must be the"
-      " same one for all.",
+      help="One of several processes: a Cloud TPU slice, SLURM, or"
+      " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.  The"
+      " folder must be the same one for all.",
     ),
   ] = False,
 ) -> None:
   """Turn a dataset of sounds into one of codes."""
-  if distributed:
-    jax.distributed.initialize()
   config = TokenizeConfig(
     min_duration_s=min_duration, copies=copies, batch=batch, seed=seed
   )
-  process = jax.process_index(), jax.process_count()
-  with terminal.bar() as bar:
-    task = bar.add_task(f"loading {model}", total=None)
-    # Each process computes on its own devices, and needs no other one.
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
-    codec = load_codec(model, mesh=mesh)
+  with processes.joined() if distributed else contextlib.nullcontext():
+    process = jax.process_index(), jax.process_count()
+    with terminal.bar(shown=process[0] == 0) as bar:
+      task = bar.add_task(f"loading {model}", total=None)
+      codec = load_codec(model)
 
-    def progress(done: int, total: int) -> None:
-      bar.update(task, description="clips", completed=done, total=total)
+      def progress(done: int, total: int) -> None:
+        bar.update(task, description="clips", completed=done, total=total)
 
-    report = codes.tokenize(
-      dataset, codec, out, config=config, process=process, progress=progress
-    )
-  if report:
-    _tell(out, report)
+      report = codes.tokenize(
+        dataset, codec, out, config=config, process=process, progress=progress
+      )
+    if report:
+      _tell(out, report)
 
 
 @app.command()

@@ -9,12 +9,15 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import typer
+from jaxtyping import Float
+from rich import progress as bars
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import models, terminal
+from audiogen_jax.cli import models, plan, terminal
 from audiogen_jax.cli.manifest import Manifest
 from audiogen_jax.convert import sources
+from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import windows
 from audiogen_jax.lm.rules import Sampling
@@ -106,6 +109,13 @@ def generate(
       help=f"Sounds made together.  [default: {_ROWS} a device]", min=1
     ),
   ] = None,
+  mesh: Annotated[
+    str | None,
+    typer.Option(
+      help="Devices that make each batch together, such as data=4,tensor=2."
+      "  [default: each process's own, as data]"
+    ),
+  ] = None,
   normalize: Annotated[
     bool, typer.Option(help="Bring the loudness to -14 LUFS.")
   ] = True,
@@ -113,7 +123,12 @@ def generate(
     bool, typer.Option(help="Draw a PNG beside each sound.")
   ] = False,
 ) -> None:
-  """Make sounds from sentences."""
+  """Make sounds from sentences.
+
+  Several processes (a Cloud TPU slice, SLURM, or JAX_COORDINATOR_ADDRESS,
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID) share the prompts out; with --mesh they
+  make each batch together.  The folder must be one that all of them see.
+  """
   texts = read_prompts(prompts, prompts_file, continue_from)
   stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)
@@ -146,70 +161,178 @@ def generate(
     )
     for i, (text, path) in enumerate(zip(texts, paths, strict=True))
   ]
-  manifest = None
-  if prompts_file is not None and output.suffix not in models.SUFFIXES:
-    manifest = Manifest(output)
-  left = [job for job in jobs if not (manifest and manifest.holds(job.entry))]
-  if len(left) < len(jobs):
-    terminal.say(f"{len(jobs) - len(left)} of {len(jobs)} are there already")
-  if not left:
-    return
-  with terminal.bar() as bar:
-    task = bar.add_task(f"loading {model}", total=None)
-    audiogen = AudioGen.from_pretrained(
-      model, text_encoder=text_encoder, dtype=dtype
-    )
-    codec = audiogen.codec
-    if top_k is not None and top_k > codec.tokens.size:
-      raise InputError(
-        f"top-k {top_k} is above the codebook size {codec.tokens.size}; take"
-        f" {codec.tokens.size} or less, or 0 for all"
+  keeps = prompts_file is not None and output.suffix not in models.SUFFIXES
+  with processes.joined():
+    folder = _Folder(output if keeps else None)
+    places = processes.agreed(lambda: folder.missing(jobs))
+    if folder.primary and len(places) < len(jobs):
+      terminal.say(
+        f"{len(jobs) - len(places)} of {len(jobs)} are there already"
       )
-    rate = codec.config.sample_rate_hz
-    sound = None
-    if continue_from is not None:
-      sound, _ = io.read(
-        continue_from, rate_hz=rate, channels=codec.config.channels
+    if not places:
+      return
+    with terminal.bar(shown=folder.primary) as bar:
+      task = bar.add_task(f"loading {model}", total=None)
+      devices = mesh and sharding.make_mesh(
+        **plan.sizes(mesh, ["data", "tensor"])
       )
-    left = _by_length(left, audiogen.text.tokenizer)
-    size = batch or _ROWS * jax.local_device_count()
-    start, speed = time.monotonic(), ""
-    for first in range(0, len(left), size):
-      part = left[first : first + size]
-      rows = len(part)
-      label = f"sampling {first + 1}-{first + rows} of {len(left)}{speed}"
-      bar.update(task, description=f"compiling, {label}", completed=0)
-
-      def report(
-        done: int, total: int, first=first, rows=rows, label=label
-      ) -> None:
-        if done:
-          # Of all, not of this batch: the bar shows when the last is done.
-          done, total = first * total + rows * done, len(left) * total
-          bar.update(task, description=label, completed=done, total=total)
-
-      audio = audiogen.generate(
-        [job.text for job in part],
+      audiogen = AudioGen.from_pretrained(
+        model, text_encoder=text_encoder, dtype=dtype, mesh=devices
+      )
+      tokens = audiogen.codec.tokens
+      if top_k is not None and top_k > tokens.size:
+        raise InputError(
+          f"top-k {top_k} is above the codebook size {tokens.size}; take"
+          f" {tokens.size} or less, or 0 for all"
+        )
+      left = _by_length([jobs[i] for i in places], audiogen.text.tokenizer)
+      work = _Work(
+        audiogen,
         duration_s=duration,
         stride_s=stride,
         sampling=sampling,
-        seed=[job.seed for job in part],
-        prompt=None if sound is None else np.stack([sound] * rows),
-        progress=report,
+        sound=None if continue_from is None else _read(continue_from, audiogen),
+        normalize=normalize,
+        spectrogram=spectrogram,
       )
-      if normalize:
-        audio = models.normalize_loudness(audio, rate)
-      for job, one in zip(part, audio, strict=True):
-        io.write(job.path, one, rate)
-        if spectrogram:
-          picture = job.path.with_suffix(".png")
-          drawing.spectrogram(picture, one, rate, title=job.text or "")
-        if manifest:
-          manifest.add(job.entry)
-      made_s = (first + rows) * duration
-      speed = f", {made_s / (time.monotonic() - start):.1f} s of sound a second"
-  for job in jobs:
-    terminal.say(str(job.path))
+      batches = _share(left, batch, audiogen.lm.placement)
+      _make(work, batches, folder, bar, task)
+      folder.close()
+    if folder.primary:
+      for job in jobs:
+        terminal.say(str(job.path))
+
+
+class _Work(NamedTuple):
+  """How sounds are made."""
+
+  audiogen: AudioGen
+  duration_s: float
+  stride_s: float
+  sampling: Sampling
+  sound: Float[np.ndarray, "n c"] | None  # to continue
+  normalize: bool
+  spectrogram: bool
+
+
+class _Folder:
+  """Where sounds go; of several processes the first keeps the manifest.
+
+  The others send it their lines, so that each is written once, and whole.
+  """
+
+  def __init__(self, path: Path | None):
+    self.primary = jax.process_index() == 0
+    self._path, self._manifest = path, None
+    self._working = jax.process_count() - 1  # others, not done yet
+    if path is not None and self.primary:
+      self._manifest = Manifest(path)
+
+  def missing(self, jobs: Sequence[_Job]) -> list[int]:
+    """Which of them are still to be made."""
+    known = self._manifest
+    return [
+      i for i, job in enumerate(jobs) if not (known and known.holds(job.entry))
+    ]
+
+  def note(self, entry: dict[str, Any]) -> None:
+    """A line for a sound that is there."""
+    if self._path is None:
+      return
+    if self.primary:
+      self._manifest.add(entry)
+      self._collect()
+    else:
+      processes.pass_on(entry)
+
+  def close(self) -> None:
+    """Process 0 waits for the lines of the others; they say that it was all."""
+    if not self.primary:
+      processes.pass_on(None)
+      return
+    while self._working:
+      self._collect(wait_s=0.1)
+
+  def _collect(self, wait_s: float = 0.0) -> None:
+    """Writes the lines that the others have sent."""
+    for entry in processes.passed_on(wait_s=wait_s):
+      if entry is None:
+        self._working -= 1
+      else:
+        self._manifest.add(entry)
+
+
+def _share(
+  jobs: Sequence[_Job], batch: int | None, placement: sharding.Placement
+) -> list[Sequence[_Job]]:
+  """The batches that this process makes.
+
+  What a prompt becomes does not depend on what it is made with, so any share
+  will do.  On a mesh of all processes every one of them makes all.
+  """
+  size = batch or _ROWS * placement.mesh.devices.size
+  sharing = 1 if placement.spans else jax.process_count()
+  size = min(size, -(-len(jobs) // sharing))
+  batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+  return batches if placement.spans else batches[jax.process_index() :: sharing]
+
+
+def _make(
+  work: _Work,
+  batches: Sequence[Sequence[_Job]],
+  folder: _Folder,
+  bar: bars.Progress,
+  task: bars.TaskID,
+) -> None:
+  """Makes all sounds of all batches, with a line for each."""
+  audiogen, rate = work.audiogen, work.audiogen.codec.config.sample_rate_hz
+  writes = folder.primary or not audiogen.lm.placement.spans
+  made, in_all = 0, sum(map(len, batches))
+  start, speed = time.monotonic(), ""
+  for jobs in batches:
+    rows = len(jobs)
+    label = f"sampling {made + 1}-{made + rows} of {in_all}{speed}"
+    bar.update(task, description=f"compiling, {label}", completed=0)
+
+    def report(
+      done: int, total: int, made=made, rows=rows, label=label
+    ) -> None:
+      if done:
+        # Of all, not of this batch: the bar shows when the last is done.
+        done, total = made * total + rows * done, in_all * total
+        bar.update(task, description=label, completed=done, total=total)
+
+    audio = audiogen.generate(
+      [job.text for job in jobs],
+      duration_s=work.duration_s,
+      stride_s=work.stride_s,
+      sampling=work.sampling,
+      seed=[job.seed for job in jobs],
+      prompt=None if work.sound is None else np.stack([work.sound] * rows),
+      progress=report,
+    )
+    made += rows
+    speed = made * work.duration_s / (time.monotonic() - start)
+    speed = f", {speed:.1f} s of sound a second"
+    if not writes:
+      continue
+    if work.normalize:
+      audio = models.normalize_loudness(audio, rate)
+    for job, one in zip(jobs, audio, strict=True):
+      io.write(job.path, one, rate)
+      if work.spectrogram:
+        picture = job.path.with_suffix(".png")
+        drawing.spectrogram(picture, one, rate, title=job.text or "")
+      folder.note(job.entry)
+
+
+def _read(path: Path, audiogen: AudioGen) -> Float[np.ndarray, "n c"]:
+  """A sound to continue, as the model's codec takes it."""
+  config = audiogen.codec.config
+  sound, _ = io.read(
+    path, rate_hz=config.sample_rate_hz, channels=config.channels
+  )
+  return sound
 
 
 def _guidance(model: str) -> float:

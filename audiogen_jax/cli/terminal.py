@@ -16,8 +16,8 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def bar() -> Iterator[bars.Progress]:
-  """A bar on the error stream, gone when done."""
+def bar(*, shown: bool = True) -> Iterator[bars.Progress]:
+  """A bar on the error stream, gone when done; one of several may show it."""
   columns = (
     bars.SpinnerColumn(),
     bars.TextColumn("{task.description}", markup=False),
@@ -27,5 +27,7 @@ def bar() -> Iterator[bars.Progress]:
     bars.TextColumn("left"),
     bars.TimeRemainingColumn(),
   )
-  with bars.Progress(*columns, console=err, transient=True) as shown:
-    yield shown
+  with bars.Progress(
+    *columns, console=err, transient=True, disable=not shown
+  ) as made:
+    yield made

@@ -18,6 +18,7 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.pieces import Pieces
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import fetch
 from audiogen_jax.core.types import AnyArray, TokenSpec, Tree, bucket
 
 _LEAST_FRAMES = 64  # the smallest bucket: about a second
@@ -238,7 +239,7 @@ class Encodec:
     room = bucket(t, least=_LEAST_FRAMES) * hop - n
     audio = self._placed(np.pad(audio, ((0, 0), (0, room), (0, 0))))
     codes, scale = _encode(config, variables, audio, length)
-    return np.asarray(codes)[:, :, :t], np.asarray(scale)
+    return fetch(codes)[:, :, :t], fetch(scale)
 
   def _run_decode(
     self,
@@ -267,7 +268,7 @@ class Encodec:
     room = bucket(t, least=_LEAST_FRAMES) - t
     codes = self._placed(np.pad(codes, ((0, 0), (0, 0), (0, room))))
     audio = _decode(config, variables, codes, length, scale)
-    return np.asarray(audio)[:, : t * self.config.hop]
+    return fetch(audio)[:, : t * self.config.hop]
 
   def _piece(self, rows: int) -> int | float:
     """Frames of so many rows that are done at once."""
@@ -281,5 +282,4 @@ class Encodec:
     if self._placement is None:
       return jnp.asarray(rows)
     even = len(rows) % self._placement.ways("batch") == 0
-    axes = ("batch" if even else None, None, None)
-    return jax.device_put(rows, self._placement.sharding(*axes))
+    return self._placement.put(rows, "batch" if even else None, None, None)

@@ -26,6 +26,7 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.layers import Carry
 from audiogen_jax.codec.rvq import Codebooks
 from audiogen_jax.codec.seanet import SEANetConfig
+from audiogen_jax.core.sharding import fetch
 from audiogen_jax.core.types import AnyArray, Tree
 
 Side = Literal["encoder", "decoder"]
@@ -170,7 +171,7 @@ class _Stage:
       np.pad(kept, ((0, 0), (0, more), (0, 0))),
       np.clip(self._lengths - start * into, 0, held).astype(np.int32),
     )
-    found = np.asarray(y)[:, (self._done - start) * out : (until - start) * out]
+    found = fetch(y)[:, (self._done - start) * out : (until - start) * out]
     self._start, self._done = max(0, until - self._look.left), until
     self._kept = kept[:, (self._start - start) * into :]
     return found
@@ -189,7 +190,7 @@ class _Memory:
     x = np.pad(x, ((0, 0), (0, self._room - held), (0, 0)))
     y, self._carry = self._run(x, length, self._carry)
     self._done += held
-    return np.asarray(y)[:, :held]
+    return fetch(y)[:, :held]
 
 
 def decode(

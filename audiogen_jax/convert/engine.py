@@ -113,11 +113,24 @@ def abstract(init: Callable[[Any, jax.Array], Tree], config: Any) -> Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Lazy:
-  """An array that is made, from what is stored elsewhere, when it is read."""
+  """An array that is made, from what is stored elsewhere, when it is read.
+
+  Attributes:
+    shape: Its shape.
+    dtype: Its dtype.
+    read: Makes all of it.
+    read_part: Makes what a slice for each axis cuts out, and reads no more than
+      that; None where there is no such way.
+  """
 
   shape: tuple[int, ...]
   dtype: np.dtype
   read: Callable[[], np.ndarray]
+  read_part: Callable[[Index], np.ndarray] | None = None
+
+  def part(self, where: Index) -> np.ndarray:
+    """What `where`, a slice for each axis, cuts out."""
+    return self.read_part(where) if self.read_part else self.read()[where]
 
 
 def load(
@@ -180,18 +193,51 @@ def _assembled(
   dtypes = {tensor.dtype for tensor, _, _ in pieces}
   dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
 
-  def read() -> np.ndarray:
-    made = np.empty(shape, dtype)
+  like = np.broadcast_to(np.zeros((), np.bool_), shape)  # takes no memory
+
+  def read_part(where: Index) -> np.ndarray:
+    made = np.empty(like[where].shape, dtype)
     for tensor, span, part in pieces:
-      target = made[part.index]
-      target[...] = part.ours(tensor.read()[span]).reshape(target.shape)
+      both = _overlap(shape, where, part.index)
+      if both is not None:
+        into, out_of = both
+        values = part.ours(tensor.read()[span])
+        made[into] = values.reshape(like[part.index].shape)[out_of]
     return made
 
-  return Lazy(shape, dtype, read)
+  whole = (slice(None),) * len(shape)
+  return Lazy(shape, dtype, lambda: read_part(whole), read_part)
 
 
-def realise(tree: Tree, place: Callable[[str, np.ndarray], Any]) -> Tree:
-  """Reads lazy arrays, the largest first, and hands each to `place`.
+def _overlap(
+  shape: tuple[int, ...], where: Index, index: Index
+) -> tuple[Index, Index] | None:
+  """Of an array the part `where`, of that what is also at `index`.
+
+  Returns:
+    Its place in `array[where]` and in `array[index]`; None if there is nothing.
+  """
+  into, out_of = [], []
+  index = (*index, *(slice(None),) * (len(shape) - len(index)))
+  for size, wanted, held in zip(shape, where, index, strict=True):
+    start, stop, _ = wanted.indices(size)
+    if isinstance(held, slice):
+      first, last, _ = held.indices(size)
+    else:
+      first, last = held, held + 1
+    low, high = max(start, first), min(stop, last)
+    if low >= high:
+      return None
+    if isinstance(held, slice):
+      into.append(slice(low - start, high - start))
+      out_of.append(slice(low - first, high - first))
+    else:
+      into.append(low - start)
+  return tuple(into), tuple(out_of)
+
+
+def realise(tree: Tree, place: Callable[[str, Lazy], Any]) -> Tree:
+  """Hands lazy arrays, the largest first, to `place`, which reads them.
 
   In this order no more is held at any time than the result and, at the very
   beginning, the largest array once more.
@@ -202,7 +248,7 @@ def realise(tree: Tree, place: Callable[[str, np.ndarray], Any]) -> Tree:
   for path in order:
     # Copies run in the background, and hold what they copy from, until they are
     # waited for.
-    made[path] = jax.block_until_ready(place(path, flat[path].read()))
+    made[path] = jax.block_until_ready(place(path, flat[path]))
   return _nest({path: made[path] for path in flat})
 
 

@@ -91,7 +91,7 @@ def _in_memory(tree: Tree) -> Tree:
       tree.abstract(),
     )
     return tree.restore(wanted)
-  return engine.realise(tree, lambda _, values: jax.device_put(values, host))
+  return engine.realise(tree, lambda _, leaf: jax.device_put(leaf.read(), host))
 
 
 def _cast(tree: Tree, dtype: str | None) -> Tree:

@@ -166,6 +166,9 @@ def realise(
 ) -> Tree:
   """Arrays on the devices of `placement`, in the types of `abstract`.
 
+  Where the mesh is that of several processes, each reads what its own devices
+  hold.
+
   Args:
     tree: A tree of `Parts`.
     abstract: Shapes and wanted types.
@@ -182,19 +185,23 @@ def realise(
       targets,
     )
     return tree.restore(wanted)
-  flat = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
-    flat[sharding.path_name(path)] = leaf.dtype
-  places = {
-    sharding.path_name(path): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(targets)
-  }
-  return engine.realise(
-    tree,
-    lambda path, values: jax.device_put(
-      values.astype(flat[path], copy=False), places[path]
-    ),
+  dtypes, places = (
+    {
+      sharding.path_name(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(each)
+    }
+    for each in (jax.tree.map(lambda leaf: leaf.dtype, abstract), targets)
   )
+
+  def place(path: str, leaf: engine.Lazy) -> jax.Array:
+    dtype, to = dtypes[path], places[path]
+    if to.is_fully_addressable:
+      return jax.device_put(leaf.read().astype(dtype, copy=False), to)
+    return jax.make_array_from_callback(
+      leaf.shape, to, lambda where: leaf.part(where).astype(dtype, copy=False)
+    )
+
+  return engine.realise(tree, place)
 
 
 def write_orbax(

@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
@@ -127,20 +127,36 @@ def export(
     InputError: If the folder exists already or cannot be written.
   """
   target = place(folder)
-  several = jax.process_count() > 1
-  if jax.process_index() == 0 and target.exists():
-    raise InputError(f"{target} exists already; choose another folder")
-  if several or "://" in str(folder):
-    if several:
-      # Nobody writes before the first process has looked.
-      multihost_utils.sync_global_devices(f"export {target}")
+
+  def look() -> None:
+    if target.exists():
+      raise InputError(f"{target} exists already; choose another folder")
+
+  # Nobody writes before process 0 has looked.
+  processes.agreed(look)
+  if jax.process_count() > 1 or "://" in str(folder):
     _write(target, config, trees, extras)
+    processes.agreed(lambda: None)  # nobody reads before all is written
     return
   with local_folder(Path(target)) as work:
     _write(epath.Path(work), config, trees, extras)
     # Orbax notes the place that it wrote to, which is gone in a moment.
     for mark in work.glob("*/commit_success.txt"):
       mark.unlink()
+
+
+def remove(folder: epath.Path) -> None:
+  """Deletes a folder, if there is one.
+
+  Raises:
+    InputError: If it cannot be deleted.
+  """
+  try:
+    if folder.exists():
+      folder.rmtree()
+  except OSError as error:
+    reason = error.strerror or error
+    raise InputError(f"cannot replace {folder}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import AnyArray, Tree
 
 Axes: TypeAlias = tuple[str | None, ...]
 Rules: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
@@ -52,9 +52,9 @@ class Placement:
   def make(
     cls, mesh: Mesh | None, rules: Rules = SAMPLING_RULES
   ) -> "Placement":
-    """A placement on `mesh`; None takes all local devices along `data`."""
+    """A placement on `mesh`; None takes this process's devices along `data`."""
     if mesh is None:
-      mesh = make_mesh(data=jax.local_device_count())
+      mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
     # Users' meshes may come with explicit axis types, under which every
     # operation would have to name its output's sharding; the compiler's own
     # propagation is what this code is written for.
@@ -77,11 +77,66 @@ class Placement:
     """Sharding of an array whose dimensions have these meanings."""
     return NamedSharding(self.mesh, self.spec(axes))
 
+  @property
+  def spans(self) -> bool:
+    """Whether devices of other processes take part."""
+    return len({d.process_index for d in self.mesh.devices.flat}) > 1
+
+  def put(
+    self, values: AnyArray | np.generic, *axes: str | None
+  ) -> jax.Array:
+    """Values that every process has, on the devices: each holds its part."""
+    return put(values, self.sharding(*axes))
+
   def ways(self, axis: str) -> int:
     """Into how many parts an axis of this meaning is split."""
     (names,) = self.spec((axis,))
     names = (names,) if isinstance(names, str) else names or ()
     return int(np.prod([self.mesh.shape[n] for n in names], dtype=int))
+
+  def rows(self, size: int, process: int | None = None) -> np.ndarray:
+    """Which rows of a batch of `size` the devices of a process hold.
+
+    They need be no stretch: on a pod the order of the mesh is that of the
+    torus, in which a host owns a square of chips.
+
+    Args:
+      size: Rows in all.
+      process: Its number; None for this one.
+
+    Returns:
+      Row numbers, int64, rising; each once, on however many devices it lies.
+
+    Raises:
+      InputError: If the mesh does not divide `size`, or none of its devices is
+        the process's.
+    """
+    self.check_batch(size)
+    index = jax.process_index() if process is None else process
+    places = self.sharding("batch").devices_indices_map((size,))
+    held = {
+      place[0].indices(size)
+      for device, place in places.items()
+      if device.process_index == index
+    }
+    if not held:
+      raise InputError(
+        f"the mesh {dict(self.mesh.shape)} has no device of process {index};"
+        " every process must take part in it"
+      )
+    return np.unique(np.concatenate([np.arange(*one) for one in held]))
+
+  def check_batch(self, size: int, what: str = "batch") -> None:
+    """Raises InputError if the mesh does not divide so many rows."""
+    ways = self.ways("batch")
+    if size % ways:
+      below, above = size // ways * ways, -(-size // ways) * ways
+      near = f"{below} or {above}" if below else f"{above}"
+      raise InputError(
+        f"{what} {size} does not divide over the mesh"
+        f" {dict(self.mesh.shape)}, which splits it {ways} ways; the nearest"
+        f" that do: {near}"
+      )
 
   @contextlib.contextmanager
   def active(self) -> Iterator[None]:
@@ -93,6 +148,47 @@ class Placement:
       _active.reset(token)
 
 
+def put(
+  values: AnyArray | np.generic, place: jax.sharding.Sharding
+) -> jax.Array:
+  """Values that every process has, where `place` wants them.
+
+  `jax.device_put` would first compare them across all processes.
+  """
+  if place.is_fully_addressable:
+    return jax.device_put(values, place)
+  return jax.make_array_from_callback(
+    np.shape(values), place, lambda index: np.asarray(values[index])
+  )
+
+
+def moved(x: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
+  """An array where `place` wants it, of the same devices."""
+  if x.sharding.is_equivalent_to(place, x.ndim):
+    return x
+  if x.is_fully_addressable and place.is_fully_addressable:
+    return jax.device_put(x, place)
+  return jax.jit(_same, out_shardings=place)(x)
+
+
+def fetch(x: AnyArray) -> np.ndarray:
+  """The whole array on the host, in every process that calls this.
+
+  Where parts of it lie with other processes all of them must call it.
+  """
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if not x.is_fully_replicated:
+      x = jax.jit(
+        _same, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec())
+      )(x)
+    x = x.addressable_data(0)
+  return np.asarray(x)
+
+
+def _same(x: jax.Array) -> jax.Array:
+  return x
+
+
 def make_mesh(**sizes: int) -> Mesh:
   """A mesh with named axes, for example `make_mesh(data=4, tensor=2)`.
 
@@ -101,24 +197,41 @@ def make_mesh(**sizes: int) -> Mesh:
       that the others leave.
 
   Raises:
-    InputError: If there are fewer devices than the sizes ask for, or -1 cannot
-      be filled in.
+    InputError: If there are fewer devices than the sizes ask for, -1 cannot be
+      filled in, or a process has no device in it.
   """
-  return arrange(sizes, jax.devices())
+  mesh = arrange(sizes, jax.devices())
+  inside = {device.process_index for device in mesh.devices.flat}
+  outside = sorted(set(range(jax.process_count())) - inside)
+  if outside:
+    shown = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    raise InputError(
+      f"mesh {shown} takes {mesh.devices.size} of {jax.device_count()} devices,"
+      f" and none of process {outside[0]}'s; let one axis be -1, for all"
+    )
+  return mesh
 
 
 def arrange(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh:
   """A mesh of these devices, or of the first of them.
 
-  On TPUs neighbours in the mesh are neighbours in the torus.  Several slices
-  are joined along the first axis that their number divides: only what goes
-  along that axis crosses the data centre's network.
+  On TPUs neighbours in the mesh are neighbours in the torus, and slices are
+  joined along `data`, which sends least: nothing else crosses the data centre's
+  network.  Where `data` is 1 and another axis is -1, as in the configurations,
+  `data` becomes the number of slices.  A mesh that would let another axis cross
+  is refused: weights would be gathered over that network in every layer.
+  Elsewhere devices keep their order.
 
   Raises:
-    InputError: As for `make_mesh`.
+    InputError: As for `make_mesh`, and for slices that `data` cannot join.
   """
-  given = int(np.prod([n for n in sizes.values() if n != -1], dtype=int))
   shown = " x ".join(f"{k}={v}" for k, v in sizes.items())
+  slices = len({getattr(d, "slice_index", 0) for d in devices})
+  if devices[0].platform != "tpu":  # others call a host a slice
+    slices = 1
+  if slices > 1 and -1 in sizes.values() and sizes.get("data") == 1:
+    sizes = {**sizes, "data": slices}
+  given = int(np.prod([n for n in sizes.values() if n != -1], dtype=int))
   if -1 in sizes.values() and (given < 1 or len(devices) % given):
     raise InputError(
       f"mesh {shown}: {given} does not divide the {len(devices)} devices"
@@ -131,21 +244,19 @@ def arrange(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh:
       f"mesh {shown} needs {wanted} devices; {len(devices)} are here"
     )
   chosen = list(devices)[:wanted]
-  slices = len({getattr(d, "slice_index", 0) for d in chosen})
-  whole = chosen[0].platform == "tpu" and wanted == len(devices)
-  if slices > 1:
-    across = [1] * len(shape)
-    joined = [i for i, n in enumerate(shape) if n % slices == 0]
-    if not joined:
+  if slices > 1 and wanted > len(devices) // slices:
+    if wanted < len(devices) or sizes.get("data", 1) % slices:
       raise InputError(
-        f"mesh {shown}: no axis is a multiple of the {slices} slices"
+        f"mesh {shown}: {slices} slices of {len(devices) // slices} devices are"
+        f" joined along data, so it must take all of them with data={slices} or"
+        " a multiple; what other axes send is too much for the network between"
       )
-    across[joined[0]] = slices
+    across = [slices if k == "data" else 1 for k in sizes]
     inside = [n // m for n, m in zip(shape, across, strict=True)]
     grid = mesh_utils.create_hybrid_device_mesh(
       inside, across, chosen, allow_split_physical_axes=True
     )
-  elif whole:
+  elif chosen[0].platform == "tpu" and wanted == len(devices):
     grid = mesh_utils.create_device_mesh(
       shape, chosen, allow_split_physical_axes=True
     )
@@ -163,7 +274,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def current() -> Placement:
-  """The placement that is active, or all local devices along `data`."""
+  """The placement that is active, or this process's devices along `data`."""
   return _active.get() or Placement.make(None)
 
 

@@ -111,8 +111,8 @@ def tokenize(
   }
   about = _about(builder, codec, config)
   index, count = process
-  # They meet in the folder, not in JAX's collectives: one that was killed and
-  # started again finds its way, and the others need not be restarted.
+  # They meet in the folder, not in JAX's collectives: any number of processes
+  # goes on with what another number began.
   with shards.Build.open(folder, about, items, leads=index == 0) as build:
     todo = set(build.todo)
     mine = [s for s in build.shards[index::count] if s in todo]

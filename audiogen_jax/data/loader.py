@@ -3,11 +3,13 @@
     datasets --shuffle, repeat, weigh--> examples 0, 1, 2, ...
       row r of batch i: a crop of example b i + r, or a mixed pair of the
       examples 2 b i to 2 b (i + 1) - 1
-    rows --batch, the block of this process--> host arrays --> device arrays
+    rows --those that this process's devices hold--> host arrays --> devices
 
 Every row is a function of the seed and its number alone.  So the state of a
 loader is one integer, the step, and after a resume the rows go on as they would
-have, whatever the number of processes, workers and threads was before.
+have, whatever the number of processes, workers and threads was before.  Which
+rows a process reads the mesh decides (`Placement.rows`): on a pod they are no
+stretch of the batch.
 """
 
 import collections
@@ -22,6 +24,7 @@ import grain
 import jax
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -55,6 +58,12 @@ class Loader:
       caption b     strings, which stay on the host
       valid b       False for rows that only fill the last batch of all
 
+  Attributes:
+    config: What batches are like.
+    settings: What the datasets say of themselves, such as the rate.
+    folders: Of the datasets, for messages.
+    digest: Of all that decides which rows come.
+
   Raises:
     InputError: If the datasets differ in kind, rate or channels, are smaller
       than a batch, or hold codes that are to be mixed.
@@ -75,7 +84,8 @@ class Loader:
       raise InputError("a loader needs one dataset at least")
     self.settings = _agreed(parts, opened)
     self._examples = _examples(parts, opened, config)
-    self._digest = _digest(parts, opened, config)
+    self.folders = ", ".join(str(part.folder) for part in parts)
+    self.digest = _digest(parts, opened, config)
     if config.mix and "frame_rate_hz" in self.settings:
       raise InputError(
         "codes cannot be mixed; mix before tokenising (data tokenize --mix)"
@@ -101,28 +111,33 @@ class Loader:
     """
     step = 0
     if state is not None:
-      if state["digest"] != self._digest:
+      if state["digest"] != self.digest:
         raise InputError(
           "the saved state of the loader is that of other datasets or another"
           " configuration; resume with the same, or start anew"
         )
       step = int(state["step"])
-    return Batches(self, step, self._digest, self._placement)
+    return Batches(self, step, self.digest, self._placement)
 
   def host_batches(
-    self, step: int = 0, *, index: int = 0, count: int = 1
-  ) -> Iterator[dict[str, np.ndarray]]:
-    """The rows that process `index` of `count` reads, from batch `step` on."""
+    self, step: int = 0, *, held: Int[np.ndarray, " b"] | None = None
+  ) -> Iterator[dict[str, Any]]:
+    """Rows of batch after batch, from batch `step` on, on the host.
+
+    Args:
+      step: The first batch.
+      held: Which rows of each batch, rising; None for all.
+    """
     c = self.config
-    if c.batch % count:
-      raise InputError(f"batch {c.batch} does not divide into {count} parts")
-    rows = self._rows(c.text_buckets if count == 1 else c.text_buckets[-1:])
-    blocks = grain.MapDataset.source(rows).batch(
-      c.batch // count, batch_fn=rows.stack
+    # None of several processes knows how long the texts of the others are.
+    rows = self._rows(c.text_buckets if held is None else c.text_buckets[-1:])
+    if held is None:
+      held = np.arange(c.batch)
+    batches = (
+      grain.MapDataset.source(_Held(rows, held, c.batch))
+      .batch(len(held), batch_fn=rows.stack)[step:]
+      .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
     )
-    blocks = blocks[step * count + index :: count]
-    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-    batches = blocks.to_iter_dataset(threads)
     if c.workers:
       # Grain asks absl for a flag, and absl answers only once a main program
       # has parsed them: a notebook never does.
@@ -139,6 +154,22 @@ class Loader:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Held:
+  """Of each batch of `rows` those that are `held`, one after another."""
+
+  rows: Rows
+  held: Int[np.ndarray, " b"]
+  batch: int
+
+  def __len__(self) -> int:
+    return len(self.rows) // self.batch * len(self.held)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    batch, place = divmod(number, len(self.held))
+    return self.rows[batch * self.batch + int(self.held[place])]
+
+
 class Batches:
   """An iterator over batches; `state` is what to save beside the parameters."""
 
@@ -148,9 +179,10 @@ class Batches:
     config = loader.config
     self._placement, self._digest, self._step = placement, digest, step
     self._batch = config.batch
-    index, count = _block(placement, config.batch)
+    self._held = placement.rows(config.batch)
+    held = self._held if placement.spans else None
     # In a list, so that what closes it also lets go of it.
-    self._host = [loader.host_batches(step, index=index, count=count)]
+    self._host = [loader.host_batches(step, held=held)]
     self._ahead: collections.deque = collections.deque()
     self._room = config.prefetch
     # With the program, too, and before Python takes its modules apart: Grain's
@@ -194,8 +226,23 @@ class Batches:
     if type(rows) is not np.ndarray:
       rows = np.array(rows)  # out of the memory shared with a worker
     sharding = self._placement.sharding("batch", *[None] * (rows.ndim - 1))
+
     shape = (self._batch, *rows.shape[1:])
-    return jax.make_array_from_process_local_data(sharding, rows, shape)
+    return jax.make_array_from_callback(
+      shape, sharding, lambda index: rows[among(self._held, index[0])]
+    )
+
+
+def among(held: Int[np.ndarray, " b"], wanted: slice) -> slice:
+  """Where the rows that a device wants stand among those that are held.
+
+  A device's rows are one stretch of the batch, and so of what its process
+  holds of it.
+  """
+  first = int(np.searchsorted(held, wanted.start or 0))
+  if wanted.stop is None:
+    return slice(first, None)
+  return slice(first, first + wanted.stop - (wanted.start or 0))
 
 
 def _close(host: list[grain.DatasetIterator], ahead: collections.deque) -> None:
@@ -257,20 +304,3 @@ def _digest(parts, opened, config: LoaderConfig) -> str:
       part.weight,
     ]
   return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def _block(placement: Placement, batch: int) -> tuple[int, int]:
-  """Which block of a batch this process holds, and of how many."""
-  sharding = placement.sharding("batch")
-  try:
-    places = sharding.addressable_devices_indices_map((batch,))
-  except ValueError:
-    raise InputError(
-      f"batch {batch} does not divide over the mesh"
-      f" {dict(placement.mesh.shape)}; choose a multiple of"
-      f" {placement.ways('batch')}"
-    ) from None
-  slices = [place[0].indices(batch) for place in places.values()]
-  first = min(start for start, _, _ in slices)
-  size = max(stop for _, stop, _ in slices) - first
-  return first // size, batch // size

@@ -14,8 +14,6 @@ A shard takes its name only once it is whole, and TFDS refuses a folder without
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +29,7 @@ from etils import epath
 
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.data import folders
 
 REPORT = "report.json"
 _BUILDING = ".building"
@@ -161,10 +160,10 @@ class Build:
       _wait_for(folder / _BUILDING / "plan.json", digest)
       yield cls(folder, about, shards)
       return
-    with _writing(folder), contextlib.ExitStack() as stack:
+    with folders.writing(folder), contextlib.ExitStack() as stack:
       state = folder / _BUILDING
       state.mkdir(parents=True, exist_ok=True)
-      stack.enter_context(_only_one(state / "lock", folder))
+      stack.enter_context(folders.only_one(state / "lock", folder))
       _recognise(state / "plan.json", digest, folder)
       for stale in folder.glob(".*.part"):
         stale.unlink()
@@ -178,9 +177,33 @@ class Build:
     return [shard for shard in self.shards if shard.file not in done]
 
   def wait(self) -> None:
-    """Returns when all shards are there, whoever writes them."""
-    while self.todo:
+    """Returns when all shards are there, whoever writes them.
+
+    Raises:
+      InputError: If nothing has been written for ten minutes: who should have
+        has died.
+    """
+    seen, since = None, time.monotonic()
+    while todo := self.todo:
+      now = self._written()
+      if now != seen:
+        seen, since = now, time.monotonic()
+      if time.monotonic() - since > _PATIENCE_S:
+        raise InputError(
+          f"{len(todo)} of {len(self.shards)} shards of {self._folder} are"
+          f" missing, {todo[0].file} first, and nobody has written for"
+          f" {_PATIENCE_S:g} s; end all processes and run the same command"
+          " again: it goes on where it stopped"
+        )
       time.sleep(_LOOK_S)
+
+  def _written(self) -> set[tuple[str, int]]:
+    """The files that there are, half-written ones included, and their sizes."""
+    found = set()
+    for entry in os.scandir(self._folder):
+      with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+        found.add((entry.name, entry.stat().st_size))
+    return found
 
   def finish(self, left_out: Iterable[LeftOut] = ()) -> Report:
     """Writes report and metadata: from here on it is a dataset.
@@ -203,7 +226,7 @@ class Build:
       sizes[shard.split] = sizes.get(shard.split, 0) + tally["bytes"]
       left_out += [LeftOut(*row) for row in tally["left_out"]]
     report = Report({k: sum(v) for k, v in lengths.items()}, left_out)
-    with _writing(self._folder):
+    with folders.writing(self._folder):
       write_report(self._folder, self._about, report)
       if not sum(report.examples.values()):
         raise InputError(
@@ -271,7 +294,7 @@ def write(
   """Writes one shard and its tally; returns how many examples it holds."""
   folder = Path(folder)
   count, size, left_out = 0, 0, []
-  with _writing(folder), io.whole(folder / shard.file) as part:
+  with folders.writing(folder), io.whole(folder / shard.file) as part:
     # One record a group: whoever reads at random unpacks what it asked for.
     writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")
     try:
@@ -286,43 +309,9 @@ def write(
       writer.close()
   tally = {"examples": count, "bytes": size, "left_out": left_out}
   state = folder / _BUILDING
-  with _writing(folder), io.whole(state / f"{shard.file}.json") as part:
+  with folders.writing(folder), io.whole(state / f"{shard.file}.json") as part:
     part.write_text(json.dumps(tally, ensure_ascii=False))
   return count
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-  """Says in one line why a folder cannot be written."""
-  try:
-    yield
-  # ArrayRecord reports a full disk as a RuntimeError, with these words in it.
-  except (OSError, RuntimeError) as error:
-    full = getattr(error, "errno", None) == errno.ENOSPC
-    if full or "No space left" in str(error) or "ENOSPC" in str(error):
-      raise InputError(
-        f"the disk of {folder} is full; make room and run the same command"
-        " again: it goes on where it stopped"
-      ) from error
-    if isinstance(error, OSError):
-      reason = error.strerror or str(error)
-      raise InputError(
-        f"cannot write into {folder}: {reason}; choose another folder"
-      ) from error
-    raise
-
-
-@contextlib.contextmanager
-def _only_one(path: Path, folder: Path) -> Iterator[None]:
-  """Holds a lock that ends with the process, however it ends."""
-  with path.open("w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(
-        f"another process is building {folder}; wait for it or stop it"
-      ) from None
-    yield
 
 
 def _digest(about: About, items: Mapping[str, Sequence[Any]]) -> str:

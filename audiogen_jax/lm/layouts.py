@@ -11,7 +11,7 @@ Laid out in that order from the start, nothing is copied (`audiogen plan
 import jax
 from jax.experimental.layout import Format, Layout
 
-from audiogen_jax.core.sharding import Placement, path_name
+from audiogen_jax.core.sharding import Placement, moved, path_name
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.transformer import KeysValues
 
@@ -43,7 +43,7 @@ def laid_out(params: Tree, placement: Placement) -> Tree:
     wanted = Format(Layout((*range(1, leaf.ndim), 0)), leaf.sharding)
     if isinstance(leaf, jax.ShapeDtypeStruct):
       return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=wanted)
-    return jax.device_put(leaf, wanted)
+    return moved(leaf, wanted)
 
   if not matter(placement):
     return params

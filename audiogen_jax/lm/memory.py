@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from audiogen_jax.core import types
+from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.lm.model import LMConfig
@@ -62,9 +62,23 @@ def check(
 
 
 def free_bytes(placement: Placement) -> int | None:
-  """Of the first device, or of the machine; None if that is not known."""
-  device = placement.mesh.devices.flat[0]
-  if told := device.memory_stats():
+  """Of a device, or of the machine; None if that is not known.
+
+  Where processes share a mesh it is the least of them all: what one refuses all
+  must refuse.
+  """
+  free = _free_here(placement)
+  if not placement.spans:
+    return free
+  least = min(processes.gathered(-1 if free is None else free))
+  return None if least < 0 else least
+
+
+def _free_here(placement: Placement) -> int | None:
+  """The same, as this process sees it."""
+  index = jax.process_index()
+  own = (d for d in placement.mesh.devices.flat if d.process_index == index)
+  if told := next(own).memory_stats():
     return told["bytes_limit"] - told["bytes_in_use"]
   try:
     lines = Path("/proc/meminfo").read_text().splitlines()

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
 from audiogen_jax.lm import layouts, memory, patterns
 from audiogen_jax.lm.model import LMConfig
@@ -193,6 +193,7 @@ class LanguageModel:
     config: What it is.
     params: Its parameters, unstacked.
     dtype: Of the products.
+    placement: Where it lives.
   """
 
   def __init__(
@@ -206,7 +207,7 @@ class LanguageModel:
     self.config = config
     self.params = layouts.laid_out(params, placement)
     self.dtype = dtype
-    self._placement = placement
+    self.placement = placement
     self._options = dict(config=config, dtype=dtype, placement=placement)
 
   @classmethod
@@ -230,10 +231,11 @@ class LanguageModel:
     b, length = mask.shape
     more = self._room(b) - b, bucket(length, least=_LEAST_TOKENS) - length
     pads = tuple((0, m) for m in more)
-    states = self._put(np.pad(states, (*pads, (0, 0))), "batch", None, None)
-    mask = self._put(np.pad(mask, pads), "batch", None)
+    put = self.placement.put
+    states = put(np.pad(states, (*pads, (0, 0))), "batch", None, None)
+    mask = put(np.pad(mask, pads), "batch", None)
     cond = condition(self.params, states, mask, **self._options)
-    return Cond(*(np.asarray(x)[:b, :length] for x in cond))
+    return Cond(*(fetch(x)[:b, :length] for x in cond))
 
   def logits(
     self, codes: Int[AnyArray, "b k t"], cond: Cond
@@ -253,14 +255,14 @@ class LanguageModel:
     steps = np.pad(steps, more, constant_values=special)
     found = logits(
       self.params,
-      self._put(steps, "batch", None, None),
+      self.placement.put(steps, "batch", None, None),
       self._placed(cond, rows),
       **self._options,
     )
     valid = patterns.valid(layout)
     # What the model says at step s - 1 is about step s.
     before = np.where(valid, layout.step - 1, 0)
-    found = patterns.deinterleave(np.asarray(found)[:b], before)
+    found = patterns.deinterleave(fetch(found)[:b], before)
     return np.where(valid[None, ..., None], found, 0), valid
 
   def steps(self, frames: int, known: int = 0) -> int:
@@ -320,30 +322,30 @@ class LanguageModel:
     options = self._options | {"guided": sampling.guidance != 1.0}
     before = cond.mask.shape[1] if self.config.prepend_text else 0
     memory.check(b, rows, before + size[2], **options)
-    cond = self._placed(cond, rows)
-    head = self._put(head, "batch", None, None)
-    prefill, decode, grow = compiled(self.config, self._placement)
+    cond, put = self._placed(cond, rows), self.placement.put
+    head = put(head, "batch", None, None)
+    prefill, decode, grow = compiled(self.config, self.placement)
     seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
-    keys = _keys(self._put(seeds, "batch"), self._put(np.int32(window)))
-    rules = jax.device_put(rules, self._placement.sharding())
+    keys = _keys(put(seeds, "batch"), put(np.int32(window)))
+    rules = Rules(*map(put, rules))
     with memory.explained(b):
       texts, caches = prefill(self.params, head, cond, room=room, **options)
-      steps_now = self._put(steps[..., :room], "batch", None, None)
-      state = State(steps_now, self._put(np.int32(start)), caches)
+      steps_now = put(steps[..., :room], "batch", None, None)
+      state = State(steps_now, put(np.int32(start)), caches)
       place = start
       while place < stop:
         if place == room:
           for i, cache in enumerate(state.caches):  # in turn: less memory
             state.caches[i] = grow(cache, more=room)
           room *= 2
-          steps_now = self._put(steps[..., :room], "batch", None, None)
+          steps_now = put(steps[..., :room], "batch", None, None)
           state = state._replace(steps=steps_now)
         until = min(place + (every or stop), room, stop)
-        end = self._put(np.int32(until))
+        end = put(np.int32(until))
         state = decode(
           self.params, state, texts, cond.mask, keys, rules, end, **options
         )
-        steps[..., place:until] = np.asarray(state.steps)[..., place:until]
+        steps[..., place:until] = fetch(state.steps)[..., place:until]
         finished = np.count_nonzero(np.all(layout.step < until, axis=0))
         found = patterns.deinterleave(steps[:b], layout.step)
         yield until - place, found[:, :, :finished]
@@ -351,25 +353,19 @@ class LanguageModel:
 
   def _room(self, rows: int) -> int:
     """Rows brought to their bucket, and to what the mesh divides."""
-    ways = self._placement.ways("batch")
+    ways = self.placement.ways("batch")
     return -(-bucket(rows) // ways) * ways
-
-  def _put(
-    self, values: np.ndarray | np.generic, *axes: str | None
-  ) -> jax.Array:
-    return jax.device_put(values, self._placement.sharding(*axes))
 
   def _placed(self, cond: Cond, rows: int) -> Cond:
     """Rows and text length in their buckets; further rows have no text."""
-    states, mask = np.asarray(cond.states), np.asarray(cond.mask)
+    states, mask = fetch(cond.states), fetch(cond.mask)
     b, length = mask.shape
     more = ((0, rows - b), (0, bucket(length, least=_LEAST_TOKENS) - length))
     mask = np.pad(mask, more)
     mask[b:, 0] = True
     states = np.pad(states, (*more, (0, 0)))
-    return Cond(
-      self._put(states, "batch", None, None), self._put(mask, "batch", None)
-    )
+    put = self.placement.put
+    return Cond(put(states, "batch", None, None), put(mask, "batch", None))
 
 
 @jax.jit

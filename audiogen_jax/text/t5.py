@@ -208,7 +208,6 @@ class TextEncoder:
     room = bucket(length, least=_LEAST_TOKENS) - length
     inputs = [np.pad(x, ((0, rows), (0, room))) for x in (ids, mask)]
     if self._placement is not None:
-      everywhere = self._placement.sharding(None, None)
-      inputs = jax.device_put(inputs, everywhere)
+      inputs = [self._placement.put(x, None, None) for x in inputs]
     states = _encode(self.config, self.params, *inputs)
-    return np.asarray(states)[:b, :length], mask
+    return sharding.fetch(states)[:b, :length], mask

@@ -6,9 +6,12 @@ r"""Trains what a configuration describes.
 Run the same command again to go on after a stop, however the last one ended.
 Bad input is one line and exit status 2; after SIGTERM or Ctrl-C the state is
 saved and the status is that of the signal, so that a scheduler starts it again.
+Several processes, as on a pod, end together and with the same line and status,
+whichever of them found the fault, got the signal, or died (status 1).
 """
 
 import re
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -16,8 +19,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from audiogen_jax.core import config, processes
-from audiogen_jax.core.errors import InputError
-from audiogen_jax.train import loop, stopping
+from audiogen_jax.core.errors import InputError, Stopped
+from audiogen_jax.train import loop
 from audiogen_jax.train.codec_task import CodecTask
 from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
@@ -75,15 +78,18 @@ def main(arguments: list[str]) -> None:
   # Orbax and JAX tell of every step they take.
   logging.set_verbosity(logging.WARNING)
   try:
-    run, task = parse(_CONFIG.value)
-    processes.join()
-    loop.train(run, task.opened(), _WORKDIR.value)
+    with processes.joined():
+      run, task = parse(_CONFIG.value)
+      loop.train(run, task.opened(), _WORKDIR.value)
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
-  except stopping.Stopped as stop:
+  except Stopped as stop:
     print(stop, file=sys.stderr)
     sys.exit(128 + stop.number)
+  except KeyboardInterrupt:
+    print("stopped by Ctrl-C before training began", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import engine, sources
 from audiogen_jax.convert.engine import Parts
-from audiogen_jax.core import checkpoint, config, sharding
+from audiogen_jax.core import checkpoint, config, processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
@@ -122,8 +121,7 @@ def export_adapters(
   folder: epath.Path, adapters: Tree, lora: LoRAConfig, base: str
 ) -> None:
   """Writes adapters alone, in place of any that are there."""
-  if jax.process_index() == 0 and folder.exists():
-    folder.rmtree()
+  processes.agreed(lambda: checkpoint.remove(folder))
   told = config.as_dict(lora) | {"base": base}
   checkpoint.export(folder, told, [("adapters", adapters)])
 

@@ -23,9 +23,9 @@ import numpy as np
 from etils import epath
 
 from audiogen_jax.audio import drawing
-from audiogen_jax.core import checkpoint, config, cost, sharding
+from audiogen_jax.core import checkpoint, config, cost, processes, sharding
 from audiogen_jax.core.checkpoint import Checkpoints
-from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Batches, Loader
 from audiogen_jax.train import inputs, metrics, stopping, workdir
@@ -109,13 +109,15 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
       another configuration, and for metrics that are no longer finite.
     Stopped: After a clean stop by SIGTERM or SIGINT.
   """
-  path = checkpoint.place(folder)
-  path.mkdir(parents=True, exist_ok=True)
+  told = _told(run, task)
+  processes.check_same(workdir.flat(told) | {"workdir": folder})
   placement = Placement.make(sharding.make_mesh(**run.mesh), run.rules)
+  placement.check_batch(run.data.batch, "data.batch")
+  if run.loop.eval_every:
+    placement.check_batch(run.data.eval_batch, "data.eval_batch")
+  path = checkpoint.place(folder)
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
-      stack.enter_context(workdir.claimed(path))
-      workdir.agree(path, _told(run, task))
+    stack.enter_context(workdir.claimed(path, told))
     caught = stack.enter_context(stopping.collected())
     checkpoints = Checkpoints(
       path / "checkpoints", best=task.best, keep=run.loop.keep
@@ -139,6 +141,7 @@ class _Run:
     self.placement, self.checkpoints = placement, checkpoints
     self.spec = task.batch_spec(run.data.batch, run.data.duration_s)
     self.programs = Programs(task, placement, run.loop.seed)
+    self.primary = jax.process_index() == 0  # speaks, and writes the log
     self.pending: tuple[int, jax.Array] | None = None
     self.window: list[dict[str, float]] = []
 
@@ -151,14 +154,15 @@ class _Run:
     evaluation = None
     if loop.eval_every:
       evaluation = inputs.eval_loader(self.run.data, self.placement, self.task)
+    opened = [loader] if evaluation is None else [loader, evaluation]
+    processes.check_same({f"the data of {x.folders}": x.digest for x in opened})
     now, batches = self._start(loader)
     done = int(now.step)
     told = _told(self.run, self.task)
-    if jax.process_index() == 0:
-      workdir.note(self.path, told)
+    processes.agreed(lambda: workdir.note(self.path, told))
     self.log = metrics.Log(
       self.path,
-      primary=jax.process_index() == 0,
+      primary=self.primary,
       step=done,
       wandb_project=loop.wandb_project or None,
       config=told,
@@ -193,21 +197,22 @@ class _Run:
         self.rate.resume()
         if stop:
           self.checkpoints.wait()
-          raise stopping.Stopped(stop, done)
+          raise Stopped(stop, done)
       self.checkpoints.wait()
     self._export(now)
     return now
 
   def _start(self, loader: Loader) -> tuple[TrainState, Batches]:
     """The state and the batches to go on from."""
-    latest = self.checkpoints.latest()
+    latest = processes.agreed(self.checkpoints.latest)
     if latest is None:
       now = self.programs.init(self.programs.key)
       with loader.batches() as first:
         arrays = (_arrays(batch, self.spec) for batch in first)
         with self.placement.active():
           now = self.task.prepare(now, arrays, self.programs.key)
-      return jax.device_put(now, self.programs.places), loader.batches()
+      now = jax.tree.map(sharding.moved, now, self.programs.places)
+      return now, loader.batches()
     like = jax.tree.map(
       lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
       self.programs.like,
@@ -223,9 +228,8 @@ class _Run:
       return
     step, values = self.pending
     self.pending = None
-    values = dict(
-      zip(self.programs.names, np.asarray(values).tolist(), strict=True)
-    )
+    values = sharding.fetch(values).tolist()
+    values = dict(zip(self.programs.names, values, strict=True))
     bad = metrics.first_not_finite(values)
     if bad is not None:
       self.checkpoints.wait()
@@ -279,7 +283,7 @@ class _Run:
         sums = more if sums is None else jax.tree.map(jnp.add, sums, more)
         if number == 0 and self.run.loop.samples:
           self._listen(now, arrays, step)
-    figures = self.task.summary(jax.device_get(sums))
+    figures = self.task.summary(jax.tree.map(sharding.fetch, sums))
     shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
     self._say(f"evaluation at step {step:,}: {shown}")
     self.log.scalars(step, {f"eval/{k}": v for k, v in figures.items()})
@@ -288,8 +292,13 @@ class _Run:
 
   def _listen(self, now: TrainState, batch: Batch, step: int) -> None:
     """Sounds and their spectrograms, for the log."""
-    sounds = jax.device_get(self.programs.samples(now, batch))
-    sounds = {k: v[: self.run.loop.samples] for k, v in sounds.items()}
+    sounds = self.programs.samples(now, batch)
+    if not self.primary:
+      return
+    sounds = {
+      name: sharding.fetch(rows)[: self.run.loop.samples]
+      for name, rows in sounds.items()
+    }
     self.log.audio(step, sounds, self.task.rate_hz)
     pictures = {
       name: np.stack([drawing.mel_image(s, self.task.rate_hz) for s in rows])
@@ -300,8 +309,7 @@ class _Run:
   def _export(self, now: TrainState) -> None:
     """The trained model, in place of one exported before."""
     folder = self.path / "export"
-    if jax.process_index() == 0 and folder.exists():
-      folder.rmtree()
+    processes.agreed(lambda: checkpoint.remove(folder))
     self.task.export(now, folder)
     self._say(f"the trained model is in {folder}")
 
@@ -337,7 +345,7 @@ class _Run:
     )
 
   def _say(self, line: str) -> None:
-    if jax.process_index() == 0:
+    if self.primary:
       print(line, file=sys.stderr, flush=True)
 
 

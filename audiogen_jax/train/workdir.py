@@ -10,15 +10,19 @@ workdir/
 import contextlib
 import fcntl
 import json
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 
-_CONFIG = "config.json"
+_CONFIG, _LOCK = "config.json", ".lock"
 # May differ in a resumed run: they change nothing of what is computed, or only
 # for how long.
 _FREE = ("loop.", "mesh.", "rules.", "data.workers", "data.prefetch")
@@ -26,18 +30,44 @@ _BOUND = ("loop.seed",)
 
 
 @contextlib.contextmanager
-def claimed(workdir: epath.Path) -> Iterator[None]:
-  """Holds the folder; the claim ends with the process, however it ends.
+def claimed(workdir: epath.Path, config: Mapping[str, Any]) -> Iterator[None]:
+  """Makes the folder, or takes one with a run of this very configuration.
 
-  In a bucket there are no such locks, and nothing is held.
+  The claim is process 0's, told to all, and ends with the process, however it
+  ends.  In a bucket there are no such locks, and nothing is held.
 
   Raises:
-    InputError: If another run holds it.
+    InputError: If another run holds it or began with another configuration, it
+      cannot be made, or the processes see different folders.
   """
-  if "://" in str(workdir):
+  remote = "://" in str(workdir)
+  with contextlib.ExitStack() as stack:
+
+    def claim() -> str:
+      try:
+        workdir.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        raise InputError(
+          f"cannot write {workdir}: {error.strerror or error}; choose another"
+          " --workdir"
+        ) from None
+      mark = "" if remote else stack.enter_context(_locked(Path(workdir)))
+      agree(workdir, config)
+      return mark
+
+    mark = processes.agreed(claim)
+    if not remote and not _marked(Path(workdir), mark):
+      raise InputError(
+        f"process {jax.process_index()} sees another folder {workdir} than"
+        " process 0; give a shared one, or gs://BUCKET/RUN"
+      )
     yield
-    return
-  with Path(workdir / ".lock").open("w") as file:
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[str]:
+  """Holds the folder; a mark by which it can be known."""
+  with (workdir / _LOCK).open("a+") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -45,7 +75,21 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
         f"another run is training in {workdir}; stop it, or choose another"
         " --workdir"
       ) from None
-    yield
+    mark = secrets.token_hex(8)
+    file.truncate(0)
+    file.write(mark)
+    file.flush()
+    yield mark
+
+
+def _marked(workdir: Path, mark: str) -> bool:
+  """Whether process 0's mark is there, if need be in a moment."""
+  for _ in range(50):  # network file systems show news late
+    with contextlib.suppress(OSError):
+      if (workdir / _LOCK).read_text() == mark:
+        return True
+    time.sleep(0.2)
+  return False
 
 
 def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
@@ -57,7 +101,7 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   path = workdir / _CONFIG
   if not path.exists():
     return
-  old, new = _flat(json.loads(path.read_text())), _flat(_plain(config))
+  old, new = flat(json.loads(path.read_text())), flat(config)
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
     for name in sorted(old.keys() | new.keys())
@@ -90,13 +134,16 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
   return json.dumps(values[name]) if name in values else "not set"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested mappings as one, with dotted names."""
-  flat = {}
-  for name, value in values.items():
-    dotted = f"{prefix}{name}"
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f"{dotted}.")
-    else:
-      flat[dotted] = value
-  return flat
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A configuration as one mapping of dotted names, as JSON gives it back."""
+  found = {}
+
+  def walk(values: Mapping[str, Any], prefix: str) -> None:
+    for name, value in values.items():
+      if isinstance(value, Mapping):
+        walk(value, f"{prefix}{name}.")
+      else:
+        found[f"{prefix}{name}"] = value
+
+  walk(_plain(config), "")
+  return found
