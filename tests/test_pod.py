@@ -61,9 +61,9 @@ def alike(one, other):
     assert other[step] == pytest.approx(values, rel=1e-5), step
 
 
-def underway(pod, folder, step=3):
+def underway(pod, folder, step=3, patience_s=200):
   """Waits until so many steps are done."""
-  deadline = time.monotonic() + 200
+  deadline = time.monotonic() + patience_s
   while time.monotonic() < deadline:
     for process in pod.processes:
       assert process.poll() is None, process.communicate()

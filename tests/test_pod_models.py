@@ -143,7 +143,7 @@ def test_killed_and_gone_on_with_fewer(words, whole, tmp_path, count):
   pod = Pod("v5e:4x4").start(
     *words("lm", tmp_path, **mesh, **{"loop.steps": 99})
   )
-  underway(pod, tmp_path, step=3)
+  underway(pod, tmp_path, step=3, patience_s=900)
   pod.processes[2].kill()
   found = pod.ended(60)
   for index in (0, 1, 3):

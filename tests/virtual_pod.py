@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import pathlib
-import re
 import runpy
 import signal
 import socket
@@ -140,8 +139,6 @@ class Pod:
     try:
       for process in self.processes:
         output, errors = process.communicate(timeout=timeout)
-        # Gloo counts its peers there.
-        output = re.sub(r"\[Gloo\].*\n", "", output)
         found.append(Ended(process.returncode, output, errors))
     finally:
       for process in self.processes:

@@ -45,7 +45,7 @@ class _Place(NamedTuple):
 _peers: Peers | None = None
 
 
-def join() -> None:
+def join(*, saves: bool = False) -> None:
   """Joins the other processes, if there are any.
 
   JAX detects Cloud TPU slices, GKE, SLURM and Open MPI by itself.  Elsewhere
@@ -56,6 +56,11 @@ def join() -> None:
   set.
 
   Must come before anything that asks JAX for its devices.
+
+  Args:
+    saves: Whether SIGTERM is left to JAX's pre-emption service, by which all
+      agree on a step to save (`Checkpoints.reached_preemption`); it kills
+      otherwise.
 
   Raises:
     InputError: If the environment contradicts itself, or not all processes
@@ -79,6 +84,7 @@ def join() -> None:
   _peers = peers
   if begun:
     return
+  jax.config.update("jax_enable_preemption_service", saves)
   try:
     jax.distributed.initialize(
       place.address, place.count, place.index, local_device_ids=place.devices
@@ -89,7 +95,7 @@ def join() -> None:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def joined(*, saves: bool = False) -> Iterator[None]:
   """`join`, and within it the errors of one process are those of all.
 
   Alone, errors pass through.  With others, an InputError or OSError ends all
@@ -97,8 +103,11 @@ def joined() -> Iterator[None]:
   traceback where it happened.
   """
   try:
-    join()
+    join(saves=saves)
     yield
+  except Stopped:  # in all of them, at the same step
+    _leave()
+    raise
   except (InputError, OSError) as error:
     if _peers is None:
       raise
@@ -107,8 +116,6 @@ def joined() -> Iterator[None]:
     if _peers is None:
       raise
     _peers.end(128 + signal.SIGINT, "stopped by Ctrl-C")
-  except Stopped:  # in all of them, at the same step
-    raise
   except Exception as error:
     if _peers is None:
       raise
@@ -118,9 +125,12 @@ def joined() -> Iterator[None]:
     traceback.print_exc()
     kind = type(error).__name__
     _peers.end(1, f"error: process {_peers.index} failed: {kind}: {error}")
-  finally:
-    if _peers is not None:
-      _peers.leave()
+  _leave()
+
+
+def _leave() -> None:
+  if _peers is not None:
+    _peers.leave()
 
 
 def agreed(decide: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray, Tree
@@ -82,9 +83,7 @@ class Placement:
     """Whether devices of other processes take part."""
     return len({d.process_index for d in self.mesh.devices.flat}) > 1
 
-  def put(
-    self, values: AnyArray | np.generic, *axes: str | None
-  ) -> jax.Array:
+  def put(self, values: AnyArray | np.generic, *axes: str | None) -> jax.Array:
     """Values that every process has, on the devices: each holds its part."""
     return put(values, self.sharding(*axes))
 
@@ -94,7 +93,9 @@ class Placement:
     names = (names,) if isinstance(names, str) else names or ()
     return int(np.prod([self.mesh.shape[n] for n in names], dtype=int))
 
-  def rows(self, size: int, process: int | None = None) -> np.ndarray:
+  def rows(
+    self, size: int, process: int | None = None
+  ) -> Int[np.ndarray, " b"]:
     """Which rows of a batch of `size` the devices of a process hold.
 
     They need be no stretch: on a pod the order of the mesh is that of the

@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
   # Orbax and JAX tell of every step they take.
   logging.set_verbosity(logging.WARNING)
   try:
-    with processes.joined():
+    with processes.joined(saves=True):
       run, task = parse(_CONFIG.value)
       loop.train(run, task.opened(), _WORKDIR.value)
   except InputError as error:

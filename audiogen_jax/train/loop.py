@@ -140,7 +140,8 @@ class _Run:
     self.run, self.task, self.path = run, task, path
     self.placement, self.checkpoints = placement, checkpoints
     self.spec = task.batch_spec(run.data.batch, run.data.duration_s)
-    self.programs = Programs(task, placement, run.loop.seed)
+    loop = run.loop
+    self.programs = Programs(task, placement, loop.seed, loop.samples)
     self.primary = jax.process_index() == 0  # speaks, and writes the log
     self.pending: tuple[int, jax.Array] | None = None
     self.window: list[dict[str, float]] = []
@@ -295,10 +296,7 @@ class _Run:
     sounds = self.programs.samples(now, batch)
     if not self.primary:
       return
-    sounds = {
-      name: sharding.fetch(rows)[: self.run.loop.samples]
-      for name, rows in sounds.items()
-    }
+    sounds = {name: sharding.fetch(rows) for name, rows in sounds.items()}
     self.log.audio(step, sounds, self.task.rate_hz)
     pictures = {
       name: np.stack([drawing.mel_image(s, self.task.rate_hz) for s in rows])
