@@ -105,7 +105,8 @@ def get_config(variant: str = "") -> ConfigDict:
   # As configured there; the card of the released model says it had none.
   config.data.mix = True
   config.data.workers = 8
-  config.data.eval_batch = 64
+  # Divides over every mesh that the batch does.
+  config.data.eval_batch = config.data.get_oneway_ref("batch")
   config.data.eval_duration_s = config.get_ref("window_s")
 
   config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
@@ -153,7 +154,6 @@ def shrink(config: ConfigDict) -> None:
   config.remat = "none"
   config.window_s = 2.5
   config.data.batch = 16
-  config.data.eval_batch = 16
   config.data.workers = 0
   config.data.mix = False
   config.loop.steps = 1000

@@ -30,7 +30,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.steps = 4000
   config.data.batch = 8
   config.data.workers = 0
-  config.data.eval_batch = 8
   config.loop.steps = 4000
   config.loop.log_every = 25
   config.loop.eval_every = 500

@@ -37,7 +37,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.window_s = 5.0
   config.guidance = 5.0  # of 1, 3 and 5 the one heard best
   config.data.batch = 16
-  config.data.eval_batch = 16
   config.data.workers = 0
   config.loop.steps = 1500
   config.loop.log_every = 25

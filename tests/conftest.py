@@ -35,6 +35,21 @@ jaxtyping.install_import_hook("audiogen_jax", "beartype.beartype")
 _TINY_PACK = Path(__file__).parent / "golden" / "audiogen_tiny"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+  parser.addoption(
+    "--margins",
+    action="store_true",
+    help="print used / allowed of every tolerance, those with least room first",
+  )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  if config.getoption("margins"):
+    import margins
+
+    config.pluginmanager.register(margins.Margins())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Skips live comparisons where there is nothing to compare with."""
   wanted = ("torch", "transformers")

@@ -129,6 +129,65 @@ def test_what_is_copied_in_memory():
   assert whole.flops == 7 * 2 * 512 * 1024 * 256
 
 
+# A gather that goes on while a product is computed, and what crosses slices, as
+# a TPU's compiler writes them, shortened.
+BETWEEN = """\
+HloModule step
+
+%start (a: f32[64,16]) -> (f32[64,16], f32[64,64]) {
+  %a = f32[64,16]{1,0} parameter(0)
+  %gather.1 = f32[64,64]{1,0} all-gather(%a), channel_id=7, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="4"}
+  ROOT %started = (f32[64,16]{1,0}, f32[64,64]{1,0}) custom-call(%gather.1), \
+custom_call_target="AsyncCollectiveStart"
+}
+
+%during (b: f32[64,16], c: f32[8,8]) -> f32[8,8] {
+  %b = f32[64,16]{1,0} parameter(0)
+  %c = f32[8,8]{1,0} parameter(1)
+  %gather.2 = f32[64,64]{1,0} all-gather(%b), channel_id=7, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="4"}
+  ROOT %dot.1 = f32[8,8]{1,0} dot(%c, %c), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+
+%done (d: f32[64,16]) -> f32[64,64] {
+  %d = f32[64,16]{1,0} parameter(0)
+  %gather.3 = f32[64,64]{1,0} all-gather(%d), channel_id=7, \
+replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="4"}
+  ROOT %ended = f32[64,64]{1,0} custom-call(%gather.3), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (x: f32[64,16], y: f32[8,8]) -> f32[64,64] {
+  %x = f32[64,16]{1,0} parameter(0)
+  %y = f32[8,8]{1,0} parameter(1)
+  %one = (f32[64,16]{1,0}, f32[64,64]{1,0}) fusion(%x), kind=kCustom, \
+calls=%start
+  %two = f32[8,8]{1,0} fusion(%x, %y), kind=kOutput, calls=%during
+  %token = token[] after-all()
+  %sent = (f32[8,8]{1,0}, u32[], token[]) send(%two, %token), channel_id=4, \
+is_host_transfer=true, frontend_attributes={\
+_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  %sent.1 = token[] send-done(%sent), channel_id=4, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  ROOT %three = f32[64,64]{1,0} fusion(%x), kind=kCustom, calls=%done
+}
+"""
+
+
+def test_a_collective_that_goes_on_counts_once():
+  """It stands in each fusion that runs meanwhile, from its start to its end."""
+  work = Program(BETWEEN).work()
+  assert work.traffic == {"all-gather": 64 * 64 * 4}
+  assert work.flops == 2 * 8**3
+
+
+def test_what_crosses_slices():
+  """Hosts send it; no collective of the program goes from slice to slice."""
+  assert Program(BETWEEN).work().between == 8 * 8 * 4
+
+
 def test_batches_of_products_as_convolutions():
   """TPUs make them of these, with gaps in which nothing is multiplied."""
   text = """\

@@ -111,8 +111,9 @@ def test_parameters_of_the_reference(steps, task, reference, tmp_path):
   for name in names:
     theirs = reference[name]
     ours = written[name.partition("/")[2]].read()
-    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
-    assert error <= 1e-3, (name, error)
+    np.testing.assert_allclose(
+      *(ours, theirs), rtol=0, atol=1e-3 * np.abs(theirs).max(), err_msg=name
+    )
 
 
 CODEC = EncodecConfig(

@@ -33,14 +33,23 @@ def test_what_is_rounded(models):
     assert not large, f"{name} was forgotten"
 
 
-def test_logits_stay_near(models):
-  codes = np.random.default_rng(0).integers(0, 96, (2, 4, 40)).astype(np.int32)
+@pytest.fixture(scope="module")
+def codes():
+  return np.random.default_rng(0).integers(0, 96, (2, 4, 40)).astype(np.int32)
+
+
+def rms(values):
+  return np.sqrt(np.mean(np.square(values)))
+
+
+def test_logits_stay_near(models, codes):
   want, valid = models["float32"].logits(codes, TEXTS)
   got, _ = models["int8"].logits(codes, TEXTS)
   want, got = want[:, valid], got[:, valid]
   # Measured: 1.9 % of their spread, and 98 % of the likeliest tokens.
-  error = np.sqrt(np.mean(np.square(got - want)))
-  assert 0 < error < 0.03 * want.std()
+  error = rms(got - want) / want.std()
+  assert error > 0
+  np.testing.assert_allclose(error, 0, atol=0.04)
   assert np.mean(got.argmax(-1) == want.argmax(-1)) > 0.9
 
 
@@ -52,14 +61,20 @@ def test_it_makes_sounds(models):
   np.testing.assert_array_equal(alone[0], both[1])
 
 
-def test_a_mesh_gives_the_same(tiny, models):
+def test_a_mesh_gives_the_same(tiny, models, codes):
   mesh = ag.make_mesh(data=2, tensor=2)
   spread = ag.AudioGen.from_pretrained(tiny, dtype="int8", mesh=mesh)
-  codes = np.random.default_rng(0).integers(0, 96, (2, 4, 40)).astype(np.int32)
+  exact, valid = models["float32"].logits(codes, TEXTS)
   want, _ = models["int8"].logits(codes, TEXTS)
   got, _ = spread.logits(codes, TEXTS)
-  # Rounding to int8 may fall to the other side.
-  assert np.abs(got - want).max() < 0.05 * want.std()
+  exact, want, got = exact[:, valid], want[:, valid], got[:, valid]
+  # Sums in another order differ by 1e-7, and where that turns a rounding to
+  # int8, all that follows may be rounded anew, which differs from processor to
+  # processor.  So logits are as far apart as two roundings of the same: at most
+  # sqrt(2) of the error of one if no rounding agreed.  Measured: 0.44 to 0.51.
+  error = rms(want - exact)
+  np.testing.assert_allclose(rms(got - want) / error, 0, atol=1.5)
+  np.testing.assert_allclose(rms(got - exact), error, rtol=0.1)  # 1 % measured
 
 
 def test_not_for_keeps(models, tmp_path):

@@ -61,7 +61,7 @@ def measure(
   placement = Placement.make(
     sharding.arrange(run.mesh, jax.devices()), run.rules
   )
-  programs = Programs(task, placement, run.loop.seed)
+  programs = Programs(task, placement, run.loop.seed, run.loop.samples)
   numbers = np.random.default_rng(0)
 
   def noise(x: jax.ShapeDtypeStruct) -> jax.Array:

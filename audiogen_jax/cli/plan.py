@@ -12,18 +12,23 @@ from typing import Annotated
 import jax
 import typer
 from ml_collections import ConfigDict
-from rich.table import Table
 
-from audiogen_jax.cli import results, terminal
+from audiogen_jax.cli import plan_tables, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.plan import chips, programs, report, search
+from audiogen_jax.plan import (
+  chips,
+  flops,
+  programs,
+  reading,
+  report,
+  sampling,
+  search,
+)
 from audiogen_jax.plan.report import Report
 from audiogen_jax.train import __main__ as training
 from audiogen_jax.train.lm_task import LMTask
-
-_GIB = 2**30
 
 
 def plan(
@@ -52,7 +57,9 @@ def plan(
   ] = False,
   find: Annotated[
     bool,
-    typer.Option("--search", help="Try meshes, rematerialisation, batches."),
+    typer.Option(
+      "--search", help="Try steps: meshes, rematerialisation, batches."
+    ),
   ] = False,
   tries: Annotated[
     int, typer.Option(min=1, help="Programs that a search compiles.")
@@ -63,8 +70,10 @@ def plan(
 ) -> None:
   """What training or sampling would cost on machines that are not here.
 
-  Compiles the real programs, with the compiler of the real chips (extra
-  `plan`), and reads from them what they need.
+  Compiles the real programs, all of a run, with the compiler of the real chips
+  (extra `plan`), and reads from them what they need.  Memory is what the
+  compiler says.  Times are estimates from the chip's peaks, without latency:
+  one for everything going on at once, one for nothing overlapping.
   """
   results.check(None, json_)
   # A program that was kept would tell nothing of what compiling it takes.
@@ -84,32 +93,37 @@ def plan(
   run, task = training.parse(values)
   if (sample or find) and not isinstance(task, LMTask):
     raise InputError(f"{config} is not the configuration of a language model")
-  found: dict[str, Report] = {}
+  title = f"{config} on {_named(topology, slices, devices)}"
+  hosts: dict[int, list[int]] = {}
   with terminal.bar() as bar:
     if find:
-      found = _search(run, task, chip, devices, tries, bar)
+      found = _search(run, task, chip, devices, slices, tries, bar)
     else:
-      bar.add_task("compiling", total=None)
-      arranged = sharding.arrange(run.mesh, devices)
-      count = arranged.devices.size
+      mesh_ = sharding.arrange(run.mesh, devices)
+      _check_slices(mesh_, slices)
       if sample:
-        placement = Placement.make(arranged)
-        rows = batch or 1
-        compiled = programs.sampling(task, rows, task.window_s, placement)
-        found = {
-          name: report.of(made, chip, count, in_place=name == "decode")
-          for name, made in compiled.items()
-        }
+        placement = Placement.make(mesh_)
+        placement.check_batch(batch or 1)
+        wanted = sampling.of_sampling(
+          task, batch or 1, task.window_s, placement
+        )
       else:
-        placement = Placement.make(arranged, run.rules)
-        compiled = programs.training(run, task, placement)
-        flops = report.model_flops(task, run.data.batch, run.data.duration_s)
-        made = report.of(compiled, chip, count, model_flops=flops)
-        found = {"step": made}
-  _tell(found, chip, f"{config} on {_named(topology, slices, devices)}", find)
+        placement = Placement.make(mesh_, run.rules)
+        wanted = programs.of_run(run, task, placement)
+        hosts = reading.rows(placement, run.data.batch)
+      found = _compiled(wanted, run, task, chip, mesh_.size, bar)
+  if find:
+    plan_tables.rank(title, found, chip)
+  else:
+    plan_tables.tell(title, found, chip)
+  if hosts:
+    cached = isinstance(task, LMTask) and task.cached_codes
+    plan_tables.tell_hosts(
+      hosts, run.data.duration_s, found["step"], sound=not cached
+    )
   if json_:
     plain = {name: made.plain() for name, made in found.items()}
-    results.write_json(json_, plain)
+    results.write_json(json_, {"programs": plain, "hosts": hosts})
     results.name(json_)
 
 
@@ -163,9 +177,39 @@ def sizes(text: str, axes: list[str]) -> dict[str, int]:
   return sizes
 
 
-def _search(run, task, chip, devices, tries, bar) -> dict[str, Report]:
-  """Reports of some ways to train, by what they are."""
-  ways = search.candidates(task, chip, len(devices), run.data.batch)
+def _check_slices(mesh, slices: int) -> None:
+  """A mesh that leaves slices out would plan for less than was asked."""
+  used = len({getattr(d, "slice_index", 0) for d in mesh.devices.flat})
+  if used < slices:
+    raise InputError(
+      f"the mesh {dict(mesh.shape)} takes {used} of {slices} slices; give data"
+      f" a multiple of {slices}, or -1"
+    )
+
+
+def _compiled(wanted, run, task, chip, devices, bar) -> dict[str, Report]:
+  """Reports of programs, compiled in turn."""
+  shown = bar.add_task("", total=len(wanted))
+  found = {}
+  for name, compile_ in wanted.items():
+    bar.update(shown, description=f"compiling {name}")
+    try:
+      made = compile_()
+    except InputError as error:
+      raise InputError(f"{name}: {error}") from None
+    of_model = 0.0
+    if name == "step":
+      of_model = flops.of_step(task, run.data.batch, run.data.duration_s)
+    found[name] = report.of(
+      made, chip, devices, model_flops=of_model, in_place=name == "decode"
+    )
+    bar.advance(shown)
+  return found
+
+
+def _search(run, task, chip, devices, slices, tries, bar) -> dict[str, Report]:
+  """Reports of some ways to train, by what they are: their steps alone."""
+  ways = search.candidates(task, chip, len(devices), run.data.batch, slices)
   shown = bar.add_task("compiling", total=tries)
   found = {}
   for way, _ in zip(ways, range(tries), strict=False):
@@ -173,7 +217,7 @@ def _search(run, task, chip, devices, tries, bar) -> dict[str, Report]:
     name = f"{mesh}, remat {way.remat}, batch {way.batch}"
     bar.update(shown, description=name)
     own = dataclasses.replace(task, remat=way.remat)
-    data = dataclasses.replace(run.data, batch=way.batch)
+    data = dataclasses.replace(run.data, batch=way.batch, eval_batch=way.batch)
     placement = Placement.make(sharding.arrange(way.mesh, devices), run.rules)
     try:
       compiled = programs.training(
@@ -184,12 +228,12 @@ def _search(run, task, chip, devices, tries, bar) -> dict[str, Report]:
       continue
     finally:
       bar.advance(shown)
-    flops = report.model_flops(own, way.batch, run.data.duration_s)
-    found[name] = report.of(compiled, chip, len(devices), model_flops=flops)
+    of_model = flops.of_step(own, way.batch, run.data.duration_s)
+    found[name] = report.of(compiled, chip, len(devices), model_flops=of_model)
   if not found:
     raise InputError("nothing that was tried fits; take more chips")
 
-  def cost(item):  # seconds a model FLOP
+  def cost(item):  # seconds a row; model FLOPs are in proportion
     return (not item[1].fits, item[1].slowest_s / item[1].model_flops)
 
   return dict(sorted(found.items(), key=cost))
@@ -199,68 +243,3 @@ def _named(topology, slices, devices) -> str:
   if not topology:
     return f"{len(devices)} {devices[0].device_kind}"
   return f"{slices} x {topology}" if slices > 1 else topology
-
-
-def _tell(found: dict[str, Report], chip, title: str, ranked: bool) -> None:
-  terminal.out.print(title, markup=False, style="bold", soft_wrap=True)
-  if ranked:
-    _rank(found, chip)
-    return
-  for name, made in found.items():
-    table = Table(title=name, title_justify="left", show_header=False)
-    for label, value in _rows(made, chip):
-      table.add_row(label, value)
-    terminal.out.print(table)
-
-
-def _rank(found: dict[str, Report], chip) -> None:
-  table = Table()
-  for column in ("", "GiB", "fits", "step", "MFU"):
-    table.add_column(column, overflow="fold")
-  for name, made in found.items():
-    times, share = _estimate(made, chip)
-    table.add_row(
-      name, f"{made.total / _GIB:.2f}", _yes(made.fits), times, share
-    )
-  terminal.out.print(table)
-
-
-def _rows(made: Report, chip):
-  """Labels and values of one program."""
-  yield "devices", f"{made.devices}"
-  for name in ("arguments", "temporaries", "outputs", "aliased"):
-    yield f"{name}, a device", f"{getattr(made, name) / _GIB:.2f} GiB"
-  room = f" of {made.memory / _GIB:.2f}" if made.memory else ""
-  yield "needed, a device", f"{made.total / _GIB:.2f}{room} GiB"
-  yield "fits", _yes(made.fits)
-  times = made.flops / made.model_flops if made.model_flops else 0
-  more = f", {times:.2f} x the model's" if times else ""
-  yield "FLOPs, a device", f"{made.flops:.3g}{more}"
-  for kind, size in sorted(made.traffic.items()):
-    yield f"{kind}, a device", f"{size / _GIB:.3f} GiB"
-  yield "copies above 1 MB in loops", f"{made.copies / 1e6:.0f} MB"
-  if made.compute_s:
-    yield "at the peak of FLOP/s", _ms(made.compute_s)
-    yield "at the bandwidth of memory", _ms(made.memory_s)
-    yield "at the bandwidth of links", _ms(made.links_s)
-    times, share = _estimate(made, chip)
-    yield "a step, estimated", times
-    if made.model_flops:
-      yield "MFU, estimated", share
-  yield "compiled in", f"{made.compile_s:.0f} s"
-
-
-def _estimate(made: Report, chip) -> tuple[str, str]:
-  if not made.compute_s:
-    return "unknown", "unknown"
-  low, high = made.utilisation(chip.flops)
-  times = f"{_ms(made.fastest_s)} to {_ms(made.slowest_s)}"
-  return times, f"{low:.0%} to {high:.0%}"
-
-
-def _ms(seconds: float) -> str:
-  return f"{1000 * seconds:,.1f} ms"
-
-
-def _yes(fits: bool) -> str:
-  return "yes" if fits else "no"

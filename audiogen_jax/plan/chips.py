@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -11,7 +13,7 @@ from audiogen_jax.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What one chip can do; from cloud.google.com/tpu/docs/system-architecture.
+  """What one chip can do; from cloud.google.com/tpu/docs, its page of each.
 
   Attributes:
     name: As in topologies.
@@ -19,6 +21,11 @@ class Chip:
     flops: A second, bfloat16.
     bandwidth: Bytes of HBM a second.
     links: Bytes a second to other chips, all links together.
+    network: Bytes a second to other slices: its share of what its host sends
+      into the data centre.  Documented as 6.4 and 25.6 Tbit/s for 256 chips of
+      v5e and v6e, and 50 Gbit/s a chip for v5p; v4 is taken to be like that.
+    shapes: Slices that are offered, up to 256 chips; the compiler knows others.
+    options: What the compiler must be told, to make one device of each chip.
   """
 
   name: str
@@ -26,13 +33,25 @@ class Chip:
   flops: float
   bandwidth: float
   links: float
+  network: float
+  shapes: tuple[str, ...] = ()
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 CHIPS = {
-  "v4": Chip("v4", 32e9, 275e12, 1228e9, 300e9),
-  "v5e": Chip("v5e", 16e9, 197e12, 819e9, 200e9),
-  "v5p": Chip("v5p", 95e9, 459e12, 2765e9, 600e9),
-  "v6e": Chip("v6e", 32e9, 918e12, 1640e9, 448e9),
+  chip.name: chip
+  for chip in (
+    # Both cores of a chip are one device of training, as of v5p by default.
+    Chip(
+      *("v4", 32e9, 275e12, 1228e9, 300e9, 6.25e9, _DEEP),
+      {"chip_config_name": "megacore"},
+    ),
+    Chip("v5e", 16e9, 197e12, 819e9, 200e9, 3.125e9, _FLAT),
+    Chip("v5p", 95e9, 459e12, 2765e9, 600e9, 6.25e9, _DEEP),
+    Chip("v6e", 32e9, 918e12, 1640e9, 448e9, 12.5e9, _FLAT),
+  )
 }
 # What libtpu asks a machine with TPUs; one without has no answers.
 _SILENT = {
@@ -60,9 +79,21 @@ def topology(name: str, slices: int = 1) -> tuple[Chip, list[jax.Device]]:
       f"topology {name!r}: the kind must be one of {', '.join(CHIPS)}, as in"
       " v5e:4x4 or v5p:2x2x4"
     )
+  chip, shape = CHIPS[kind], name.partition(":")[2]
   for key, value in _SILENT.items():
     os.environ.setdefault(key, value)
-  options = {"num_slices": slices} if slices > 1 else {}
+  options = dict(chip.options)
+  if slices > 1:
+    options["num_slices"] = slices
+  if shape == "1x1":  # a part of a host, which has more
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  unknown = InputError(
+    f"topology {name!r} is unknown to the compiler; slices of {kind} are"
+    f" {', '.join(chip.shapes)} and larger, as in {kind}:{chip.shapes[1]}"
+  )
+  # The compiler would take cubes for flat chips and the other way round.
+  if shape.count("x") != chip.shapes[0].count("x"):
+    raise unknown
   try:
     found = topologies.get_topology_desc(
       topology_name=name, platform="tpu", **options
@@ -74,11 +105,8 @@ def topology(name: str, slices: int = 1) -> tuple[Chip, list[jax.Device]]:
         f"the TPU compiler cannot be loaded: {reason}; pip install"
         " 'audiogen_jax[plan]'"
       ) from None
-    raise InputError(
-      f"topology {name!r} is unknown to the compiler ({reason}); shapes are"
-      " those of slices, such as v5e:2x2, v5e:4x4, v5e:16x16, v5p:2x2x4"
-    ) from None
-  return CHIPS[kind], list(found.devices)
+    raise unknown from None
+  return chip, list(found.devices)
 
 
 def here() -> tuple[Chip, list[jax.Device]]:
@@ -90,4 +118,4 @@ def here() -> tuple[Chip, list[jax.Device]]:
   if first.platform == "cpu":
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     memory = pages / len(devices)
-  return Chip(first.device_kind, float(memory), 0.0, 0.0, 0.0), devices
+  return Chip(first.device_kind, float(memory), *(4 * [0.0])), devices

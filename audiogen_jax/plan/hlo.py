@@ -87,12 +87,14 @@ class Work(NamedTuple):
   Attributes:
     flops: Of matrix products and convolutions.
     traffic: Bytes that each kind of collective makes on one device.
+    between: Bytes that one device sends to other slices.
     copies: Bytes and number of runs of each copy from memory to memory, by
       name.
   """
 
   flops: float
   traffic: dict[str, int]
+  between: int
   copies: dict[str, tuple[int, int]]
 
 
@@ -118,7 +120,8 @@ class Program:
 
   def work(self, computation: str | None = None) -> Work:
     """All that a computation does; the whole program if none is named."""
-    return self._work(computation or self.entry)
+    computation = computation or self.entry
+    return self._work(computation) if computation else Work(0.0, {}, 0, {})
 
   def loops(self) -> Iterator[tuple[Instruction, int]]:
     """Every loop of the program, and how often it runs."""
@@ -133,11 +136,12 @@ class Program:
 
   @functools.cache  # noqa: B019  lives as long as the program
   def _work(self, computation: str) -> Work:
-    flops, traffic, copies = 0.0, collections.Counter(), {}
+    flops, between, traffic, copies = 0.0, 0, collections.Counter(), {}
 
     def add(other: Work, times: int) -> None:
-      nonlocal flops
+      nonlocal flops, between
       flops += times * other.flops
+      between += times * other.between
       for kind, size in other.traffic.items():
         traffic[kind] += times * size
       for name, (size, runs) in other.copies.items():
@@ -154,7 +158,13 @@ class Program:
       elif opcode == "conditional":
         branches = [self._work(name) for name in _branches(made)]
         add(max(branches, key=lambda work: work.flops), 1)
+      elif opcode == "send":
+        # What crosses slices the compiler leaves to the hosts.
+        if "megascale" in made.attributes:
+          between += made.arrays[0].bytes
       elif opcode in COLLECTIVES:
+        if _goes_on(made, inside):
+          continue
         # The start of an asynchronous one makes its operand, too.
         largest = max((array.bytes for array in made.arrays), default=0)
         started = made.opcode.endswith("-start")
@@ -173,7 +183,7 @@ class Program:
           name = made.called(attribute)
           if name in self._computations:
             add(self._work(name), 1)
-    return Work(flops, dict(traffic), copies)
+    return Work(flops, dict(traffic), between, copies)
 
   def _trips(self, computation: str, loop: Instruction) -> int:
     """How often a loop runs: counted from where it starts to its bound."""
@@ -229,6 +239,18 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction | None:
   if opcode == "constant":
     attributes = inner
   return Instruction(name, opcode, arrays, operands, attributes, root)
+
+
+def _goes_on(made: Instruction, inside: dict[str, Instruction]) -> bool:
+  """Whether this is a piece of a collective that was counted where it starts.
+
+  A TPU spreads one over the fusions that run meanwhile; it stands in each.
+  """
+  if "chain_id=" not in made.attributes:
+    return False
+  return not any(
+    "AsyncCollectiveStart" in x.attributes for x in inside.values()
+  )
 
 
 def _copied(

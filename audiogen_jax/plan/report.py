@@ -3,15 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
-import numpy as np
-
-from audiogen_jax.lm import model, patterns
 from audiogen_jax.plan.chips import Chip
 from audiogen_jax.plan.hlo import Program, Work
 from audiogen_jax.plan.programs import Compiled
-from audiogen_jax.train.lm_task import LMTask
-from audiogen_jax.train.task import Task
 
 _LARGE = 1e6  # bytes of a copy worth telling
 
@@ -20,9 +14,16 @@ _LARGE = 1e6  # bytes of a copy worth telling
 class Report:
   """A program on one device of so many.
 
+  Times are estimates.  They assume peaks: all of the chip's FLOP/s in every
+  product, all of its bandwidth, all links at once for what each collective
+  makes, nothing for latency or for hosts that are late.  Whether memory and
+  links work while products are computed is up to the compiler and the chip; the
+  two times say what it would be if they always do and if they never do.
+
   Attributes:
     devices: How many.
     memory: Bytes that are there; 0 if that is not known.
+    resident: Bytes that are there meanwhile, beside the program's own.
     arguments: Bytes.
     temporaries: Bytes.
     outputs: Bytes.
@@ -31,17 +32,20 @@ class Report:
     model_flops: Those that the model asks for, 0 if that is not known; the rest
       is done again, or is the codec's and the text encoder's.
     traffic: Bytes that each kind of collective makes.
+    between: Bytes sent to other slices.
     copies: Bytes of copies above 1 MB, from memory to memory, in one turn of
       each loop.
     compute_s: Seconds at the chip's peak.
     memory_s: Seconds to read arguments, write outputs, and do both with
       temporaries.
     links_s: Seconds to send what collectives make.
+    between_s: Seconds to send what goes to other slices.
     compile_s: Seconds that compiling took.
   """
 
   devices: int
   memory: float
+  resident: int
   arguments: int
   temporaries: int
   outputs: int
@@ -49,16 +53,19 @@ class Report:
   flops: float
   model_flops: float
   traffic: dict[str, int]
+  between: int
   copies: int
   compute_s: float
   memory_s: float
   links_s: float
+  between_s: float
   compile_s: float
 
   @property
   def total(self) -> int:
     """Bytes that a device needs."""
-    return self.arguments + self.temporaries + self.outputs - self.aliased
+    own = self.arguments + self.temporaries + self.outputs - self.aliased
+    return self.resident + own
 
   @property
   def fits(self) -> bool:
@@ -67,13 +74,17 @@ class Report:
 
   @property
   def fastest_s(self) -> float:
-    """Seconds, if all three go on at once."""
-    return max(self.compute_s, self.memory_s, self.links_s)
+    """Seconds, if all goes on at once."""
+    return max(self._times)
 
   @property
   def slowest_s(self) -> float:
-    """Seconds, if they wait for each other."""
-    return self.compute_s + self.memory_s + self.links_s
+    """Seconds, if nothing overlaps."""
+    return sum(self._times)
+
+  @property
+  def _times(self) -> tuple[float, ...]:
+    return self.compute_s, self.memory_s, self.links_s, self.between_s
 
   def utilisation(self, peak: float) -> tuple[float, float]:
     """Model FLOPs utilisation, least and most."""
@@ -119,6 +130,7 @@ def of(
   return Report(
     devices=devices,
     memory=chip.memory,
+    resident=compiled.resident,
     arguments=compiled.arguments,
     temporaries=compiled.temporaries,
     outputs=compiled.outputs,
@@ -126,34 +138,14 @@ def of(
     flops=work.flops,
     model_flops=model_flops / devices,
     traffic=work.traffic,
+    between=work.between,
     copies=sum(_copies(program)),
     compute_s=seconds(work.flops, chip.flops),
     memory_s=seconds(passed, chip.bandwidth),
     links_s=seconds(sum(work.traffic.values()), chip.links),
+    between_s=seconds(work.between, chip.network),
     compile_s=compiled.compile_s,
   )
-
-
-def model_flops(task: Task, rows: int, seconds: float) -> float:
-  """Operations that a training step asks for, done once: 6 N a token and more.
-
-  Six for each parameter and token, and for attention twelve for each number of
-  a state, step and step that is looked at (Chowdhery et al., 2022, appendix B),
-  or token of the text.  0 for tasks that are no language model.
-  """
-  if not isinstance(task, LMTask):
-    return 0.0
-  t = task.lm.transformer
-  abstract = jax.eval_shape(lambda: model.init(task.lm, jax.random.key(0)))
-  count = sum(np.prod(x.shape, dtype=float) for x in jax.tree.leaves(abstract))
-  frames = task.encodec.tokens.frames(seconds)
-  layout = patterns.layout(task.lm.pattern, task.lm.codebooks, frames)
-  steps = layout.trained - 1
-  text = task.text.length
-  seen = steps + (text if task.lm.prepend_text else 0)
-  seen += text if t.cross_attention else 0
-  each = 6 * count + 12 * t.layers * t.width * seen
-  return float(rows * steps * each)
 
 
 def _copies(program: Program) -> list[int]:

@@ -28,13 +28,13 @@ class Candidate:
 
 
 def candidates(
-  task: LMTask, chip: Chip, devices: int, batch: int
+  task: LMTask, chip: Chip, devices: int, batch: int, slices: int
 ) -> Iterator[Candidate]:
   """Ways that may fit, the likeliest to be fast first.
 
   The state alone must fit in three quarters of the memory.  Sharding no more
   than is needed sends least; computing nothing again, and larger batches, make
-  the most of what is sent.
+  the most of what is sent.  Slices are joined along `data`.
   """
   like = jax.eval_shape(task.init, jax.random.key(0))
   state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
@@ -42,7 +42,7 @@ def candidates(
   meshes = []
   for tensor, fsdp in itertools.product(_powers(devices), _powers(devices)):
     data, rest = divmod(devices, tensor * fsdp)
-    if rest or not data or heads % tensor or tensor > 8:
+    if rest or not data or data % slices or heads % tensor or tensor > 8:
       continue
     if chip.memory and state / (fsdp * tensor) > 0.75 * chip.memory:
       continue

@@ -185,12 +185,12 @@ class CodecTask:
     key: jax.Array,
   ) -> TrainState:
     """Codebooks by k-means over the latents of some batches."""
-    encode = jax.jit(self._latents)
+    encode = jax.jit(self.latents)
     latents = [
       encode(state.params["codec"], next(batches)["audio"])
       for _ in range(self.init_batches)
     ]
-    books = jax.jit(self._first_codebooks)(latents, key)
+    books = jax.jit(self.first_codebooks)(latents, key)
     return state._replace(
       extra=state.extra | {"codebooks": books},
       average=state.average | {"codebooks": jax.tree.map(jnp.copy, books)},
@@ -251,7 +251,7 @@ class CodecTask:
   ) -> tuple[tuple[Float[Array, "b n c"], Float[Array, ""]], Quantised]:
     """Sound through the codec: ((fake, commitment), all about the codes)."""
     coded = rvq.train(
-      self._latents(params, audio), Codebooks(**codebooks), key, self.rvq
+      self.latents(params, audio), Codebooks(**codebooks), key, self.rvq
     )
     return (
       self._decoded(params, coded.latents, audio.shape[1]),
@@ -272,8 +272,7 @@ class CodecTask:
     }
     sums = {name: jnp.sum(x, where=valid) for name, x in rows.items()}
     chosen = jax.nn.one_hot(codes, self.encodec.rvq.size)
-    mask = valid[:, None, None, None]
-    counts = jnp.sum(chosen, axis=(0, 2), where=mask)
+    counts = jnp.sum(chosen, axis=(0, 2), where=valid[:, None, None, None])
     return sums | {"counts": counts, "rows": jnp.sum(valid)}
 
   def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -310,7 +309,10 @@ class CodecTask:
       weights[f"feat_{kind}"] = feature
     return {name: weight for name, weight in weights.items() if weight}
 
-  def _latents(self, params: Tree, audio: jax.Array) -> jax.Array:
+  def latents(
+    self, params: Tree, audio: Float[Array, "b n c"]
+  ) -> Float[Array, "b t d"]:
+    """What the encoder makes of rows that are sound to their end."""
     length = jnp.full(audio.shape[0], audio.shape[1], jnp.int32)
     encoder = seanet.Encoder(self.encodec.seanet)
     return encoder.apply({"params": params["encoder"]}, audio, length)[0]
@@ -325,20 +327,21 @@ class CodecTask:
     """Sound after coding, and its codes, as at inference."""
     with jax.default_matmul_precision("highest"):
       books = Codebooks(**codec["codebooks"])
-      codes = rvq.encode(self._latents(codec["params"], audio), books)
+      codes = rvq.encode(self.latents(codec["params"], audio), books)
       latents = rvq.decode(codes, books)
       fake = self._decoded(codec["params"], latents, audio.shape[1])
     return fake, codes
 
-  def _first_codebooks(self, latents: list[jax.Array], key: jax.Array) -> Tree:
-    rows = jnp.concatenate(latents).reshape(-1, self.encodec.rvq.width)
-    return rvq.initialise(
-      rows,
-      key,
-      self.encodec.rvq,
-      iterations=self.rvq.iterations,
-      batches=len(latents),
-    )._asdict()
+  def first_codebooks(
+    self, latents: list[Float[Array, "b t d"]], key: jax.Array
+  ) -> Tree:
+    """Codebooks by k-means over the latents of some batches."""
+    config, rows = self.encodec.rvq, jnp.concatenate(latents)
+    rows = rows.reshape(-1, config.width)
+    books = rvq.initialise(
+      rows, key, config, iterations=self.rvq.iterations, batches=len(latents)
+    )
+    return books._asdict()
 
   def _judge(self, state, audio, fake):
     """One update of the adversary: (parameters, loss, optimiser)."""

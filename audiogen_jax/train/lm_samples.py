@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from audiogen_jax.codec import encodec
+from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core import sharding, types
 from audiogen_jax.core.types import Cond, Tree
 from audiogen_jax.lm import model, patterns, sampler
@@ -28,14 +30,16 @@ def write(
 
   Args:
     config: The model.
-    params: Its parameters, stacked.
+    params: Its parameters, stacked, however they are split over the mesh.
     states: Of the text encoder.
     mask: Positions of the text.
     seen: Positions that attention looks at.
     frames: How many to write.
     dtype: Of the products.
   """
-  params = model.unstack(dict(params))
+  # Cast while they are split, and taken apart as they are: what there is twice
+  # is a device's own share, in half the bytes.
+  params = model.unstack(dict(types.cast_kernels(params, dtype)))
   with jax.default_matmul_precision(types.precision(dtype)):
     cond = LM(config, dtype, stacked=False).apply(
       {"params": params}, states, mask, method="condition"
@@ -63,3 +67,12 @@ def write(
     **options,
   )
   return patterns.deinterleave(written.steps, layout.step)
+
+
+def heard(
+  config: EncodecConfig, variables: Tree, codes: Int[Array, "b k t"]
+) -> Float[Array, "b n c"]:
+  """Codes as sound, all frames of each row."""
+  b, _, frames = codes.shape
+  length = jnp.full(b, frames, jnp.int32)
+  return encodec.decode(config, variables, codes, length, jnp.ones(b))

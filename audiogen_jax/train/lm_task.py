@@ -38,6 +38,7 @@ from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train import gradients, lm_samples, lm_sources, lora
 from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_sources import Origins, TextConfig
+from audiogen_jax.train.lm_start import Start
 from audiogen_jax.train.lora import LoRAConfig
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import TrainState
@@ -172,16 +173,14 @@ class LMTask:
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; `prepare` fills in what comes from sources."""
     keys = jax.random.split(key, 3)
-    lm = model.init(self.lm, keys[0])
-    text = t5.init(self.text.encoder, keys[1])
-    params, extra = {}, {"averaged": jnp.float32(0)}
+    given = self.start.fresh(*keys[:2])
+    params, extra = {}, {"averaged": jnp.float32(0), "codec": given["codec"]}
     if self.lora.rank:
-      extra["lm"] = lm
+      extra["lm"] = lm = given["lm"]
       params["adapters"] = lora.init(self.lora, lm, model.MATRICES, keys[2])
     else:
-      params["lm"] = lm
-    (params if self.text.trained else extra)["text"] = text
-    extra["codec"] = encodec.init(self.encodec, keys[0])
+      params["lm"] = given["lm"]
+    (params if self.text.trained else extra)["text"] = given["text"]
     return TrainState(
       step=jnp.int32(0),
       params=params,
@@ -269,20 +268,16 @@ class LMTask:
     """Sounds written for the texts of a batch, as long as its rows."""
     params = state.average or state.params
     mask = batch["text_mask"]
-    frames = self._codes(state, batch).shape[2]
     codes = lm_samples.write(
       self.lm,
       self.weights(state, params),
       self._states(params | state.extra, batch["text_ids"], mask),
       mask,
       self.visible(mask),
-      frames=frames,
+      frames=jax.eval_shape(self._codes, state, batch).shape[2],
       dtype=types.resolve_dtype(self.dtype),
     )
-    rows = jnp.full(len(codes), frames, jnp.int32)
-    sounds = encodec.decode(
-      self.encodec, state.extra["codec"], codes, rows, jnp.ones(len(codes))
-    )
+    sounds = lm_samples.heard(self.encodec, state.extra["codec"], codes)
     original = {"original": batch["audio"]} if "audio" in batch else {}
     return original | {"generated": sounds}
 
@@ -310,6 +305,11 @@ class LMTask:
         self.lora,
         self.init_from,
       )
+
+  @property
+  def start(self) -> Start:
+    """What `init` draws and `prepare` reads."""
+    return Start(self.lm, self.text, self.encodec, self.init_from)
 
   def weights(self, state: TrainState, params: Tree) -> Tree:
     """The language model that `params` of this state make."""

@@ -3,6 +3,7 @@
 The loop runs them; plans compile them for other machines, benchmarks time them.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,11 @@ from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train import state
 from audiogen_jax.train.state import TrainState
 from audiogen_jax.train.task import Batch, Task
+
+# A TPU's compiler takes long to make programs fast, which is not worth it for
+# what runs once, or once in thousands of steps: `samples` of `lm_1p5b` took 251
+# seconds of processor time, and takes 106 with this.
+_SOON = {"exec_time_optimization_effort": -1.0}
 
 
 class Programs:
@@ -26,26 +32,33 @@ class Programs:
     init: A key to a state.
     step: A state, which is donated, and a batch to the next and its metrics.
     evaluate: `Task.eval_step`.
-    samples: `Task.samples`.
+    samples: `Task.samples` of the first rows of a batch.
   """
 
-  def __init__(self, task: Task, placement: Placement, seed: int):
+  def __init__(self, task: Task, placement: Placement, seed: int, samples: int):
     """Compiles nothing yet.
+
+    Args:
+      task: What is trained.
+      placement: Where.
+      seed: Of all randomness.
+      samples: Rows that `samples` takes.
 
     Raises:
       InputError: If the mesh does not divide something, or a rule of sharding
         is about nothing.
     """
     self._task, self._placement = task, placement
+    self._count = samples
     self.key = jax.random.key(seed)
     self.like = jax.eval_shape(task.init, self.key)
     self.places = state.shardings(self.like, task.axes, placement)
     self.names: tuple[str, ...] = ()
     whole = placement.sharding()
-    self.init = self._jit(task.init, self.places)
+    self.init = self._jit(task.init, self.places, options=_SOON)
     self.step = self._jit(self._update, (self.places, whole), donate=0)
     self.evaluate = self._jit(task.eval_step, whole)
-    self.samples = self._jit(task.samples, whole)
+    self.samples = self._jit(self._heard, whole, options=_SOON)
 
   def _update(
     self, now: TrainState, batch: Batch
@@ -58,10 +71,33 @@ class Programs:
     self.names = tuple(values)
     return new, jnp.stack([jnp.float32(value) for value in values.values()])
 
-  def _jit(self, function, places, donate=()):
+  def _heard(self, now: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """The first rows, all of them on every device.
+
+    They may be fewer than the mesh splits rows into.  And where rows are not
+    split, no device needs whole weights for its own: products of a part of the
+    weights are summed, which for a few rows is next to nothing to send.
+    """
+    rules = tuple(rule for rule in self._placement.rules if rule[0] != "batch")
+    unsplit = dataclasses.replace(self._placement, rules=rules)
+    few = {
+      name: jax.lax.with_sharding_constraint(
+        x[: self._count], unsplit.sharding()
+      )
+      for name, x in batch.items()
+    }
+    with unsplit.active():
+      return self._task.samples(now, few)
+
+  def _jit(self, function, places, donate=(), options=None):
     @functools.wraps(function)
     def within(*arguments):
       with self._placement.active():
         return function(*arguments)
 
-    return jax.jit(within, out_shardings=places, donate_argnums=donate)
+    return jax.jit(
+      within,
+      out_shardings=places,
+      donate_argnums=donate,
+      compiler_options=options,
+    )

@@ -1,0 +1,49 @@
+"""What a language model's training starts from: random numbers, or sources."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert import engine
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm import model
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.text import t5
+from audiogen_jax.train.lm_sources import TextConfig
+
+
+class Start(NamedTuple):
+  """The parts of a model, as `LMTask` has them."""
+
+  lm: LMConfig
+  text: TextConfig
+  codec: EncodecConfig
+  init_from: str
+
+  def read(self) -> dict[str, Tree]:
+    """Shapes of what `LMTask.prepare` reads, by part."""
+    given = {"codec": engine.abstract(encodec.init, self.codec)}
+    if self.text.source or not self.text.trained:
+      given["text"] = engine.abstract(t5.init, self.text.encoder)
+    if self.init_from:
+      given["lm"] = engine.abstract(model.init, self.lm)
+    return given
+
+  def fresh(self, lm_key: jax.Array, text_key: jax.Array) -> dict[str, Tree]:
+    """All parts: zeros where something is read, the rest drawn.
+
+    Numbers that are drawn to be thrown away take a compiler long: the codec's
+    alone half of what there was to compile.
+    """
+    given = {
+      name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+      for name, tree in self.read().items()
+    }
+    if "text" not in given:
+      given["text"] = t5.init(self.text.encoder, text_key)
+    if "lm" not in given:
+      given["lm"] = model.init(self.lm, lm_key)
+    return given
