@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from recordings import dataset
+from virtual_pod import Pod
 
 import audiogen_jax as ag
 from audiogen_jax.core.errors import InputError
@@ -144,6 +145,26 @@ def test_two_processes_share_the_work(sounds, codec, tmp_path):
   for ours, theirs in zip(rows(one), rows(two), strict=True):
     np.testing.assert_array_equal(ours["codes"], theirs["codes"])
     assert ours["id"] == theirs["id"]
+
+
+@pytest.mark.slow
+def test_distributed(sounds, codec, tiny, tmp_path):
+  """By the command, in two processes that three variables name."""
+  (tmp_path / "audiogen.py").write_text(
+    "from audiogen_jax.cli import main\nmain()\n"
+  )
+  pod = Pod(count=2, devices=1)
+  first, second = pod.start(
+    *(tmp_path / "audiogen.py", "data", "tokenize", sounds),
+    *("--model", tiny, "--out", tmp_path / "two", "--min-duration", "0.5"),
+    *("--copies", "1", "--distributed"),
+  ).well()
+  assert "train" in first.output and "train" not in second.output
+  config = TokenizeConfig(min_duration_s=0.5, copies=1)
+  codes.tokenize(sounds, codec, tmp_path / "one", config=config)
+  both = zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True)
+  for ours, theirs in both:
+    np.testing.assert_array_equal(ours["codes"], theirs["codes"])
 
 
 def test_it_goes_on_where_it_stopped(sounds, codec, tmp_path, monkeypatch):
