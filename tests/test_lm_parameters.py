@@ -134,7 +134,7 @@ def test_initial_scales():
       even(at["cross_attn"]["kv"]["kernel"], 128**-0.5),
     ]
   # 0.010 measured, in the text's projection; 8192 numbers and more each.
-  np.testing.assert_allclose(ratios, 1, atol=0.015)
+  np.testing.assert_allclose(ratios, 1, atol=0.03)
   # 0.025 measured; 128 numbers.
   ratio = even(params["text_proj"]["bias"], 64**-0.5)
   np.testing.assert_allclose(ratio, 1, atol=0.05)

@@ -121,8 +121,8 @@ def test_padded_rows_are_as_if_alone(config):
   states = _encode(config, params, ids, mask)
   for i, n in enumerate(lengths):
     want = _plain(config, params, ids[i, :n])
-    # States reach 3; measured: 6e-6, 1e-6 without the gate.
-    np.testing.assert_allclose(states[i, :n], want, atol=2e-5)
+    # States reach 3; measured: 1.3e-5, 1e-6 without the gate.
+    np.testing.assert_allclose(states[i, :n], want, atol=5e-5)
 
 
 def test_nothing_under_the_mask_matters():
