@@ -186,7 +186,7 @@ def test_one_device_equals_eight(train, whole, tmp_path, data):
   """Losses to 1e-5 over five steps, statistics of the codebooks too."""
   done = train(tmp_path, **{"mesh.data": 8, "loop.steps": 5})
   assert done.returncode == 0, done.stderr
-  assert "8 cpu (data 8)" in done.stderr
+  assert "8 cpu (data 8 x fsdp 1 x tensor 1)" in done.stderr
   one, eight = (
     {x["step"]: x for x in figures(f) if "train/l1" in x}
     for f in (whole, tmp_path)
