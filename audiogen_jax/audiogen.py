@@ -16,17 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
-from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert import engine, loading, sources
+from audiogen_jax.convert.adapters import Adapters
 from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
-from audiogen_jax.lm import model, windows
+from audiogen_jax.lm import lora, model, windows
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.lm.sampler import LanguageModel
-from audiogen_jax.text import t5, tokenizer
+from audiogen_jax.text import prompts
 from audiogen_jax.text.t5 import TextEncoder
 
 _REPORT_EVERY = 25  # steps between two reports of progress
@@ -44,7 +44,7 @@ def load_codec(
     InputError: If there is none, or it is damaged.
   """
   parts = sources.open_parts(source, need_text=False)
-  return _codec(parts, Placement.make(mesh))
+  return loading.codec(parts, Placement.make(mesh))
 
 
 class AudioGen:
@@ -87,6 +87,7 @@ class AudioGen:
     dtype: str | None = None,
     mesh: jax.sharding.Mesh | None = None,
     mask_text_padding: bool = True,
+    adapters: Sequence[str | Path] = (),
   ) -> "AudioGen":
     """Loads a model.
 
@@ -107,6 +108,8 @@ class AudioGen:
       mask_text_padding: Whether attention skips the padding of shorter texts.
         The released code does not, and lets a prompt's result depend on its
         neighbours; False reproduces that.
+      adapters: Folders of adapters (LoRA) that training left, each `FOLDER` or
+        `FOLDER@STRENGTH`; see `lm.set_strengths`.
 
     Raises:
       InputError: For whatever is missing, damaged, or of the wrong kind.
@@ -116,22 +119,11 @@ class AudioGen:
     parts = sources.open_parts(source, text_encoder=text_encoder)
     if parts.lm is None:
       raise InputError(f"{source} is a codec without a language model")
-    kind = types.float_of(compute)
-    abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, kind),
-      engine.abstract(model.init, parts.lm),
-    )
-    params = sources.realise(parts.lm_tree, abstract, model.AXES, placement)
-    lm = LanguageModel.of(
-      parts.lm, model.unstack(params), dtype=compute, placement=placement
-    )
-    abstract = engine.abstract(t5.init, parts.text)
-    params = sources.realise(parts.text_tree, abstract, t5.AXES, placement)
-    words = tokenizer.load(parts.tokenizer)
+    opened = [Adapters.open(each, parts.lm) for each in adapters]
     return cls(
-      _codec(parts, placement),
-      TextEncoder(parts.text, params, words, placement),
-      lm,
+      loading.codec(parts, placement),
+      loading.text_encoder(parts, placement),
+      loading.language_model(parts, placement, compute, opened),
       window_s=parts.window_s,
       guidance=parts.guidance,
       text_name=parts.text_name,
@@ -140,6 +132,8 @@ class AudioGen:
 
   def save(self, folder: str | Path) -> None:
     """Exports the model; `from_pretrained(folder)` gives the same one.
+
+    Adapters are merged into it.
 
     Args:
       folder: A local folder or gs:// URI that does not exist yet.
@@ -155,7 +149,7 @@ class AudioGen:
       codec=self.codec.config,
       codec_tree=self.codec.variables,
       lm=self.lm.config,
-      lm_tree=model.stack(self.lm.params),
+      lm_tree=lora.merged(model.stack(self.lm.params)),
       text=self.text.config,
       text_tree=self.text.params,
       text_name=self.text_name,
@@ -173,7 +167,7 @@ class AudioGen:
     Raises:
       InputError: For a text of more than 512 tokens.
     """
-    states, mask = self.text([text or None for text in texts])
+    states, mask = self.text([text or None for text in prompts.checked(texts)])
     cond = self.lm.condition(states, mask)
     if not self._mask_text_padding:
       return Cond(cond.states, np.ones_like(mask))
@@ -189,7 +183,8 @@ class AudioGen:
     Raises:
       InputError: If codes and texts do not fit each other or the model.
     """
-    self._check_codes(codes, len(texts))
+    texts = prompts.checked(texts)
+    codes = self._checked(codes, len(texts))
     return self.lm.logits(codes, self.encode_text(texts))
 
   def generate_codes(
@@ -218,7 +213,9 @@ class AudioGen:
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    known = 0 if prompt_codes is None else np.shape(prompt_codes)[2]
+    tokens, given = self.codec.tokens, prompt_codes
+    tokens.check_frames(frames)
+    known = 0 if given is None else tokens.checked(given).shape[2]
     parts = windows.windows(known, frames, frames, 0)
     return _last(
       self._sample(texts, prompt_codes, parts, sampling, seed, progress)
@@ -299,7 +296,7 @@ class AudioGen:
     """
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
     every = self.codec.tokens.some_frames("chunk", chunk_s)
-    texts, frames = _list(texts), parts[-1][2]
+    texts, frames = prompts.checked(texts), parts[-1][2]
     found = self._sample(texts, known, parts, sampling, seed, None, every)
     return self.codec.decode_stream(
       found, rows=len(texts), frames=frames, most=every
@@ -331,7 +328,12 @@ class AudioGen:
     self, texts, prompt, parts, sampling, seed, progress, every=None
   ) -> Iterator[np.ndarray]:
     """Codes so far, in the end all of them, window by window."""
-    texts, sampling = _list(texts), sampling or Sampling(guidance=self.guidance)
+    texts = prompts.checked(texts)
+    sampling = sampling or Sampling(guidance=self.guidance)
+    if not isinstance(sampling, Sampling):
+      raise InputError(
+        f"sampling must be a Sampling, got {type(sampling).__name__}"
+      )
     if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
     seeds = windows.seeds(seed, len(texts))
@@ -341,8 +343,8 @@ class AudioGen:
     if prompt is None:
       prompt = np.zeros((len(texts), self.codec.tokens.codebooks, 0), np.int32)
     else:
-      self._check_codes(prompt, len(texts))
-    codes = np.asarray(prompt, np.int32)
+      prompt = self._checked(prompt, len(texts))
+    codes = prompt
     total = sum(self.lm.steps(end - at, known - at) for at, known, end in parts)
     done = 0
     if progress:
@@ -366,30 +368,19 @@ class AudioGen:
         codes = np.concatenate([before, new], axis=2)
         yield codes
 
-  def _check_codes(self, codes: AnyArray, texts: int) -> None:
-    b, k, _ = np.shape(codes)
+  def _checked(self, codes: AnyArray, texts: int) -> Int[np.ndarray, "b k t"]:
     tokens = self.codec.tokens
+    codes = tokens.checked(codes)
+    b, k, _ = codes.shape
     if b != texts:
       raise InputError(f"{b} sounds and {texts} texts; give one text for each")
     if k != tokens.codebooks:
       raise InputError(
         f"codes have {k} codebooks; the model {tokens.codebooks}"
       )
-    tokens.check_range(codes)
-
-
-def _list(texts: str | Sequence[str | None]) -> list[str | None]:
-  return [texts] if isinstance(texts, str) else list(texts)
+    return codes
 
 
 def _last(found: Iterator[np.ndarray]) -> np.ndarray:
   *_, codes = found
   return codes
-
-
-def _codec(parts: engine.Parts, placement: Placement) -> Encodec:
-  abstract = engine.abstract(encodec.init, parts.codec)
-  variables = sources.realise(
-    parts.codec_tree, abstract, encodec.AXES, placement
-  )
-  return Encodec(parts.codec, variables, placement)

@@ -4,8 +4,8 @@ r"""The language model of AudioGen-medium: "1.5B", 1.84 billion parameters.
       --workdir=gs://BUCKET/lm --config.data.folders=DATASET
 
 The released recipe (audiocraft, `audiogen_base_16khz`): delay pattern, 10 s,
-T5-large, 200,000 updates of 256 rows on 64 GPUs there; no figure of ours yet.
-Plan it for a pod first:
+T5-large, 200,000 updates on 64 GPUs there, each of 256 clips from which its
+mixing makes 128 rows; no figure of ours yet.  Plan it for a pod first:
 
     audiogen plan --config configs/lm_1p5b.py --topology v5e:4x4 \
       --mesh fsdp=16 --batch 128
@@ -102,7 +102,9 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.batch = 256
   config.data.duration_s = config.get_ref("window_s")
   config.data.min_fraction = 1.0
-  # As configured there; the card of the released model says it had none.
+  # As configured there, where half the clips of a batch come out of it; here
+  # `batch` counts the rows that come out.  The card of the released model says
+  # that it had no mixing.
   config.data.mix = True
   config.data.workers = 8
   # Divides over every mesh that the batch does.

@@ -1,6 +1,7 @@
 """The whole model: parity with the reference, windows, seeds, Orbax."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -256,7 +257,7 @@ class TestGenerate:
       (dict(stride_s=10.0, duration_s=20.0), "stride 10.0 s must be shorter"),
       (dict(prompt=np.zeros((1, 16000, 1)), duration_s=1.0), "not longer"),
       (dict(prompt=np.zeros((1, 1600, 2))), r"\[batch, samples, 1\]"),
-      (dict(prompt=np.full((1, 1600, 1), np.nan)), "1600 samples that are NaN"),
+      (dict(prompt=np.full((1, 1600, 1), np.nan)), "1600 NaN or infinite"),
       (dict(prompt=np.zeros((2, 1600, 1))), "2 sounds and 1 texts"),
       (dict(seed=[1, 2]), "2 seeds for 1 prompts"),
       (dict(seed=-1), "must lie in"),
@@ -356,10 +357,13 @@ class TestOrbax:
   def test_damaged(self, saved, tmp_path, one):
     config = json.loads((saved / checkpoint.CONFIG).read_text())
     (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ag.InputError, match="tokenizer is missing"):
+      ag.AudioGen.from_pretrained(tmp_path, mesh=one)
+    shutil.copytree(saved / "tokenizer", tmp_path / "tokenizer")
     with pytest.raises(ag.InputError, match="does not exist"):
       ag.AudioGen.from_pretrained(tmp_path, mesh=one)
-    (tmp_path / "lm").mkdir()
-    with pytest.raises(ag.InputError, match="cannot be restored"):
+    (tmp_path / "codec").mkdir()
+    with pytest.raises(ag.InputError, match="codec cannot be restored"):
       ag.AudioGen.from_pretrained(tmp_path, mesh=one)
 
   def test_codec_alone(self, saved, model):

@@ -315,7 +315,7 @@ def test_bad_input_is_one_line(refused, tiny, data, tmp_path):
     ([tiny, data, "--split", "test"], "has no split test"),
     ([tiny, data, "--clips", 0], "clips 0 must be 1 or more"),
     ([tiny, data, "--top-k", 999], "above the codebook size"),
-    ([tiny, data, "--guidance", "nan"], "guidance nan must be finite"),
+    ([tiny, data, "--guidance", "nan"], "guidance nan must lie in"),
     ([tiny, data, "--prompts", files["empty.json"]], "that says nothing"),
     ([tiny, data, "--prompts", files["list.json"]], "must hold an object"),
     ([tiny, data, "--prompts", files["number.json"]], "must hold an object"),

@@ -301,10 +301,10 @@ def test_the_default_is_that_of_audiogen_medium():
   ("audio", "words"),
   [
     (_noise(2, 100, 2), r"\[batch, samples, 1\]; its shape is \(2, 100, 2\)"),
-    (_noise(1, 0, 1), r"\(1, 0, 1\) holds no samples"),
-    (_noise(0, 100, 1), r"\(0, 100, 1\) holds no samples"),
-    (np.full((1, 7, 1), np.nan, np.float32), "holds 7 samples that are NaN"),
-    (np.array([1, np.inf, 2], np.float32)[None, :, None], "holds 1 samples"),
+    (_noise(1, 0, 1), r"\(1, 0, 1\): it needs at least one sample"),
+    (_noise(0, 100, 1), r"\(0, 100, 1\): it needs at least one sample"),
+    (np.full((1, 7, 1), np.nan, np.float32), "holds 7 NaN or infinite"),
+    (np.array([1, np.inf, 2], np.float32)[None, :, None], "holds 1 NaN"),
   ],
 )
 def test_bad_audio(audio, words):

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import recordings
 from signals import noise
+from virtual_pod import HASTE
 
 from audiogen_jax.audiogen import load_codec
-from audiogen_jax.core.checkpoint import Checkpoints
+from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.train import __main__ as command
 from configs import codec_16khz
@@ -89,6 +90,7 @@ def train(data, cache):
       cwd=ROOT,
       env=os.environ
       | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -3,6 +3,7 @@
 import json
 import threading
 
+import jax
 import numpy as np
 import pytest
 from recordings import dataset
@@ -10,7 +11,7 @@ from virtual_pod import Pod
 
 import audiogen_jax as ag
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import codes, mixing, shards
+from audiogen_jax.data import codes, mixing, reading, shards, witness
 from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
@@ -38,7 +39,7 @@ def codec(tiny):
 
 
 def rows(folder):
-  return list(shards.read(folder).as_data_source(split="train"))
+  return list(reading.read(folder).as_data_source(split="train"))
 
 
 def encoded(codec, audio):
@@ -64,7 +65,7 @@ def test_codes_are_those_of_each_clip(sounds, codec, tmp_path):
     np.testing.assert_array_equal(row["codes"], want)
     assert row["caption"].decode() == f"sound {i}"
     assert row["id"].decode() == str(i) and row["source"] == b"tiny"
-  settings = shards.read(tmp_path / "codes").info.metadata
+  settings = reading.read(tmp_path / "codes").info.metadata
   assert settings["frame_rate_hz"] == codec.tokens.frame_rate_hz
   assert settings["codebooks"] == codec.tokens.codebooks
 
@@ -214,3 +215,37 @@ def test_what_cannot_be_tokenised(sounds, codec, tmp_path):
       TokenizeConfig(**values)
   report = json.loads((tmp_path / "c" / shards.REPORT).read_text())
   assert report["left_out"] == []
+
+
+def test_codes_tell_their_codec(sounds, codec, tmp_path):
+  """The very codec is recognised; one with another encoder is not."""
+  codes.tokenize(sounds, codec, tmp_path / "a", config=CONFIG)
+  settings = dict(reading.read(tmp_path / "a").info.metadata)
+  witness.check(codec, settings, "a")
+  rounded = jax.tree.map(
+    lambda x: x.astype(np.float16).astype(np.float32), codec.variables
+  )
+  witness.check(ag.Encodec(codec.config, rounded), settings, "a")
+  encoder = jax.tree.map(lambda x: -x, codec.variables["params"]["encoder"])
+  params = codec.variables["params"] | {"encoder": encoder}
+  other = ag.Encodec(codec.config, codec.variables | {"params": params})
+  with pytest.raises(InputError, match="by another codec: .* agree"):
+    witness.check(other, settings, "a")
+  with pytest.raises(InputError, match="does not say by which codec"):
+    witness.check(codec, settings | {"codec": "0123456789abcdef"}, "a")
+
+
+def test_what_a_row_lacks_is_no_code(sounds, codec, tmp_path):
+  """Clips shorter than a row: the rest is -1, and not token 0."""
+  config = TokenizeConfig(min_duration_s=0.1)
+  codes.tokenize(sounds, codec, tmp_path / "a", config=config)
+  loader = Loader(
+    [Part(str(tmp_path / "a"))],
+    LoaderConfig(batch=8, duration_s=5.0, epochs=1, shuffle=False),
+  )
+  with loader.batches() as batches:
+    rows = np.asarray(next(batches)["codes"])
+  lengths = (rows >= 0).sum(axis=2)
+  assert (lengths == lengths[:, :1]).all() and lengths.max() < rows.shape[2]
+  for row, length in zip(rows, lengths[:, 0], strict=True):
+    assert (row[:, length:] == -1).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import recordings
 from signals import noise
+from virtual_pod import HASTE
 
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.core.errors import InputError
@@ -152,7 +153,7 @@ def test_tiny_variants_train(name, tmp_path):
     + [f"--config.data.folders={sounds}", "--config.loop.steps=2"]
     + ["--config.loop.eval_every=0", "--config.init_batches=1"],
     cwd=ROOT,
-    env=os.environ | {"XLA_FLAGS": ""},
+    env=os.environ | {"XLA_FLAGS": HASTE},
     capture_output=True,
     text=True,
     timeout=300,

@@ -119,9 +119,17 @@ def test_values_that_are_not_built_are_named(folder, file, name, value):
   ("file", "edit", "words"),
   [
     (LM_FILE, lambda cfg: cfg.pop("fuser"), "lacks 'fuser'"),
-    (LM_FILE, lambda cfg: cfg["transformer_lm"].pop("n_q"), "lacks 'n_q'"),
-    (LM_FILE, lambda cfg: cfg["transformer_lm"].pop("causal"), "lacks causal"),
-    (CODEC_FILE, lambda cfg: cfg["rvq"].pop("bins"), "lacks 'bins'"),
+    (
+      LM_FILE,
+      lambda cfg: cfg["transformer_lm"].pop("n_q"),
+      "lacks 'transformer_lm.n_q'",
+    ),
+    (
+      LM_FILE,
+      lambda cfg: cfg["transformer_lm"].pop("causal"),
+      "lacks 'transformer_lm.causal'",
+    ),
+    (CODEC_FILE, lambda cfg: cfg["rvq"].pop("bins"), "lacks 'rvq.bins'"),
     (
       LM_FILE,
       lambda cfg: cfg["conditioners"].update(melody={"model": "chroma"}),
@@ -160,7 +168,8 @@ def test_what_the_builders_read_is_what_counts(folder):
 
 
 def test_a_language_model_of_fewer_codebooks_than_the_codec(tmp_path):
-  parts = parts_of(lm=lm_of(codebooks=3))
+  pattern = Pattern("delay", delays=(0, 1, 2))
+  parts = parts_of(lm=lm_of(codebooks=3, pattern=pattern))
   audiocraft.write(tmp_path, parts)
   edit_file(
     tmp_path / LM_FILE, lambda _, cfg: cfg.update(compression_model_n_q=3)
@@ -182,7 +191,7 @@ def test_a_language_model_of_fewer_codebooks_than_the_codec(tmp_path):
   [
     (lm_of(pattern=Pattern("parallel", flatten_first=2)), {}, "flatten_first"),
     (lm_of(prepend_text=True), {}, "prepended and cross-attended"),
-    (lm_of(), dict(text_name=None), "needs text_name"),
+    (lm_of(), dict(text_name=None), "names none"),
   ],
 )
 def test_what_the_published_format_cannot_hold(tmp_path, lm, options, words):
@@ -226,7 +235,7 @@ def test_links_within_the_configuration():
     encodec: {sample_rate: "${base.rate}", net: "${base}"}
     text: "about ${rate}"
   """
-  cfg = audiocraft_config.parse(text)
+  cfg = audiocraft_config.parse(text).values
   assert cfg["encodec"]["sample_rate"] == 16000
   assert cfg["encodec"]["net"]["rate"] == 16000
   assert cfg["base"]["list"] == [8, 5]

@@ -17,7 +17,8 @@ from audiogen_jax.audio import distances
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data.spec import CodeSpec, SoundSpec
+from audiogen_jax.data import codes
+from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.evaluate import codec as evaluation
 from audiogen_jax.evaluate.clips import Clip, Clips
 from audiogen_jax.evaluate.visqol import NoMark, Visqol
@@ -339,16 +340,18 @@ def test_bad_input_is_one_line(
 
 
 def test_datasets_of_codes_and_without_clips(tmp_path):
-  spec = CodeSpec(4, 10)
   given = {"rate_hz": RATE, "channels": 1}
-  codes = recordings.dataset(tmp_path / "codes", [2], spec=SoundSpec(RATE))
+  data = recordings.dataset(tmp_path / "sounds", [2], spec=SoundSpec(RATE))
   with pytest.raises(InputError, match="no split validation, but train"):
-    Clips.open(codes, **given)
-  info = codes / "metadata.json"
-  settings = dataclasses.asdict(spec) | {"frame_rate_hz": 50}
-  info.write_text(json.dumps(settings))
+    Clips.open(data, **given)
+  info = data / "metadata.json"
+  info.write_text(json.dumps({"frame_rate_hz": 50}))
+  with pytest.raises(InputError, match="says no channels in metadata.json"):
+    Clips.open(data, **given)
+  info.write_text(json.dumps({"rate_hz": RATE, "channels": 1}))
+  codes.tokenize(data, codec_of(), tmp_path / "codes")
   with pytest.raises(InputError, match="holds codes, not sounds"):
-    Clips.open(codes, **given)
+    Clips.open(tmp_path / "codes", **given)
   with pytest.raises(InputError, match="no clip to evaluate on"):
     evaluation.evaluate(codec_of(), [])
 

@@ -75,7 +75,7 @@ def published(tmp_path):
   shutil.rmtree(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(
   not Path("/proc/self/status").exists(), reason="peak memory is read on Linux"
 )
@@ -130,7 +130,7 @@ _FULL_SIZE = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_memory_of_a_step_of_the_codec():
   """Four rows of a second; of the whole process, compiler included."""
   done = subprocess.run(

@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 
 from audiogen_jax.audio import io
-from audiogen_jax.cli import generate
+from audiogen_jax.cli import prompts
 from audiogen_jax.cli.manifest import Manifest
 from audiogen_jax.core.errors import InputError
 
@@ -90,7 +91,8 @@ def test_a_kill_loses_nothing(tiny, tmp_path):
   command += ["--duration", "0.4", "--batch", "2"]
   run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
   path, deadline = folder / "manifest.jsonl", time.monotonic() + 120
-  while not path.exists() and time.monotonic() < deadline:
+  while not (path.exists() and path.stat().st_size):
+    assert time.monotonic() < deadline
     time.sleep(0.02)
   os.kill(run.pid, signal.SIGKILL)
   run.wait()
@@ -98,26 +100,53 @@ def test_a_kill_loses_nothing(tiny, tmp_path):
   assert 1 <= len(entries) < 200
   for entry in entries:
     assert len(io.read(folder / entry["file"])[0]) == 6400
-  lines = Manifest(folder)
-  assert all(lines.holds(entry) for entry in entries)
+  with Manifest(folder) as lines:
+    assert all(lines.holds(entry) for entry in entries)
 
 
 def test_a_line_that_was_cut_short(tmp_path):
   entries = [{"file": f"{i}.wav", "seed": i} for i in range(3)]
   for entry in entries:
     (tmp_path / entry["file"]).touch()
-  lines = Manifest(tmp_path)
-  for entry in entries[:2]:
-    lines.add(entry)
+  with Manifest(tmp_path) as lines:
+    for entry in entries[:2]:
+      lines.add(entry)
   with lines.path.open("a") as file:
     file.write('{"file": "2.w')
-  lines = Manifest(tmp_path)
-  assert [lines.holds(entry) for entry in entries] == [True, True, False]
-  lines.add(entries[2])
-  assert all(map(Manifest(tmp_path).holds, entries))
+  with Manifest(tmp_path) as lines:
+    assert [lines.holds(entry) for entry in entries] == [True, True, False]
+    lines.add(entries[2])
+  with Manifest(tmp_path) as lines:
+    assert all(map(lines.holds, entries))
 
 
-@pytest.mark.parametrize("line", ["hello", "[]", "{}", "3"])
+def test_a_folder_belongs_to_one_process(make, refused, tiny, tmp_path):
+  _, folder = make()
+  with Manifest(folder):
+    told = refused(
+      *("generate", "--prompts", tmp_path / "prompts.txt", "--model", tiny),
+      *("-o", folder, "--duration", "0.4", "--seed", 9),
+    )
+  assert "another process is making sounds in" in told
+  assert len(_manifest(folder)) == 4
+
+
+def test_files_do_not_clip(audiogen, tiny, tmp_path):
+  path = tmp_path / "dog.wav"
+  common = "--model", tiny, "--duration", "0.6", "-o", path
+  levels = {}
+  for lufs in (-20, -14, 0):
+    status, _, errors = audiogen(
+      "generate", "a dog", "--loudness", lufs, *common
+    )
+    assert status == 0, errors
+    audio, _ = soundfile.read(path, dtype="int16")
+    assert np.abs(audio.astype(int)).max() < 2**15 - 1
+    levels[lufs] = np.sqrt(np.mean(np.square(audio, dtype=float)))
+  assert levels[-20] < levels[-14] < levels[0]
+
+
+@pytest.mark.parametrize("line", ["hello", "[]", "{}", "3", "[" * 10**5])
 def test_another_file_of_that_name(tmp_path, line):
   (tmp_path / "manifest.jsonl").write_text(f"{line}\n")
   with pytest.raises(InputError, match="line 1, is no line of a manifest"):
@@ -127,7 +156,7 @@ def test_another_file_of_that_name(tmp_path, line):
 def test_files_of_prompts(tmp_path):
   path = tmp_path / "prompts.txt"
   path.write_bytes("\ufeffréveil\r\n\r\n  wind \r\n".encode())
-  assert generate.read_prompts(["a"], path, None) == ["a", "réveil", "wind"]
+  assert prompts.read(["a"], path, None) == ["a", "réveil", "wind"]
   for content, words in (
     (b"", "holds no prompts"),
     (b" \n\n", "holds no prompts"),
@@ -136,7 +165,7 @@ def test_files_of_prompts(tmp_path):
   ):
     path.write_bytes(content)
     with pytest.raises(InputError, match=words):
-      generate.read_prompts(None, path, None)
+      prompts.read(None, path, None)
 
 
 def test_too_long_is_said_before_the_work(audiogen, tiny, tmp_path):

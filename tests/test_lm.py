@@ -157,8 +157,8 @@ def test_the_model_is_its_equations(way, bias):
   for row, length in enumerate((6, 3, 1)):
     text = np.asarray(cond.states[row, :length], np.float64)
     want = by_hand(params, config, np.asarray(steps[row]), text)
-    # 1.7e-6 measured; logits reach 4.
-    np.testing.assert_allclose(got[row], want, atol=4e-6)
+    # 2.1e-6 measured, 1.7e-6 with AVX-512; logits reach 4.
+    np.testing.assert_allclose(got[row], want, atol=8e-6)
 
 
 def test_positions_are_the_published_ones():
@@ -309,8 +309,8 @@ def test_prefill_and_steps_are_the_whole(way):
         caches,
         config,
       )
-      # 1.8e-6 measured.
-      np.testing.assert_allclose(got, want[:, :, place], atol=4e-6)
+      # 2.1e-6 measured.
+      np.testing.assert_allclose(got, want[:, :, place], atol=8e-6)
 
 
 def test_stacked_layers_are_layers_apart():

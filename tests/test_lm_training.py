@@ -11,7 +11,7 @@ import published
 import pytest
 import recordings
 from signals import noise
-from virtual_pod import Pod
+from virtual_pod import HASTE, Pod
 
 import audiogen_jax
 from audiogen_jax.audiogen import AudioGen
@@ -78,6 +78,7 @@ def start(made, tmp_path_factory):
       cwd=ROOT,
       env=os.environ
       | {
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -246,6 +246,29 @@ def test_a_full_disk(data, tmp_path):
   assert int(last.step) == 12 and np.all(np.isfinite(last.params["gain"]))
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+def test_a_damaged_checkpoint_costs_its_steps(
+  whole, data, tmp_path, capsys, damage
+):
+  """The run goes on from the one before, and says so."""
+  train(tmp_path, data, steps=8)
+  assert saved(tmp_path)[-2:] == [4, 8]
+  newest = tmp_path / "checkpoints" / "8"
+  files = [f for f in newest.rglob("*") if f.is_file() and "state" in str(f)]
+  for file in files:
+    data_ = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+      file.write_bytes(data_[: len(data_) // 2] if damage == "cut" else b"")
+  capsys.readouterr()
+  last = train(tmp_path, data)
+  _, errors = capsys.readouterr()
+  assert "going on from the one before" in errors
+  assert "going on from step 4" in errors
+  assert saved(tmp_path)[-1] == 12 and 8 in saved(tmp_path)
+  same(last, whole[0])
+
+
 class Worsening(Toy):
   """Best at its first evaluation."""
 
@@ -258,6 +281,9 @@ def test_the_best_checkpoint_is_kept(data, tmp_path):
   train(tmp_path, data, Worsening(), steps=20)
   steps = saved(tmp_path)
   assert steps == [4, 16, 20]
+  # A run that goes on remembers which it was.
+  train(tmp_path, data, Worsening(), steps=28)
+  assert saved(tmp_path) == [4, 24, 28]
 
 
 def test_a_trace_on_request(data, tmp_path):

@@ -13,6 +13,9 @@ import time
 import pytest
 import virtual_pod
 
+from audiogen_jax.core import peers
+from audiogen_jax.core.errors import InputError
+
 ROOT = pathlib.Path(__file__).parents[1]
 _HEAD = textwrap.dedent("""
   import os, sys, time
@@ -166,6 +169,16 @@ def test_no_process_0():
   ((status, _, errors),) = ended(start("", only=(1,), wait_s=1.0))
   assert status == 2 and len(errors) == 1
   assert "process 0 did not answer at localhost:" in errors[0]
+
+
+def test_a_port_that_is_ones_own(monkeypatch):
+  """Without a listener TCP may connect a socket with itself, on one machine."""
+  port, connect = virtual_pod.two_ports(), socket.create_connection
+  monkeypatch.setattr(
+    socket, "create_connection", lambda to, wait: connect(to, wait, to)
+  )
+  with pytest.raises(InputError, match="process 0 did not answer"):
+    peers.Peers(1, 2).meet(f"127.0.0.1:{port}", {}, wait_s=1.0)
 
 
 def test_another_version():

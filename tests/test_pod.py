@@ -11,7 +11,7 @@ import pytest
 import toy
 from virtual_pod import Pod
 
-from audiogen_jax.core.checkpoint import Checkpoints
+from audiogen_jax.core.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 TRAIN = ROOT / "tests" / "train_toy.py"
@@ -121,6 +121,24 @@ def test_one_that_dies_ends_all(words, whole, tmp_path):
       shutil.rmtree(step)
   Pod(count=1, devices=4).start(*words(tmp_path), only=[0]).well()
   alike(whole, figures(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_ends_all(words, tmp_path):
+  """Checkpoints cannot be written any more: one line, the same in both."""
+  often = {"loop.steps": 10**6, "loop.save_every": 20, "loop.eval_every": 0}
+  pod = Pod("v5e:2x4").start(*words(tmp_path, **often))
+  underway(pod, tmp_path, step=25)
+  folder, whole = tmp_path / "checkpoints", tmp_path / "whole"
+  folder.rename(whole)
+  folder.touch()  # even root cannot write into a file
+  found = pod.ended(60)
+  assert [one.status for one in found] == [2, 2], found
+  (lines,) = {tuple(one.lines) for one in found}
+  assert f"could not be written to {folder}" in lines[0]
+  checkpoints = Checkpoints(whole, best="distance")
+  assert all(step % 20 == 0 for step in checkpoints.steps())
+  checkpoints.close()
 
 
 _REFUSED = """

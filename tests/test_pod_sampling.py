@@ -20,7 +20,6 @@ _TOGETHER = textwrap.dedent("""
   import jax
   import numpy as np
   import audiogen_jax as ag
-from audiogen_jax.audio import io
   from audiogen_jax.core import processes
   from audiogen_jax.core.errors import InputError
 

@@ -143,15 +143,15 @@ def test_top_p_keeps_the_token_that_crosses_it():
 @pytest.mark.parametrize(
   "values,words",
   [
-    (dict(temperature=-0.1), "temperature -0.1 must be 0 or more"),
-    (dict(temperature=float("nan")), "temperature nan must be"),
-    (dict(temperature=float("inf")), "temperature inf must be"),
+    (dict(temperature=-0.1), "temperature -0.1 must lie"),
+    (dict(temperature=float("nan")), "temperature nan must lie"),
+    (dict(temperature=float("inf")), "temperature inf must lie"),
     (dict(top_k=-1), r"top-k -1 must be 0 \(all\) or more"),
     (dict(top_p=-0.1), r"top-p -0.1 must lie in \[0, 1\]"),
     (dict(top_p=1.1), r"top-p 1.1 must lie in \[0, 1\]"),
     (dict(top_p=float("nan")), "top-p nan must lie"),
-    (dict(guidance=float("inf")), "guidance inf must be finite"),
-    (dict(guidance=float("nan")), "guidance nan must be finite"),
+    (dict(guidance=float("inf")), "guidance inf must lie"),
+    (dict(guidance=float("nan")), "guidance nan must lie"),
   ],
 )
 def test_sampling_refuses(values, words):
@@ -163,7 +163,10 @@ def test_top_k_and_the_codebook():
   words = r"top-k 25 is above the codebook size 24; take 24 or less, or 0 for"
   with pytest.raises(InputError, match=words):
     Rules.make(Sampling(top_k=25), SIZE)
-  for given, want in ((24, 24), (7, 7), (0, 24), (250, 24)):
+  with pytest.raises(InputError, match="top-k 250 is above"):
+    Rules.make(Sampling(top_k=250), SIZE)  # asked for, and no default
+  assert Rules.make(Sampling(), SIZE).top_k == SIZE
+  for given, want in ((24, 24), (7, 7), (0, 24)):
     assert Rules.make(Sampling(top_k=given), SIZE).top_k == want
   assert Rules.make(Sampling(), 2048).top_k == 250
   assert Rules.make(Sampling(greedy=True, top_k=25), SIZE).temperature == 0

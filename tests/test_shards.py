@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from recordings import SPEC, Item, dataset, sound
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import shards
+from audiogen_jax.data import reading, shards
 from audiogen_jax.data.shards import About, Build, LeftOut
 
 ABOUT = About(
@@ -51,7 +51,7 @@ def write(folder, shard, spare=False):
 
 def content(folder):
   """Examples and metadata; the bytes of ArrayRecord files may differ."""
-  split = shards.read(folder).as_data_source(split="train")
+  split = reading.read(folder).as_data_source(split="train")
   examples = [
     {k: np.asarray(v).tolist() for k, v in row.items()} for row in split
   ]
@@ -68,7 +68,7 @@ def test_plain_tfds_reads_it(tmp_path):
   builder = tfds.builder_from_directory(tmp_path / "a")
   info = builder.info
   assert (info.name, info.homepage) == ("tiny", "https://example.org")
-  assert (info.citation, shards.licence(builder)) == ("@misc{ramps}", "CC0")
+  assert (info.citation, reading.licence(builder)) == ("@misc{ramps}", "CC0")
   assert dict(info.metadata) == {"rate_hz": 100, "channels": 1}
   source = builder.as_data_source(split="train")
   assert len(source) == 40
@@ -112,7 +112,7 @@ def test_what_is_left_out_is_told(tmp_path):
     LeftOut("item 0", "is even"),
     LeftOut("item 2", "is even"),
   ]
-  source = shards.read(tmp_path).as_data_source(split="train")
+  source = reading.read(tmp_path).as_data_source(split="train")
   assert [int(row["id"]) for row in source] == list(range(1, 40, 2))
 
 
@@ -148,7 +148,7 @@ def test_a_killed_build_goes_on(tmp_path):
   stamp = kept.stat().st_mtime_ns
   (resumed / ".0123.part").write_bytes(b"half")  # as kill -9 leaves it
   with pytest.raises(InputError, match="unfinished dataset; run the command"):
-    shards.read(resumed)
+    reading.read(resumed)
   with Build.open(resumed, ABOUT, ITEMS) as build:
     assert first not in build.todo and len(build.todo) == len(build.shards) - 1
     for shard in build.todo:
@@ -187,7 +187,7 @@ def test_kill_9_at_any_time(tmp_path):
         kills += 1
     if kills == 1:
       with pytest.raises(InputError, match="unfinished dataset"):
-        shards.read(folder)
+        reading.read(folder)
   assert kills >= 1
   assert content(folder) == content(whole)
 

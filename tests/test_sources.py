@@ -193,7 +193,7 @@ def test_broken_texts_beside_sounds(tmp_path):
   reading = read("audiocraft", tmp_path / "a", files | beside)
   assert [record.caption for record in reading.records] == ["d"]
   reasons = [row.reason for row in reading.left_out]
-  words = ["a.json is not JSON", "can't decode", "c.json is not beside it"]
+  words = ["a.json is not JSON", "not UTF-8 text", "c.json is not beside it"]
   assert all(w in r for w, r in zip(words, reasons, strict=True)), reasons
 
   beside = {"a.txt": b"\xef\xbb\xbfrain", "b.txt": b"\xff", "c.txt": " "}
@@ -201,9 +201,9 @@ def test_broken_texts_beside_sounds(tmp_path):
   assert [record.caption for record in reading.records] == ["rain"]
   reasons = sorted(row.reason for row in reading.left_out)
   assert reasons == [
+    "b.txt is not UTF-8 text",
     "d.txt is not beside it",
     "has no caption and no tags",
-    "is not UTF-8 text",
   ]
 
 
@@ -242,16 +242,16 @@ def test_rules_hold_for_all_captions(tmp_path):
       "lacks the column path, caption; it",
     ),
     ("csv", {"a.csv": ""}, "lacks the column path, caption; it has none"),
-    ("csv", {"a.csv": "path,caption\na.wav\n"}, "line 2: 2 columns are needed"),
-    ("csv", {"a.csv": b"path,caption\n\xff\xfe,x\n"}, "is no CSV file"),
-    ("jsonl", {"a.jsonl": '{"path": 1}'}, "entry 1 lacks a path"),
-    ("jsonl", {"a.jsonl": '{"path": "a"}\n[1]'}, "line 2 holds no object"),
-    ("jsonl", {"a.jsonl": "{"}, "line 1 is not JSON"),
+    ("csv", {"a.csv": "path,caption\na.wav\n"}, "line 2: lacks its caption"),
+    ("csv", {"a.csv": b"path,caption\n\xff\xfe,x\n"}, "is not UTF-8 text"),
+    ("jsonl", {"a.jsonl": '{"path": 1}'}, "line 1: lacks a path"),
+    ("jsonl", {"a.jsonl": "[1]"}, "line 1: it holds no object"),
+    ("jsonl", {"a.jsonl": "{"}, "line 1: it is not JSON"),
     ("jsonl", {"a.jsonl.gz": b"plain"}, "is not JSON lines"),
     (
       "jsonl",
       {"a.jsonl": '{"path": "a.wav", "start": "soon"}', "a.wav": ""},
-      "entry 1: 'soon' is no number of seconds",
+      "line 1: start: 'soon' is no number of seconds",
     ),
     (
       "audioset",

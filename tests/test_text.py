@@ -234,14 +234,33 @@ def test_files(tiny, tmp_path):
 
 
 def test_folders_without_a_tokenizer(tmp_path):
-  with pytest.raises(InputError, match="should hold tokenizer.json"):
+  """`transformers` makes one of the configuration alone: all is unknown."""
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+  (tmp_path / "tokenizer_config.json").write_text("{}")
+  words = "holds no tokenizer; it should hold tokenizer.json or spiece.model"
+  with pytest.raises(InputError, match=words):
     tokenizer.load(tmp_path)
-  (tmp_path / "tokenizer.json").write_text("{}")
-  with pytest.raises(InputError, match="should hold tokenizer.json"):
-    tokenizer.load(tmp_path)
-  text = json.dumps({"model_type": "t5"})
-  (tmp_path / "config.json").write_text(text)
-  with pytest.raises(InputError, match="should hold tokenizer.json"):
+  for text in ("{}", "", "[" * 10_000, '{"model": 3}'):
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match="no tokenizer can be read") as caught:
+      tokenizer.load(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_tokenizer_of_more_tokens_than_rows(tiny):
+  words = tokenizer.load(tiny / "t5")
+  assert max(words.ids("zebra, quickly")) < words.vocabulary
+  assert tokenizer.load(tiny / "t5", rows=words.vocabulary)
+  with pytest.raises(InputError, match=r"has \d+ tokens, its text encoder 259"):
+    tokenizer.load(tiny / "t5", rows=259)
+  with pytest.raises(InputError, match="bytes has 259 tokens.* 258 rows"):
+    tokenizer.load(None, rows=258)
+
+
+def test_sentencepiece_alone_names_its_extra(tmp_path, monkeypatch):
+  (tmp_path / "spiece.model").write_bytes(b"")
+  monkeypatch.setattr(tokenizer.importlib.util, "find_spec", lambda _: None)
+  with pytest.raises(InputError, match=r"audiogen_jax\[sentencepiece\]"):
     tokenizer.load(tmp_path)
 
 

@@ -33,6 +33,9 @@ class Toy:
   def tokenizer(self):
     return None
 
+  def check_data(self, settings, folders):
+    pass
+
   def batch_spec(self, rows, seconds):
     shape = (rows, round(seconds * self.rate_hz), 1)
     return {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}

@@ -33,6 +33,7 @@ KINDS = {"v5e": "TPU v5 lite", "v5p": "TPU v5"}
 # this takes most of the compiler's time off.
 HASTE = "--xla_backend_optimization_level=0"
 HASTE += " --xla_llvm_disable_expensive_passes=true"
+HASTE += " --xla_cpu_use_fusion_emitters=false"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 import scipy
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from audiogen_jax.core.errors import InputError
 
@@ -26,6 +26,7 @@ _OFFSET_LUFS = -0.691
 # Left, right, centre and the two surrounds, which sound louder from behind.
 _CHANNEL_WEIGHTS = np.array([1.0, 1.0, 1.0, 1.41, 1.41], np.float32)
 _SHELF_HZ = 1500.0
+_CEILING = 0.99  # of peaks in files
 _QUIET_RMS = 2e-3  # below it a sound counts as silence and is not amplified
 
 
@@ -189,30 +190,43 @@ def normalize_loudness(
   audio: Float[Array, "*b n c"],
   rate_hz: int,
   *,
-  target_lufs: float = -14.0,
-  compress: bool = False,
+  target_lufs: float | Float[Array, ""] = -14.0,
 ) -> Float[Array, "*b n c"]:
-  """Amplifies each sound to the same loudness, then clamps it to [-1, 1].
+  """Amplifies each sound to the same loudness, for a file: no sample clips.
 
-  Only clamped, because their loudness is undefined or means nothing: sounds
-  shorter than 0.4 s, with an RMS below 0.002, or without one audible block
-  (a constant, say).  Sounds that clip, in the meter's filters or here, miss the
-  target by what is cut.
+  As AudioGen's documented examples write files (`audio_write` with the strategy
+  "loudness" and `loudness_compressor=True`): peaks are bent with tanh, which
+  takes a little of the loudness.  Where tanh would flatten them the published
+  code clips; here a sound is amplified no further than to a peak of 0.99, so
+  that a click in silence stays below the target.
 
-  Args:
-    compress: Bends peaks with tanh before the clamp instead of cutting them.
+  Sounds whose loudness is undefined or means nothing keep their level, or come
+  down to that peak: those shorter than 0.4 s, with an RMS below 0.002, or
+  without one audible block (a constant, say).
   """
   audio = audio.astype(jnp.float32)
+  keep, gain = _gain(audio, rate_hz, target_lufs)
+  peak = jnp.max(jnp.abs(audio), axis=(-2, -1), keepdims=True)
+  peak = jnp.maximum(peak, jnp.finfo(jnp.float32).tiny)
+  kept = jnp.minimum(1.0, _CEILING / peak) * audio
+  most = math.atanh(_CEILING) / peak
+  return jnp.where(keep, kept, jnp.tanh(jnp.minimum(gain, most) * audio))
+
+
+def _gain(
+  audio: Float[Array, "*b n c"],
+  rate_hz: int,
+  target_lufs: float | Float[Array, ""],
+) -> tuple[Bool[Array, "*b 1 1"], Float[Array, "*b 1 1"]]:
+  """Whether a sound keeps its level, and what brings it to the target."""
   if audio.shape[-2] < round(_BLOCK_S * rate_hz):
-    return jnp.clip(audio, -1.0, 1.0)
+    shape = (*audio.shape[:-2], 1, 1)
+    return jnp.ones(shape, bool), jnp.ones(shape)
   level = loudness(audio, rate_hz)
   rms = jnp.sqrt(jnp.mean(jnp.square(audio), axis=(-2, -1)))
-  keep = ((rms < _QUIET_RMS) | jnp.isneginf(level))[..., None, None]
-  gain = jnp.power(10.0, (target_lufs - level) / 20.0)[..., None, None]
-  louder = gain * audio
-  if compress:
-    louder = jnp.tanh(louder)
-  return jnp.clip(jnp.where(keep, audio, louder), -1.0, 1.0)
+  keep = (rms < _QUIET_RMS) | jnp.isneginf(level)
+  gain = jnp.power(10.0, (target_lufs - level) / 20.0)
+  return keep[..., None, None], gain[..., None, None]
 
 
 def _lufs(power):

@@ -6,12 +6,8 @@ is an `InputError` that says so.
 
 import collections
 import contextlib
-import io
 import os
 import pathlib
-import re
-import shutil
-import subprocess
 import uuid
 
 import numpy as np
@@ -20,10 +16,9 @@ import soxr
 from jax import Array
 from jaxtyping import Float, Int16
 
+from audiogen_jax.audio import checks, containers
 from audiogen_jax.core.errors import InputError
 
-# MP3 announces up to two of its frames, of 1152 samples, more than it holds.
-_SLACK = 2 * 1152
 _FORMATS = {
   ".wav": ("WAV", "PCM_16"),
   ".flac": ("FLAC", "PCM_16"),
@@ -56,23 +51,14 @@ def read(
     InputError: If there is no such file, or no sound in it, or NaN.
   """
   path = pathlib.Path(path)
-  if not path.exists():
-    raise InputError(f"no sound file at {path}: check the path")
-  if path.is_dir():
-    raise InputError(f"{path} is a folder: name one sound file in it")
   if not 0 <= start_s < (float("inf") if end_s is None else end_s):
     raise InputError(f"{path}: {start_s} s to {end_s} s is no stretch of it")
-  try:
-    with _open(path) as file:
-      _refuse_cut(path, file)
-      audio = _stretch(file, path, start_s, end_s)
-      from_hz = file.samplerate
-  # TypeError is soundfile's answer to a file named .raw: no header, no rate.
-  except (soundfile.SoundFileError, TypeError) as error:
-    reason = str(error).strip(" .") or "its data are damaged"
-    raise InputError(
-      f"cannot read {path} as sound ({reason}): convert it to WAV or FLAC"
-    ) from error
+  with containers.opened(path) as sound:
+    from_hz = sound.rate_hz
+    end = None
+    if end_s is not None and end_s < float("inf"):
+      end = round(end_s * from_hz)
+    audio = sound.read(round(start_s * from_hz), end)
   audio = checked(audio, str(path))
   # Channels first: averaging them leaves less to resample.
   if channels is not None:
@@ -83,90 +69,13 @@ def read(
 
 
 def length_s(path: str | os.PathLike) -> float:
-  """How long a sound file is, from its header: nothing is decoded.
+  """How long a sound file is: by its header, or decoded where that is silent.
 
   Raises:
-    InputError: If libsndfile does not know it; ffmpeg would have to decode all
-      of it.
+    InputError: As for `read`.
   """
-  path = pathlib.Path(path)
-  try:
-    about = soundfile.info(path)
-  except (soundfile.SoundFileError, TypeError) as error:
-    reason = getattr(error, "error_string", str(error)).strip(" .")
-    raise InputError(
-      f"cannot read {path} as sound ({reason}): convert it to WAV, FLAC, OGG or"
-      " MP3"
-    ) from error
-  return about.frames / about.samplerate
-
-
-def _open(path: pathlib.Path) -> soundfile.SoundFile:
-  """Opens a file with libsndfile, or what ffmpeg makes of it.
-
-  Only a format that libsndfile does not know goes to ffmpeg: of a damaged file
-  it would return what it can, and nobody would hear of the rest.
-  """
-  try:
-    return soundfile.SoundFile(path)
-  except soundfile.LibsndfileError:
-    program = shutil.which("ffmpeg")
-    if program is None:
-      raise
-    # file: keeps names such as "a:b.m4a" from being taken for protocols.
-    source = ["-i", f"file:{path}", "-map", "0:a:0"]
-    target = ["-f", "au", "-c:a", "pcm_f32be", "-"]  # AU: made for streaming
-    run = subprocess.run(
-      [program, "-v", "error", "-xerror", "-nostdin", *source, *target],
-      capture_output=True,
-      check=False,
-    )
-    if run.returncode or not run.stdout:
-      raise
-    return soundfile.SoundFile(io.BytesIO(run.stdout))
-
-
-def _stretch(
-  file: soundfile.SoundFile,
-  path: pathlib.Path,
-  start_s: float,
-  end_s: float | None,
-) -> Float[np.ndarray, "n c"]:
-  start = round(start_s * file.samplerate)
-  if start and start >= file.frames:
-    length_s = file.frames / file.samplerate
-    raise InputError(f"{path} ends at {length_s:.3f} s, before {start_s} s")
-  file.seek(start)
-  frames = file.frames - start
-  if end_s is not None:
-    frames = min(frames, round(end_s * file.samplerate) - start)
-  audio = file.read(frames, dtype="float32", always_2d=True)
-  if len(audio) < frames - _SLACK:
-    raise InputError(
-      f"{path} is cut short: {frames} samples are announced, {len(audio)}"
-      " there; copy it again"
-    )
-  return audio
-
-
-def _refuse_cut(path: pathlib.Path, file: soundfile.SoundFile) -> None:
-  """Refuses a file without its end, of which libsndfile reads what is there."""
-  # What libsndfile notes of a WAV or AIFF; a stream of unknown length announces
-  # the largest number there is.
-  told = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)", file.extra_info)
-  if told and int(told[2]) < int(told[1]) < 2**31 - 2**16:
-    raise InputError(
-      f"{path} is cut short: {told[1]} bytes are announced, {told[2]} there;"
-      " copy it again"
-    )
-  if file.format == "OGG":
-    # The last page of a stream says that it is the last. A page has at most
-    # 65,307 bytes.
-    with path.open("rb") as raw:
-      raw.seek(max(0, path.stat().st_size - 2**17))
-      pages = raw.read().rpartition(b"OggS\0")
-    if not pages[1] or not pages[2][:1] or not pages[2][0] & 4:
-      raise InputError(f"{path} is cut short: its last page is missing")
+  with containers.opened(pathlib.Path(path)) as sound:
+    return sound.count() / sound.rate_hz
 
 
 def resample(
@@ -262,27 +171,11 @@ def check_rate(rate_hz: int) -> None:
 
 def checked(audio, what: str) -> np.ndarray:
   """The sound as float32 [n c], or an error that says what is wrong with it."""
-  audio = np.asarray(audio)
+  audio = checks.samples(audio, what)
   if audio.ndim != 2:
     raise InputError(
       f"{what} must have two axes, samples and channels, got shape "
       f"{audio.shape}: pass one sound, mono as [n, 1]"
-    )
-  if audio.dtype.kind in "iubc":
-    raise InputError(
-      f"{what} must be floats in [-1, 1], got {audio.dtype}: "
-      "divide integers by their range"
-    )
-  if not audio.size:
-    raise InputError(
-      f"{what} is empty, shape {audio.shape}: it needs at least one sample"
-    )
-  audio = audio.astype(np.float32)
-  bad = audio.size - np.count_nonzero(np.isfinite(audio))
-  if bad:
-    raise InputError(
-      f"{what} holds {bad} NaN or infinite samples of {audio.size}: repair it "
-      "or leave it out"
     )
   return audio
 

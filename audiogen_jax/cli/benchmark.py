@@ -23,7 +23,7 @@ from audiogen_jax.cli.sampling import (
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.train import __main__ as training
+from audiogen_jax.train import configuration
 
 app = typer.Typer(
   no_args_is_help=True, help="How fast this machine samples, codes and trains."
@@ -109,7 +109,7 @@ def train(
 ) -> None:
   """Training steps on noise, on the mesh of a configuration."""
   results.check(None, json_file)
-  run, task = training.parse(plan.load(config, set_ or []))
+  run, task = configuration.parse(plan.load(config, set_ or []))
   with terminal.bar() as bar:
     bar_task = bar.add_task("compiling", total=None)
     found = train_benchmark.measure(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from audiogen_jax.audio import drawing
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import results, terminal
+from audiogen_jax.cli import models, results, terminal
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import classes as class_evaluation
 from audiogen_jax.evaluate.classes import Report
@@ -57,12 +57,17 @@ def classes(
       "  [default: what suits the model]"
     ),
   ] = None,
+  adapters: models.Adapters = None,
   temperature: Annotated[
     float, typer.Option(help="0 takes the likeliest token.")
   ] = Sampling.temperature,
   top_k: Annotated[
-    int, typer.Option(help="Draw among the k likeliest; 0 for all.")
-  ] = Sampling.top_k,
+    int | None,
+    typer.Option(
+      help="Draw among the k likeliest; 0 for all."
+      f"  [default: {Sampling.top_k}]"
+    ),
+  ] = None,
   seed: Annotated[int, typer.Option(help="Clip i uses seed + i.")] = 0,
   batch: Annotated[int, typer.Option(help="Clips made together.")] = 8,
   plot: Annotated[
@@ -78,8 +83,9 @@ def classes(
   asked = _read_prompts(prompts) if prompts is not None else {}
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
-    audiogen = AudioGen.from_pretrained(model)
+    audiogen = AudioGen.from_pretrained(model, adapters=adapters or ())
     codec = audiogen.codec.config
+    top_k = Sampling.top_k if top_k is None else top_k
     samplings = [
       Sampling(temperature=temperature, top_k=top_k, guidance=one)
       for one in dict.fromkeys(guidance or [audiogen.guidance])
@@ -116,7 +122,7 @@ def classes(
       drawing.confusions(plot, panels, [*report.classes, "silence"])
     if json_file is not None:
       told = {"model": model, "data": parts[1].title, "duration_s": duration}
-      told |= {"seed": seed} | report.plain()
+      told |= {"seed": seed, "adapters": adapters or []} | report.plain()
       results.write_json(json_file, told)
   _tell(f"{model} on {parts[1].title}", report, columns, clips)
   results.name(plot, json_file)

@@ -17,7 +17,15 @@ from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import beam, builder, codes, shards, sources, summary
+from audiogen_jax.data import (
+  beam,
+  builder,
+  codes,
+  reading,
+  shards,
+  sources,
+  summary,
+)
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
@@ -221,7 +229,7 @@ def info(
   """Say what is in a dataset."""
   if plot is not None and plot.suffix.lower() != ".png":
     raise InputError(f"cannot draw {plot}: the name must end in .png")
-  opened = shards.read(dataset)
+  opened = reading.read(dataset)
   with terminal.bar() as bar:
     task = bar.add_task("clips", total=None)
     settings, splits = summary.summarise(
@@ -248,7 +256,7 @@ def info(
   terminal.out.print(table)
   for name, value in settings.items():
     terminal.out.print(f"{name}: {value}", markup=False)
-  if licence := shards.licence(opened):
+  if licence := reading.licence(opened):
     terminal.out.print(f"licence: {licence}", markup=False)
   if plot is not None:
     summary.draw(plot, opened.name, splits)

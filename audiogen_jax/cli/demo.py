@@ -21,6 +21,7 @@ from audiogen_jax.core.errors import InputError
 
 def demo(
   model: models.Model = models.DEFAULT_MODEL,
+  adapters: models.Adapters = None,
   port: Annotated[
     int, typer.Option(min=0, max=65535, help="0 takes a free one.")
   ] = 7860,
@@ -33,7 +34,7 @@ def demo(
     page = _page(folder)
     with terminal.bar() as bar:
       bar.add_task(f"loading {model}", total=None)
-      audiogen = AudioGen.from_pretrained(model)
+      audiogen = AudioGen.from_pretrained(model, adapters=adapters or ())
     terminal.say(f"{_url(listener)} (Ctrl-C ends it)")
     stopping = threading.Event()
     # A folder's place on the server is nobody's business.
@@ -41,7 +42,7 @@ def demo(
     name = place.resolve().name if place.exists() else model
     blocks = page.build(audiogen, name, folder, stopping.is_set)
     with contextlib.suppress(KeyboardInterrupt):
-      _serve(page, blocks, listener, stopping)
+      _serve(page, blocks, folder, listener, stopping)
 
 
 @contextlib.contextmanager
@@ -118,7 +119,9 @@ def _url(listener: socket.socket) -> str:
   return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _serve(page, blocks, listener, stopping: threading.Event) -> None:
+def _serve(
+  page, blocks, folder: pathlib.Path, listener, stopping: threading.Event
+) -> None:
   """Serves until a signal comes."""
   import fastapi  # comes with gradio
   import uvicorn
@@ -129,7 +132,7 @@ def _serve(page, blocks, listener, stopping: threading.Event) -> None:
     stopping.set()
 
   app = fastapi.FastAPI(lifespan=lifespan)
-  page.mount(app, blocks)
+  page.mount(app, blocks, folder)
   config = uvicorn.Config(
     app,
     log_level="error",

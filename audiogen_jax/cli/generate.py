@@ -1,5 +1,6 @@
 """`audiogen generate`: a sound, or thousands."""
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -15,12 +16,13 @@ from rich import progress as bars
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import models, plan, terminal
+from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.manifest import Manifest
 from audiogen_jax.convert import sources
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import windows
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.rules import Rules, Sampling
 from audiogen_jax.text import tokenizer
 
 _ROWS = 8  # sounds made together on each device
@@ -49,6 +51,7 @@ def generate(
   ] = None,
   model: models.Model = models.DEFAULT_MODEL,
   text_encoder: models.TextEncoder = None,
+  adapters: models.Adapters = None,
   output: Annotated[
     Path,
     typer.Option(
@@ -116,8 +119,17 @@ def generate(
       "  [default: each process's own, as data]"
     ),
   ] = None,
+  loudness: Annotated[
+    float,
+    typer.Option(
+      help="LUFS of each sound; peaks are bent by a compressor, not cut.",
+      min=-70.0,
+      max=0.0,
+    ),
+  ] = models.LOUDNESS_LUFS,
   normalize: Annotated[
-    bool, typer.Option(help="Bring the loudness to -14 LUFS.")
+    bool,
+    typer.Option(help="Bring the loudness there; without, samples may clip."),
   ] = True,
   spectrogram: Annotated[
     bool, typer.Option(help="Draw a PNG beside each sound.")
@@ -129,7 +141,7 @@ def generate(
   JAX_NUM_PROCESSES and JAX_PROCESS_ID) share the prompts out; with --mesh they
   make each batch together.  The folder must be one that all of them see.
   """
-  texts = read_prompts(prompts, prompts_file, continue_from)
+  texts = prompts_of.read(prompts, prompts_file, continue_from)
   stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)
   sampling = Sampling(
@@ -149,9 +161,11 @@ def generate(
     "top_k": sampling.top_k,
     "top_p": top_p,
     "dtype": dtype,
-    "normalize": normalize,
+    "loudness_lufs": loudness if normalize else None,
     "continue_from": continue_from and str(continue_from),
   }
+  if adapters:
+    settings["adapters"] = adapters
   jobs = [
     _Job(
       text,
@@ -162,8 +176,10 @@ def generate(
     for i, (text, path) in enumerate(zip(texts, paths, strict=True))
   ]
   keeps = prompts_file is not None and output.suffix not in models.SUFFIXES
-  with processes.joined():
-    folder = _Folder(output if keeps else None)
+  with (
+    processes.joined(),
+    contextlib.closing(_Folder(output if keeps else None)) as folder,
+  ):
     places = processes.agreed(lambda: folder.missing(jobs))
     if folder.primary and len(places) < len(jobs):
       terminal.say(
@@ -177,14 +193,13 @@ def generate(
         **plan.sizes(mesh, ["data", "tensor"])
       )
       audiogen = AudioGen.from_pretrained(
-        model, text_encoder=text_encoder, dtype=dtype, mesh=devices
+        model,
+        text_encoder=text_encoder,
+        dtype=dtype,
+        mesh=devices,
+        adapters=adapters or (),
       )
-      tokens = audiogen.codec.tokens
-      if top_k is not None and top_k > tokens.size:
-        raise InputError(
-          f"top-k {top_k} is above the codebook size {tokens.size}; take"
-          f" {tokens.size} or less, or 0 for all"
-        )
+      Rules.make(sampling, audiogen.codec.tokens.size)
       left = _by_length([jobs[i] for i in places], audiogen.text.tokenizer)
       work = _Work(
         audiogen,
@@ -192,12 +207,12 @@ def generate(
         stride_s=stride,
         sampling=sampling,
         sound=None if continue_from is None else _read(continue_from, audiogen),
-        normalize=normalize,
+        loudness_lufs=settings["loudness_lufs"],
         spectrogram=spectrogram,
       )
       batches = _share(left, batch, audiogen.lm.placement)
       _make(work, batches, folder, bar, task)
-      folder.close()
+      folder.collect()
     if folder.primary:
       for job in jobs:
         terminal.say(str(job.path))
@@ -211,7 +226,7 @@ class _Work(NamedTuple):
   stride_s: float
   sampling: Sampling
   sound: Float[np.ndarray, "n c"] | None  # to continue
-  normalize: bool
+  loudness_lufs: float | None
   spectrogram: bool
 
 
@@ -225,11 +240,11 @@ class _Folder:
     self.primary = jax.process_index() == 0
     self._path, self._manifest = path, None
     self._working = jax.process_count() - 1  # others, not done yet
-    if path is not None and self.primary:
-      self._manifest = Manifest(path)
 
   def missing(self, jobs: Sequence[_Job]) -> list[int]:
-    """Which of them are still to be made."""
+    """Which of them are still to be made; for process 0, which tells all."""
+    if self._path is not None:
+      self._manifest = Manifest(self._path)
     known = self._manifest
     return [
       i for i, job in enumerate(jobs) if not (known and known.holds(job.entry))
@@ -246,6 +261,11 @@ class _Folder:
       processes.pass_on(entry)
 
   def close(self) -> None:
+    """Lets go of the manifest."""
+    if self._manifest:
+      self._manifest.close()
+
+  def collect(self) -> None:
     """Process 0 waits for the lines of the others; they say that it was all."""
     if not self.primary:
       processes.pass_on(None)
@@ -316,8 +336,8 @@ def _make(
     speed = f", {speed:.1f} s of sound a second"
     if not writes:
       continue
-    if work.normalize:
-      audio = models.normalize_loudness(audio, rate)
+    if work.loudness_lufs is not None:
+      audio = models.normalize_loudness(audio, rate, work.loudness_lufs)
     for job, one in zip(jobs, audio, strict=True):
       io.write(job.path, one, rate)
       if work.spectrogram:
@@ -350,34 +370,3 @@ def _by_length(jobs: list[_Job], words: tokenizer.Tokenizer) -> list[_Job]:
   _, mask = tokenizer.pad(words, texts)
   order = np.argsort(mask.sum(axis=1), kind="stable")
   return [jobs[i] for i in order]
-
-
-def read_prompts(
-  given: Sequence[str] | None, file: Path | None, sound: Path | None
-) -> list[str | None]:
-  """All prompts, or one None to continue a sound without text."""
-  prompts = list(given or [])
-  for i, prompt in enumerate(prompts):
-    if not prompt.strip():
-      raise InputError(f"prompt {i + 1} is empty; say what to hear")
-  if file is not None:
-    if not file.is_file():
-      raise InputError(f"{file} is not a file with prompts")
-    lines = []
-    for i, line in enumerate(file.read_bytes().splitlines()):
-      try:
-        lines.append(line.decode("utf-8-sig" if i == 0 else "utf-8").strip())
-      except UnicodeDecodeError as error:
-        raise InputError(
-          f"{file}, line {i + 1}, is not UTF-8 text (byte {error.start + 1});"
-          " save the file as UTF-8"
-        ) from None
-    lines = [line for line in lines if line]
-    if not lines:
-      raise InputError(f"{file} holds no prompts; put one on each line")
-    prompts += lines
-  if prompts:
-    return prompts
-  if sound is None:
-    raise InputError('no prompt; for example: audiogen generate "a dog barks"')
-  return [None]

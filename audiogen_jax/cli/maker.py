@@ -85,7 +85,7 @@ def make(
     prompt=None if sound is None else sound[None],
     progress=progress,
   )
-  audio = models.normalize_loudness(audio, rate)[0]
+  audio = models.normalize_loudness(audio, rate, models.LOUDNESS_LUFS)[0]
   # One folder a result, so that each keeps its name.
   path = pathlib.Path(tempfile.mkdtemp(dir=folder)) / models.stem(text, seed)
   made = Made(path.with_suffix(".wav"), path.with_suffix(".png"))

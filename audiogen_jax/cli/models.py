@@ -22,6 +22,7 @@ from audiogen_jax.lm import model as language_model
 from audiogen_jax.text import t5
 
 DEFAULT_MODEL = "nano"  # comes with the package
+LOUDNESS_LUFS = -14.0  # of AudioGen's documented examples
 SUFFIXES = (".wav", ".flac", ".ogg")
 
 Model = Annotated[
@@ -37,6 +38,14 @@ TextEncoder = Annotated[
   typer.Option(
     help="Hub id or folder of the T5.  [default: what comes with the model, or"
     " what it names]"
+  ),
+]
+Adapters = Annotated[
+  list[str] | None,
+  typer.Option(
+    "--adapters",
+    help="FOLDER or FOLDER@STRENGTH of adapters (LoRA) that a training left;"
+    " again for more.  A strength of 1 is as they were trained.",
   ),
 ]
 
@@ -111,6 +120,7 @@ def convert(
     str, typer.Option(help=f"One of {', '.join(export.FORMATS)}.")
   ] = "orbax",
   text_encoder: TextEncoder = None,
+  adapters: Adapters = None,
   dtype: Annotated[
     str | None,
     typer.Option(
@@ -123,7 +133,12 @@ def convert(
   with terminal.bar() as bar:
     bar.add_task(f"converting {source}", total=None)
     parts = export.convert(
-      source, target, to=to, text_encoder=text_encoder, dtype=dtype
+      source,
+      target,
+      to=to,
+      text_encoder=text_encoder,
+      dtype=dtype,
+      adapters=adapters or (),
     )
   beside = ""
   if parts.lm is not None and parts.text is None:
@@ -175,10 +190,10 @@ def info(
 
 
 def normalize_loudness(
-  audio: Float[np.ndarray, "b n c"], rate_hz: int
+  audio: Float[np.ndarray, "b n c"], rate_hz: int, target_lufs: float
 ) -> Float[np.ndarray, "b n c"]:
-  """Brings each sound to -14 LUFS."""
-  return np.asarray(_normalize(audio, rate_hz))
+  """Brings each sound to a loudness; no sample clips."""
+  return np.asarray(_normalize(audio, rate_hz, target_lufs=target_lufs))
 
 
 _normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)

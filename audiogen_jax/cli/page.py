@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import maker
+from audiogen_jax.cli import door, maker
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.rules import Sampling
 
@@ -48,8 +48,15 @@ def theme() -> gr.themes.Base:
   ).set(body_background_fill="*neutral_50")
 
 
-def mount(app, blocks: gr.Blocks) -> None:
-  """Serves the page at the root of a FastAPI application."""
+def mount(app, blocks: gr.Blocks, folder: pathlib.Path) -> None:
+  """Serves the page at the root of a FastAPI application.
+
+  Args:
+    app: The application.
+    blocks: The page.
+    folder: Where Gradio keeps its files, the only ones that a call may name.
+  """
+  app.add_middleware(door.Door, blocks=blocks, folder=folder)
   gr.mount_gradio_app(
     app,
     blocks,
@@ -145,7 +152,8 @@ def build(
       concurrency_limit=1,  # one model, one sound at a time
       show_progress_on=outputs[0],
     )
-  return blocks.queue(max_size=_WAITING)
+  # Whoever asks without the page waits in the queue, too.
+  return blocks.queue(max_size=_WAITING, api_open=False)
 
 
 def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:

@@ -1,11 +1,7 @@
 """`audiogen plan`."""
 
-import ast
-import contextlib
 import dataclasses
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +23,7 @@ from audiogen_jax.plan import (
   search,
 )
 from audiogen_jax.plan.report import Report
-from audiogen_jax.train import __main__ as training
+from audiogen_jax.train import configuration
 from audiogen_jax.train.lm_task import LMTask
 
 
@@ -90,7 +86,9 @@ def plan(
     values.mesh = ConfigDict(sizes(mesh, list(values.mesh)))
   if batch is not None:
     values.data.batch = batch
-  run, task = training.parse(values)
+  run, task = configuration.parse(values)
+  if isinstance(task, LMTask):
+    task.check_parts()
   if (sample or find) and not isinstance(task, LMTask):
     raise InputError(f"{config} is not the configuration of a language model")
   title = f"{config} on {_named(topology, slices, devices)}"
@@ -133,32 +131,12 @@ def load(config: str, changes: list[str]) -> ConfigDict:
   Raises:
     InputError: If there is none, or a key or value is wrong.
   """
-  name, _, variant = config.partition(":")
-  path = Path(name).absolute()
-  if not path.is_file():
-    raise InputError(f"{name} is not there; give configs/NAME.py")
-  # Configurations import their siblings as `configs.NAME`.
-  root = str(path.parent.parent)
-  if root not in sys.path:
-    sys.path.insert(0, root)
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    values = module.get_config(variant)
-  except (AttributeError, ValueError, SyntaxError) as error:
-    raise InputError(f"{name}: {error}") from None
-  for change in changes:
-    key, sign, text = change.partition("=")
+  values = configuration.load(config)
+  for one in changes:
+    key, sign, text = one.partition("=")
     if not sign:
-      raise InputError(f"--set {change}: write KEY=VALUE")
-    value = text
-    with contextlib.suppress(ValueError, SyntaxError):
-      value = ast.literal_eval(text)
-    try:
-      values.update_from_flattened_dict({key: value})
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-      raise InputError(f"--set {change}: {error}") from None
+      raise InputError(f"--set {one}: write KEY=VALUE")
+    configuration.change(values, key, text)
   return values
 
 

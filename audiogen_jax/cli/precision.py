@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import generate, results, terminal
+from audiogen_jax.cli import models, results, terminal
+from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import precision as precision_evaluation
@@ -34,6 +35,7 @@ def precision(
   prompts: Annotated[
     Path | None, typer.Option(help="A file with one prompt a line.")
   ] = None,
+  adapters: models.Adapters = None,
   duration: Annotated[float, typer.Option(help="Seconds of each.")] = 5.0,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
   json_file: Annotated[
@@ -49,11 +51,13 @@ def precision(
     raise InputError(f"duration {duration} s must be more than 0")
   texts = _TEXTS
   if prompts is not None:
-    texts = generate.read_prompts(None, prompts, None)
+    texts = prompts_of.read(None, prompts, None)
   with terminal.bar() as bar:
     task = bar.add_task("loading", total=None)
     found = precision_evaluation.evaluate(
-      lambda name: AudioGen.from_pretrained(model, dtype=name),
+      lambda name: AudioGen.from_pretrained(
+        model, dtype=name, adapters=adapters or ()
+      ),
       names,
       texts,
       duration_s=duration,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from audiogen_jax.audio import checks
 from audiogen_jax.codec import encodec, pieces
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.pieces import Pieces
@@ -96,6 +97,7 @@ class Encodec:
       InputError: For no frames, too many codebooks or codes out of range.
     """
     self._refuse_chunks("decode")
+    codes = self.tokens.checked(codes)
     ones = np.ones(len(codes), np.float32)
     return self._run_decode(codes, ones, lengths)
 
@@ -206,17 +208,12 @@ class Encodec:
       )
 
   def _checked(self, audio: AnyArray) -> np.ndarray:
-    audio = np.asarray(audio, np.float32)
+    audio = checks.samples(audio, "audio")
     if audio.ndim != 3 or audio.shape[2] != self.config.channels:
       raise InputError(
         f"audio must be [batch, samples, {self.config.channels}]; its shape is"
         f" {audio.shape}"
       )
-    if not audio.size:
-      raise InputError(f"audio of shape {audio.shape} holds no samples")
-    bad = audio.size - np.count_nonzero(np.isfinite(audio))
-    if bad:
-      raise InputError(f"audio holds {bad} samples that are NaN or infinite")
     return audio
 
   def _run_encode(
@@ -248,14 +245,13 @@ class Encodec:
     lengths: np.ndarray | None = None,
   ) -> np.ndarray:
     """Sound, times its scale."""
-    codes = np.asarray(codes, np.int32)
+    codes = self.tokens.checked(codes)
     b, k, t = codes.shape
     if not b or not t or not 0 < k <= self.tokens.codebooks:
       raise InputError(
         f"codes of shape {codes.shape} must have at least one row, one frame"
         f" and 1 to {self.tokens.codebooks} codebooks"
       )
-    self.tokens.check_range(codes)
     config, variables = self._folded
     length = np.full(b, t, np.int32)
     if lengths is not None:

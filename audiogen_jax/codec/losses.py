@@ -3,6 +3,7 @@
 Losses take `(real, fake)` and are means over all their elements.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,33 @@ _SCALES = range(6, 11)  # windows of 64 to 1024 samples
 _PAPER_SCALES = range(5, 12)  # 32 to 2048
 _MELS = 64
 _F_MIN_HZ = 64.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Shares of the balanced gradient; the defaults are the released recipe's.
+
+  A loss of weight 0 is not computed.
+
+  Attributes:
+    adversarial: Of each kind of discriminator.
+    feature: Likewise.
+    l1: In time.
+    l2: In time.
+    msspec: Mel and log-mel at several scales.
+    mel: Log-mel at one scale.
+    paper_mel: As the papers have it.
+    si_snr: Negative scale-invariant SNR.
+  """
+
+  adversarial: float = 4.0
+  feature: float = 4.0
+  l1: float = 0.1
+  l2: float = 0.0
+  msspec: float = 2.0
+  mel: float = 0.0
+  paper_mel: float = 0.0
+  si_snr: float = 0.0
 
 
 def l1(

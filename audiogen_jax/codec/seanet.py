@@ -67,6 +67,10 @@ class SEANetConfig:
   unnormed_outer_blocks: int = 0
 
   def __post_init__(self):
+    if not self.ratios or min(self.ratios) < 1:
+      raise InputError(
+        f"ratios {self.ratios} must be one whole number or more, each 1 or more"
+      )
     if self.causal and self.norm == "layer_norm":
       raise InputError(
         "a causal codec cannot use layer_norm: its mean over time looks ahead"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import yaml
 
 from audiogen_jax import __version__
@@ -23,8 +24,18 @@ from audiogen_jax.convert import (
   seanet,
   torch_file,
 )
-from audiogen_jax.convert.engine import Parts, Table, array, linear, vector
+from audiogen_jax.convert.engine import (
+  Parts,
+  Stored,
+  Table,
+  array,
+  linear,
+  vector,
+)
+from audiogen_jax.convert.keys import RANGES, Keys
+from audiogen_jax.core.config import check_range, shown
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 
@@ -55,9 +66,11 @@ def read_lm(folder: Path) -> tuple[LMConfig, Any, dict[str, Any]]:
   }
   # The YAML names the text encoder; how wide it is only the weights tell.
   name = _PROJECTION.format(condition) + ".weight"
-  if name not in state:
-    raise InputError(f"{path} lacks {name}")
-  config = dataclasses.replace(config, text_width=state[name].shape[1])
+  if name not in state or len(state[name].shape) != 2:
+    raise InputError(f"{path} lacks {name[:100]}, a matrix")
+  width = state[name].shape[1]
+  check_range("width of the text", width, *RANGES["width"], where=f"{path}: ")
+  config = dataclasses.replace(config, text_width=width)
   abstract = engine.abstract(model.init, config)
   table = lm_table(config, condition)
   tree = engine.load(state, table, abstract, where=str(path))
@@ -68,7 +81,7 @@ def read_codec(folder: Path) -> tuple[EncodecConfig, Any] | str:
   """The codec and its variables, or the name of a codec that lies elsewhere."""
   path = folder / CODEC_FILE
   saved, cfg = _open(path, pointer=True)
-  if "pretrained" in saved:
+  if cfg is None:
     return saved["pretrained"]
   config = audiocraft_config.codec_config(cfg)
   table = seanet.table(config, seanet.AUDIOCRAFT)
@@ -80,6 +93,32 @@ def read_codec(folder: Path) -> tuple[EncodecConfig, Any] | str:
   }
   abstract = engine.abstract(encodec.init, config)
   return config, engine.load(state, table, abstract, where=str(path))
+
+
+def first_codebooks(
+  codec: EncodecConfig, tree: Tree, count: int | None
+) -> tuple[EncodecConfig, Tree]:
+  """A codec of which a language model writes the first codebooks alone.
+
+  Raises:
+    InputError: If the codec has fewer.
+  """
+  have = codec.rvq.codebooks
+  if count is None:
+    return codec, tree
+  if not 0 < count <= have:
+    raise InputError(
+      f"compression_model_n_q = {count} must lie in 1 to {have}, the codebooks"
+      " of the codec"
+    )
+
+  def first(leaf):
+    shape = (count, *leaf.shape[1:])
+    return engine.Lazy(shape, leaf.dtype, lambda: leaf.read()[:count])
+
+  rvq = dataclasses.replace(codec.rvq, codebooks=count)
+  books = jax.tree.map(first, tree["codebooks"])
+  return dataclasses.replace(codec, rvq=rvq), tree | {"codebooks": books}
 
 
 def write(folder: Path, parts: Parts) -> None:
@@ -162,8 +201,8 @@ def lm_table(config: LMConfig, condition: str) -> Table:
 
 def _open(
   path: Path, *, pointer: bool = False
-) -> tuple[dict[str, Any], Mapping[str, Any]]:
-  """A saved dictionary and its configuration.
+) -> tuple[dict[str, Any], Keys | None]:
+  """A saved dictionary and its configuration, None of a mere name.
 
   Args:
     path: The file.
@@ -173,14 +212,17 @@ def _open(
   if not isinstance(saved, dict):
     raise InputError(f"{path} holds no dictionary; is it a checkpoint?")
   if pointer and isinstance(saved.get("pretrained"), str):
-    return saved, {}
+    return saved, None
   for name, kind in (("best_state", dict), ("xp.cfg", str)):
     if not isinstance(saved.get(name), kind):
       raise InputError(
         f"{path} lacks {name!r}; an exported AudioGen or MusicGen checkpoint"
         " has it (audiocraft's export_lm or export_encodec write one)"
       )
-  return saved, audiocraft_config.parse(saved["xp.cfg"])
+  for name, tensor in saved["best_state"].items():
+    if not isinstance(tensor, Stored) or not isinstance(name, str):
+      raise InputError(f"{path}: {shown(name)} in best_state is no tensor")
+  return saved, audiocraft_config.parse(saved["xp.cfg"], str(path))
 
 
 def save(path: Path, state: Mapping[str, Any], cfg: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ bears on the model is turned into our dataclasses; a value that this library
 does not build is named in the error.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +15,12 @@ import yaml
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert.engine import only
+from audiogen_jax.convert.keys import RANGES, Keys, check_codec, check_lm
+from audiogen_jax.core.config import check_range, shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.lm.transformer import TransformerConfig
 
 NORMS = {
@@ -30,31 +33,61 @@ NORMS = {
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def parse(text: str) -> Mapping[str, Any]:
+_MOST_CHARACTERS = 1 << 20  # published ones have 20,000
+_DEEPEST = 64
+_MOST_LINKS = 10_000  # links through links multiply
+
+
+def parse(text: str, where: str = "xp.cfg") -> Keys:
   """The configuration with its links resolved when they are looked up.
 
   Raises:
-    InputError: If it is not YAML, or not a mapping.
+    InputError: If it is not YAML, not a mapping, or made to grow without end.
   """
+  if len(text) > _MOST_CHARACTERS:
+    raise InputError(
+      f"{where}: xp.cfg has {len(text):,} characters; it is none"
+    )
   try:
+    _look(text, where)
     values = yaml.load(text, Loader=_YAML)
-  except yaml.YAMLError as error:
-    reason = " ".join(str(error).split())
-    raise InputError(f"xp.cfg is not YAML: {reason}") from None
+  except InputError:
+    raise
+  except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+    # The last three of dates, numbers and keys that cannot be.
+    reason = " ".join(str(error).split())[:100]
+    raise InputError(f"{where}: xp.cfg is not YAML: {reason}") from None
   if not isinstance(values, dict):
-    raise InputError("xp.cfg holds no keys")
-  return _Config(values, values)
+    raise InputError(f"{where}: xp.cfg holds no keys")
+  root = _Links(values)
+  return Keys(_Config(values, root), where)
 
 
-def lm_config(
-  cfg: Mapping[str, Any],
-) -> tuple[str, LMConfig, dict[str, Any]]:
+def _look(text: str, where: str) -> None:
+  """Refuses, before anything is built, what would take all memory.
+
+  Published files have no aliases: they were written from trees.
+  """
+  depth = 0
+  for event in yaml.parse(text, Loader=_YAML):
+    if isinstance(event, yaml.AliasEvent):
+      raise InputError(
+        f"{where}: xp.cfg repeats itself by an alias, *{event.anchor[:40]};"
+        " write the values out"
+      )
+    depth += isinstance(event, yaml.CollectionStartEvent)
+    depth -= isinstance(event, yaml.CollectionEndEvent)
+    if depth > _DEEPEST:
+      raise InputError(f"{where}: xp.cfg is nested more than {_DEEPEST} deep")
+
+
+def lm_config(cfg: Keys) -> tuple[str, LMConfig, dict[str, Any]]:
   """Name of the text condition, our configuration, and what stands beside it.
 
   The width of the text encoder is left at 0: the YAML does not have it.
   """
-  only(cfg, "lm_model", "transformer_lm")
-  lm = cfg["transformer_lm"]
+  cfg.only("lm_model", "transformer_lm")
+  lm = cfg.group("transformer_lm")
   for name, *allowed in (
     ("activation", "gelu"),
     ("norm", "layer_norm"),
@@ -69,156 +102,200 @@ def lm_config(
     ("max_period", 10000),
     ("positional_scale", 1),
   ):
-    only(lm, name, *allowed)
+    lm.only(name, *allowed)
   # What the builders leave out is not what they build here.
   for name in ("activation", "norm_first", "causal"):
-    if name not in lm:
-      raise InputError(f"transformer_lm lacks {name}")
-  fuser = cfg["fuser"]
+    lm.any(name)
+  fuser = cfg.group("fuser")
   for name in ("sum", "input_interpolate"):
-    if fuser.get(name):
-      raise InputError(f"fuser.{name} = {fuser[name]} is not supported")
-  only(fuser, "cross_attention_pos_emb", False)
-  cross, prepend = fuser.get("cross") or [], fuser.get("prepend") or []
+    if found := fuser.any(name, None):
+      raise InputError(
+        f"{cfg.where}: fuser.{name} = {shown(found)} is not supported"
+      )
+  fuser.only("cross_attention_pos_emb", False)
+  cross, prepend = fuser.names("cross"), fuser.names("prepend")
   names = sorted({*cross, *prepend})
-  conditioners = {k: v for k, v in cfg["conditioners"].items() if k != "args"}
-  if len(names) != 1 or set(conditioners) != set(names):
+  conditioners = cfg.group("conditioners")
+  found = sorted({str(name) for name in conditioners.values} - {"args"})
+  if len(names) != 1 or found != names:
     raise InputError(
-      f"conditions {sorted(conditioners)} (fused: {names}) are not supported;"
-      " only one text"
+      f"{cfg.where}: conditions {shown(found)} (fused: {shown(names)}) are not"
+      " supported; only one text"
     )
   (condition,) = names
-  text = conditioners[condition]
-  if text.get("model") != "t5":
+  text = conditioners.group(condition)
+  kind = text.any("model", None)
+  if kind != "t5":
     raise InputError(
-      f"condition {condition!r} of kind {text.get('model')!r} is not supported;"
-      " only t5"
+      f"{cfg.where}: condition {shown(condition)} of kind {shown(kind)} is not"
+      " supported; only t5"
     )
-  only(text["t5"], "finetune", False)
-  only(text["t5"], "normalize_text", False)
-  stereo = cfg.get("interleave_stereo_codebooks") or {}
-  only(stereo, "per_timestep", False, None)
+  t5 = text.group("t5")
+  t5.only("finetune", False)
+  t5.only("normalize_text", False)
+  stereo = cfg.group("interleave_stereo_codebooks", {})
+  stereo.only("per_timestep", False, None)
+  n_q = "compression_model_n_q"
+  limited = cfg.any(n_q, None) is not None
   extra = {
-    "text_name": text["t5"].get("name"),
-    "window_s": float(cfg["dataset"]["segment_duration"]),
-    "stereo_codes": bool(stereo.get("use", False)),
-    "codec_codebooks": cfg.get("compression_model_n_q"),
+    "text_name": t5.text("name"),
+    "window_s": cfg.group("dataset").number("segment_duration", "window_s"),
+    "guidance": _guidance(cfg),
+    "stereo_codes": stereo.flag("use", False),
+    "codec_codebooks": cfg.whole(n_q, "codebooks") if limited else None,
   }
-  width = lm["dim"]
+  width, books = lm.whole("dim", "width"), lm.whole("n_q", "codebooks")
+  ff = int(lm.number("hidden_scale", "hidden_scale", 4) * width)
+  check_range("hidden_scale * dim", ff, *RANGES["ff"], where=f"{cfg.where}: ")
   config = LMConfig(
-    codebooks=lm["n_q"],
-    size=lm["card"],
+    codebooks=books,
+    size=lm.whole("card", "size"),
     transformer=TransformerConfig(
       width=width,
-      layers=lm["num_layers"],
-      heads=lm["num_heads"],
-      ff=int(lm.get("hidden_scale", 4) * width),
+      layers=lm.whole("num_layers", "layers"),
+      heads=lm.whole("num_heads", "heads"),
+      ff=ff,
       cross_attention=bool(cross),
-      attention_bias=lm.get("bias_attn", True),
-      ff_bias=lm.get("bias_ff", True),
+      attention_bias=lm.flag("bias_attn", True),
+      ff_bias=lm.flag("bias_ff", True),
     ),
-    pattern=_pattern(cfg, lm["n_q"]),
+    pattern=_pattern(cfg, books),
     text_width=0,
     prepend_text=bool(prepend),
-    head_bias=lm.get("bias_proj", True),
+    head_bias=lm.flag("bias_proj", True),
   )
-  return condition, config, extra
+  return condition, check_lm(config, cfg.where), extra
 
 
-def codec_config(cfg: Mapping[str, Any]) -> EncodecConfig:
+def _guidance(cfg: Keys) -> float:
+  group = cfg.group("classifier_free_guidance", {})
+  if group.any("inference_coef", None) is None:
+    return Sampling.guidance
+  return group.number("inference_coef", "guidance")
+
+
+def codec_config(cfg: Keys) -> EncodecConfig:
   """Our configuration of the codec."""
-  only(cfg, "compression_model", "encodec")
-  encodec, net, rvq = cfg["encodec"], cfg["seanet"], cfg["rvq"]
-  only(encodec, "autoencoder", "seanet")
-  only(encodec, "quantizer", "rvq")
-  only(net, "activation", "ELU")
-  only(net.get("activation_params") or {}, "alpha", 1.0)
-  only(net, "norm_params", {}, None)
-  decoder = net.get("decoder") or {}
-  only(decoder, "trim_right_ratio", 1.0)
-  only(decoder, "final_activation", None)
-  apart = set(decoder) - {
+  cfg.only("compression_model", "encodec")
+  encodec, net, rvq = (cfg.group(n) for n in ("encodec", "seanet", "rvq"))
+  encodec.only("autoencoder", "seanet")
+  encodec.only("quantizer", "rvq")
+  net.only("activation", "ELU")
+  net.group("activation_params", {}).only("alpha", 1.0)
+  net.only("norm_params", {}, None)
+  decoder = net.group("decoder", {})
+  decoder.only("trim_right_ratio", 1.0)
+  decoder.only("final_activation", None)
+  apart = set(decoder.values) - {
     "trim_right_ratio",
     "final_activation",
     "final_activation_params",
   }
-  apart |= set(net.get("encoder") or {})
+  apart |= set(net.group("encoder", {}).values)
   if apart:
     raise InputError(
-      f"seanet.encoder and seanet.decoder that differ in {sorted(apart)} are"
-      " not supported"
+      f"{cfg.where}: seanet.encoder and seanet.decoder that differ in"
+      f" {shown(sorted(map(str, apart)))} are not supported"
     )
-  norm = only(net, "norm", *NORMS)
-  return EncodecConfig(
-    sample_rate_hz=encodec["sample_rate"],
-    renormalise=bool(encodec.get("renormalize", False)),
+  norm, width = net.only("norm", *NORMS), net.whole("dimension", "width")
+  config = EncodecConfig(
+    sample_rate_hz=encodec.whole("sample_rate", "sample_rate_hz"),
+    renormalise=encodec.flag("renormalize", False),
     seanet=SEANetConfig(
-      channels=net.get("channels", 1),
-      width=net["dimension"],
-      filters=net["n_filters"],
-      ratios=tuple(net["ratios"]),
-      residual_layers=net["n_residual_layers"],
-      kernel=net["kernel_size"],
-      last_kernel=net["last_kernel_size"],
-      residual_kernel=net["residual_kernel_size"],
-      dilation_base=net["dilation_base"],
-      compress=net["compress"],
-      lstm_layers=net["lstm"],
-      true_skip=net["true_skip"],
-      causal=net.get("causal", False),
-      pad_mode=only(net, "pad_mode", "reflect", "constant"),
+      channels=net.whole("channels", "channels", 1),
+      width=width,
+      filters=net.whole("n_filters", "filters"),
+      ratios=net.wholes("ratios", "ratios"),
+      residual_layers=net.whole("n_residual_layers", "residual_layers"),
+      kernel=net.whole("kernel_size", "kernel"),
+      last_kernel=net.whole("last_kernel_size", "last_kernel"),
+      residual_kernel=net.whole("residual_kernel_size", "residual_kernel"),
+      dilation_base=net.whole("dilation_base", "dilation_base"),
+      compress=net.whole("compress", "compress"),
+      lstm_layers=net.whole("lstm", "lstm_layers"),
+      true_skip=net.flag("true_skip"),
+      causal=net.flag("causal", False),
+      pad_mode=net.only("pad_mode", "reflect", "constant"),
       norm=NORMS[norm],
-      unnormed_outer_blocks=net.get("disable_norm_outer_blocks", 0),
+      unnormed_outer_blocks=net.whole(
+        "disable_norm_outer_blocks", "unnormed_outer_blocks", 0
+      ),
     ),
     rvq=RVQConfig(
-      codebooks=rvq["n_q"], size=rvq["bins"], width=net["dimension"]
+      codebooks=rvq.whole("n_q", "codebooks"),
+      size=rvq.whole("bins", "size"),
+      width=width,
     ),
   )
+  return check_codec(config, cfg.where)
 
 
-def _pattern(cfg: Mapping[str, Any], codebooks: int) -> Pattern:
+def _pattern(cfg: Keys, codebooks: int) -> Pattern:
   """The codebook pattern; its options lie under the pattern's own name."""
-  patterns = cfg["codebooks_pattern"]
-  kind = patterns.get("modeling")
-  if kind is None:  # before patterns had options
-    only(cfg["transformer_lm"], "q_modeling", "delay")
+  patterns = cfg.group("codebooks_pattern")
+  if patterns.any("modeling", None) is None:  # before patterns had options
+    cfg.group("transformer_lm").only("q_modeling", "delay")
     return Pattern("delay", delays=tuple(range(codebooks)))
-  only(patterns, "modeling", "delay", "parallel", "unroll", "coarse_first")
-  options = patterns.get(kind) or {}
+  kind = patterns.only(
+    "modeling", "delay", "parallel", "unroll", "coarse_first"
+  )
+  options = patterns.group(kind, {})
   lists = {
-    name: tuple(options[name])
+    name: options.wholes(name, name)
     for name in ("delays", "flattening")
-    if options.get(name)
+    if options.any(name, None)
   }
   numbers = {
-    name: options[name]
+    name: options.whole(name, name)
     for name in ("flatten_first", "empty_initial")
-    if options.get(name)
+    if options.any(name, None)
   }
   return Pattern(kind, **lists, **numbers)
+
+
+@dataclasses.dataclass
+class _Links:
+  """The whole that links refer to, and how many have been followed."""
+
+  values: dict[str, Any]
+  followed: int = 0
 
 
 class _Config(Mapping):
   """Nested YAML whose `${a.b}` stand for other values of the whole."""
 
-  def __init__(self, values: dict[str, Any], root: dict[str, Any]):
+  def __init__(self, values: dict[str, Any], root: _Links):
     self._values, self._root = values, root
 
   def __getitem__(self, name: str) -> Any:
     value = self._values[name]
     link = (
-      re.fullmatch(r"\$\{([\w.]+)\}", value) if type(value) is str else None
+      re.fullmatch(r"\$\{([\w.]{1,400})\}", value)
+      if type(value) is str
+      else None
     )
     if link:
-      *folders, last = link[1].split(".")
-      node = _Config(self._root, self._root)
-      try:
-        for folder in folders:
-          node = node[folder]
-        return node[last]
-      except KeyError as error:
-        raise InputError(f"{name}: {value} lacks {error}") from None
+      return self._followed(name, value, link[1])
     return _Config(value, self._root) if isinstance(value, dict) else value
+
+  def _followed(self, name: str, value: str, link: str) -> Any:
+    self._root.followed += 1
+    *folders, last = link.split(".")
+    node = _Config(self._root.values, self._root)
+    try:
+      if self._root.followed > _MOST_LINKS:
+        raise RecursionError
+      for folder in folders:
+        node = node[folder]
+      return node[last]
+    except RecursionError:
+      raise InputError(
+        f"xp.cfg: {name}: {shown(value)} leads back to itself"
+      ) from None
+    except (KeyError, TypeError) as error:
+      raise InputError(
+        f"xp.cfg: {name}: {shown(value)} lacks {str(error)[:100]}"
+      ) from None
 
   def __iter__(self):
     return iter(self._values)

@@ -90,7 +90,8 @@ def language_model(parts: Parts) -> dict[str, Any]:
     )
   if not parts.text_name:
     raise InputError(
-      "the published format needs text_name: add it to config.json"
+      "the published format names a text encoder and this model names none"
+      " (text_name); convert to orbax or transformers, which hold its own"
     )
   options = {
     f: list(v) if isinstance(v, tuple) else v
@@ -112,7 +113,7 @@ def language_model(parts: Parts) -> dict[str, Any]:
     },
     "classifier_free_guidance": {
       "training_dropout": 0.1,
-      "inference_coef": 3.0,
+      "inference_coef": parts.guidance,
     },
     "attribute_dropout": {},
     "fuser": {

@@ -121,12 +121,14 @@ class Lazy:
     read: Makes all of it.
     read_part: Makes what a slice for each axis cuts out, and reads no more than
       that; None where there is no such way.
+    pieces: Names (with their file's) and tensors that it is made of.
   """
 
   shape: tuple[int, ...]
   dtype: np.dtype
   read: Callable[[], np.ndarray]
   read_part: Callable[[Index], np.ndarray] | None = None
+  pieces: tuple[tuple[str, Stored], ...] = ()
 
   def part(self, where: Index) -> np.ndarray:
     """What `where`, a slice for each axis, cuts out."""
@@ -161,6 +163,7 @@ def load(
     lists = [_some("lacks", missing), _some("holds unknown", left)]
     raise InputError(f"{where} {' and '.join(filter(None, lists))}")
   pieces: dict[str, list[tuple[Stored, slice, Part]]] = {}
+  names: dict[str, list[tuple[str, Stored]]] = {}
   for name, parts in table.items():
     tensor = stored[name]
     rows = sum(part.shape[0] for part in parts)
@@ -174,9 +177,13 @@ def load(
     for part in parts:
       span = slice(row, row + part.shape[0])
       pieces.setdefault(part.path, []).append((tensor, span, part))
+      names.setdefault(part.path, []).append((f"{where}: {name}", tensor))
       row = span.stop
   flat = {
-    path: _assembled(path, leaf.shape, pieces.get(path, []))
+    path: dataclasses.replace(
+      _assembled(path, leaf.shape, pieces.get(path, [])),
+      pieces=tuple(names.get(path, [])),
+    )
     for path, leaf in _flat(abstract)
   }
   return _nest(flat)
@@ -298,23 +305,6 @@ class Parts:
   text_name: str | None = None
   window_s: float = 10.0
   guidance: float = Sampling.guidance
-
-
-def only(config: Mapping[str, Any], name: str, *allowed: Any) -> Any:
-  """The value of a foreign key, which must be one that we can build.
-
-  A key that is absent counts as the first allowed value.
-
-  Raises:
-    InputError: If it has another value.
-  """
-  value = config.get(name, allowed[0])
-  if value not in allowed:
-    raise InputError(
-      f"{name} = {value!r} is not supported; only"
-      f" {' or '.join(map(repr, allowed))}"
-    )
-  return value
 
 
 def _some(verb: str, names: list[str]) -> str:

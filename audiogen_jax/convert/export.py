@@ -1,14 +1,22 @@
 """From any source to any format: what `audiogen convert` does."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from audiogen_jax.convert import audiocraft, engine, huggingface, sources
+from audiogen_jax.convert import (
+  audiocraft,
+  engine,
+  finite,
+  huggingface,
+  sources,
+)
+from audiogen_jax.convert.adapters import Adapters, merge
 from audiogen_jax.convert.engine import Parts
-from audiogen_jax.core import checkpoint
+from audiogen_jax.core import checkpoint, writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.text import tokenizer
@@ -24,6 +32,7 @@ def convert(
   to: str = "orbax",
   text_encoder: str | Path | None = None,
   dtype: str | None = None,
+  adapters: Sequence[str | Path] = (),
 ) -> Parts:
   """Writes `source` into `folder` in another format.
 
@@ -38,6 +47,8 @@ def convert(
     text_encoder: Hub id or folder of the text encoder to take along.
     dtype: Of the weights as they are written, one of `DTYPES`; None for the
       type that each is stored in.
+    adapters: Folders of adapters (`FOLDER` or `FOLDER@STRENGTH`), which are
+      merged into the language model.
 
   Returns:
     What was written.
@@ -51,16 +62,34 @@ def convert(
   if dtype is not None and dtype not in DTYPES:
     raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
 
-  def ready(tree: Tree) -> Tree:
-    return _cast(_in_memory(tree), dtype)
-
   need_text = to == "transformers"
   parts = sources.open_parts(
     source, text_encoder=text_encoder, need_text=need_text
   )
-  if to == "audiocraft":  # it has no place for a text encoder
+  lm, lm_tree = parts.lm, parts.lm_tree
+  if adapters and lm is None:
+    raise InputError(f"{source} is a codec without a language model to adapt")
+  opened = [Adapters.open(each, lm) for each in adapters]
+
+  def ready(tree: Tree) -> Tree:
+    made = _in_memory(tree)
+    if opened and tree is lm_tree:
+      made = merge(made, lm, opened)
+    made = _cast(made, dtype)
+    finite.check(made, tree)
+    return made
+
+  words = None
+  if parts.text is not None:
+    words = tokenizer.load(parts.tokenizer, rows=parts.text.vocabulary)
+  if to == "audiocraft":  # it names a text encoder, and has no place for one
+    if isinstance(words, tokenizer.ByteTokenizer):
+      raise InputError(
+        f"{source} has a text encoder of its own, which reads bytes; the"
+        " published format has no place for it: convert to orbax or"
+        " transformers"
+      )
     parts = dataclasses.replace(parts, text=None, text_tree=None)
-  words = tokenizer.load(parts.tokenizer) if parts.text is not None else None
   if to == "orbax":
     sources.write_orbax(folder, parts, words, ready=ready)
     return parts
@@ -70,12 +99,14 @@ def convert(
     lm_tree=ready(parts.lm_tree),
     text_tree=ready(parts.text_tree),
   )
-  with checkpoint.local_folder(Path(folder)) as work:
+  with writing.local_folder(Path(folder)) as work:
     if to == "audiocraft":
       audiocraft.write(work, parts)
     else:
       huggingface.write_musicgen(work, parts)
       words.save(work)
+      if isinstance(words, tokenizer.ByteTokenizer):
+        huggingface.write_bytes(work)
   return parts
 
 
@@ -83,7 +114,7 @@ def _in_memory(tree: Tree) -> Tree:
   """Arrays on the host, in the types they are stored in."""
   if tree is None:
     return None
-  host = jax.devices("cpu")[0]
+  host = jax.local_devices(backend="cpu")[0]
   if isinstance(tree, checkpoint.Folder):
     here = jax.sharding.SingleDeviceSharding(host)
     wanted = jax.tree.map(

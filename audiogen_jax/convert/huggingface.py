@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -30,14 +29,17 @@ from audiogen_jax.convert.engine import (
   Table,
   array,
   linear,
-  only,
   vector,
 )
+from audiogen_jax.convert.keys import Keys
+from audiogen_jax.core import checkpoint
+from audiogen_jax.core.config import read_json, shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
+from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.t5 import T5Config
 
@@ -61,19 +63,16 @@ class _Tensor:
       return file.get_tensor(self.name)
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-  """`config.json` of a folder.
+def config_of(folder: Path, kind: str) -> Keys:
+  """`config.json` of a folder with a model of that kind.
 
   Raises:
-    InputError: If it is missing or not JSON.
+    InputError: If it is missing, not JSON, or of another kind.
   """
-  path = folder / "config.json"
-  if not path.is_file():
-    raise InputError(f"{folder} lacks config.json")
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise InputError(f"{path} is not JSON: {error}") from None
+  path = folder / checkpoint.CONFIG
+  cfg = Keys(read_json(path), str(path))
+  cfg.only("model_type", kind)
+  return cfg
 
 
 def stored(folder: Path) -> dict[str, Stored]:
@@ -89,10 +88,15 @@ def stored(folder: Path) -> dict[str, Stored]:
     raise InputError(f"{folder} lacks model.safetensors")
   index = folder / "model.safetensors.index.json"
   if index.is_file():
-    wanted = set(json.loads(index.read_text())["weight_map"].values())
+    places = Keys(read_json(index), str(index)).group("weight_map")
+    wanted = places.names_of_all()
     missing = sorted(wanted - {p.name for p in paths})
     if missing:
-      raise InputError(f"{folder} lacks {', '.join(missing)}")
+      more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+      names = ", ".join(shown(name) for name in missing[:3])
+      raise InputError(
+        f"{folder} lacks {names}{more}, which {index.name} names"
+      )
   tensors: dict[str, Stored] = {}
   for path in paths:
     try:
@@ -105,15 +109,14 @@ def stored(folder: Path) -> dict[str, Stored]:
           shape = tuple(part.get_shape())
           tensors[name] = _Tensor(path, name, shape, np.dtype(dtype))
     except (safetensors.SafetensorError, OSError) as error:
-      raise InputError(f"{path} is truncated or damaged: {error}") from None
+      reason = str(error)[:100]
+      raise InputError(f"{path} is truncated or damaged: {reason}") from None
   return tensors
 
 
 def read_t5(folder: Path) -> tuple[T5Config, Tree]:
   """The encoder of a T5 folder, whether or not its decoder is there too."""
-  cfg = config_of(folder)
-  only(cfg, "model_type", "t5")
-  config = huggingface_config.t5_config(cfg)
+  config = huggingface_config.t5_config(config_of(folder, "t5"))
   abstract = engine.abstract(t5.init, config)
   tree = engine.load(
     stored(folder),
@@ -127,18 +130,18 @@ def read_t5(folder: Path) -> tuple[T5Config, Tree]:
 
 def read_encodec(folder: Path) -> tuple[EncodecConfig, Tree]:
   """An EnCodec folder."""
-  cfg = config_of(folder)
-  only(cfg, "model_type", "encodec")
-  return _load_codec(cfg, stored(folder), str(folder))
+  cfg = config_of(folder, "encodec")
+  described = huggingface_config.codec_config(cfg)
+  return _load_codec(described, stored(folder), str(folder))
 
 
 def read_musicgen(folder: Path) -> Parts:
   """A MusicGen folder: text encoder, language model and codec in one."""
-  cfg = config_of(folder)
-  only(cfg, "model_type", "musicgen")
-  where, everything = str(folder), stored(folder)
-  text = huggingface_config.t5_config(cfg["text_encoder"])
+  cfg = config_of(folder, "musicgen")
+  text = huggingface_config.t5_config(cfg.group("text_encoder"))
   lm = huggingface_config.lm_config(cfg, text.width)
+  described = huggingface_config.codec_config(cfg.group("audio_encoder"))
+  where, everything = str(folder), stored(folder)
   table = lm_table(lm)
   if "enc_to_dec_proj.weight" not in everything:
     # At equal widths the format leaves the projection out.
@@ -167,8 +170,8 @@ def read_musicgen(folder: Path) -> Parts:
       "kernel": engine.Lazy((d, d), dtype, lambda: np.eye(d, dtype=dtype)),
       "bias": engine.Lazy((d,), dtype, lambda: np.zeros(d, dtype)),
     }
-  codec, codec_tree = _load_codec(cfg["audio_encoder"], rooms["codec"], where)
-  stereo = cfg["decoder"].get("audio_channels", 1) == 2
+  codec, codec_tree = _load_codec(described, rooms["codec"], where)
+  stereo = huggingface_config.stereo(cfg)
   return Parts(
     codec=dataclasses.replace(codec, stereo_codes=stereo),
     codec_tree=codec_tree,
@@ -183,8 +186,9 @@ def read_musicgen(folder: Path) -> Parts:
       ignored=_T5_IGNORED,
     ),
     tokenizer=str(folder),
-    text_name=cfg["text_encoder"].get("_name_or_path") or None,
-    window_s=30.0,
+    text_name=cfg.group("text_encoder").text("_name_or_path"),
+    window_s=cfg.number("window_s", "window_s", 30.0),
+    guidance=_guidance(folder),
   )
 
 
@@ -244,11 +248,50 @@ def write_musicgen(folder: Path, parts: Parts) -> None:
     "pad_token_id": lm.size,
     "bos_token_id": lm.size,
     "do_sample": True,
-    "guidance_scale": 3.0,
-    "max_length": int(parts.window_s * parts.codec.tokens.frame_rate_hz) + 3,
+    "guidance_scale": parts.guidance,
+    "max_length": parts.codec.tokens.frames(parts.window_s) + max(delays) + 1,
   }
+  sound = {
+    "feature_extractor_type": "EncodecFeatureExtractor",
+    "processor_class": "MusicgenProcessor",
+    "feature_size": parts.codec.channels,
+    "sampling_rate": parts.codec.sample_rate_hz,
+    "padding_value": 0.0,
+    "padding_side": "left",
+    "return_attention_mask": True,
+    "chunk_length_s": parts.codec.chunk_s,
+    "overlap": parts.codec.overlap,
+  }
+  for name, values in (
+    ("generation_config.json", generation),
+    ("preprocessor_config.json", sound),
+  ):
+    (folder / name).write_text(json.dumps(values, indent=2))
+
+
+def write_bytes(folder: Path) -> None:
+  """Describes our byte tokenizer: ByT5's, without its spare tokens."""
+  described = {
+    "tokenizer_class": "ByT5Tokenizer",
+    "processor_class": "MusicgenProcessor",
+    "extra_ids": 0,
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+  }
+  path = folder / "tokenizer_config.json"
+  path.write_text(json.dumps(described, indent=2))
+
+
+def _guidance(folder: Path) -> float:
+  """What `generation_config.json` says of it, if there is one."""
   path = folder / "generation_config.json"
-  path.write_text(json.dumps(generation, indent=2))
+  if not path.is_file():
+    return Sampling.guidance
+  cfg = Keys(read_json(path), str(path))
+  if cfg.any("guidance_scale", None) is None:
+    return Sampling.guidance
+  return cfg.number("guidance_scale", "guidance")
 
 
 def t5_table(config: T5Config) -> Table:
@@ -327,7 +370,7 @@ def lm_table(config: LMConfig) -> Table:
 
 
 def _load_codec(
-  cfg: Mapping[str, Any], tensors: Mapping[str, Stored], where: str
+  config: EncodecConfig, tensors: Mapping[str, Stored], where: str
 ) -> tuple[EncodecConfig, Tree]:
   # Folders written before PyTorch had parametrisations use the older names.
   names = {"weight_g": "original0", "weight_v": "original1"}
@@ -339,7 +382,6 @@ def _load_codec(
     ): tensor
     for name, tensor in tensors.items()
   }
-  config = huggingface_config.codec_config(cfg)
   table = seanet.table(config, seanet.TRANSFORMERS)
   abstract = engine.abstract(encodec.init, config)
   return config, engine.load(state, table, abstract, where=where)

@@ -1,15 +1,14 @@
 """`config.json` of Hugging Face folders: T5, EnCodec and MusicGen."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert.engine import Parts, only
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.keys import Keys, check_codec, check_lm, check_text
+from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
@@ -19,58 +18,73 @@ from audiogen_jax.text.t5 import T5Config
 _NORMS = {"weight_norm": "weight_norm", "time_group_norm": "layer_norm"}
 
 
-def t5_config(cfg: Mapping[str, Any]) -> T5Config:
+def t5_config(cfg: Keys) -> T5Config:
   """Our configuration of the text encoder."""
-  kind = only(cfg, "feed_forward_proj", "relu", "gated-gelu")
-  return T5Config(
-    vocabulary=cfg["vocab_size"],
-    width=cfg["d_model"],
-    layers=cfg["num_layers"],
-    heads=cfg["num_heads"],
-    head_size=cfg["d_kv"],
-    ff=cfg["d_ff"],
-    activation=kind,
-    buckets=cfg.get("relative_attention_num_buckets", 32),
-    far=cfg.get("relative_attention_max_distance", 128),
-    epsilon=cfg.get("layer_norm_epsilon", 1e-6),
+  config = T5Config(
+    vocabulary=cfg.whole("vocab_size", "vocabulary"),
+    width=cfg.whole("d_model", "width"),
+    layers=cfg.whole("num_layers", "layers"),
+    heads=cfg.whole("num_heads", "heads"),
+    head_size=cfg.whole("d_kv", "head_size"),
+    ff=cfg.whole("d_ff", "ff"),
+    activation=cfg.only("feed_forward_proj", "relu", "gated-gelu"),
+    buckets=cfg.whole("relative_attention_num_buckets", "buckets", 32),
+    far=cfg.whole("relative_attention_max_distance", "far", 128),
+    epsilon=cfg.number("layer_norm_epsilon", "epsilon", 1e-6),
   )
+  return check_text(config, cfg.where)
 
 
-def codec_config(cfg: Mapping[str, Any]) -> EncodecConfig:
+def codec_config(cfg: Keys) -> EncodecConfig:
   """Our configuration of the codec."""
-  only(cfg, "trim_right_ratio", 1.0)
-  norm = only(cfg, "norm_type", *_NORMS)
-  width, size = cfg["hidden_size"], cfg["codebook_size"]
-  if cfg.get("codebook_dim", width) not in (None, width):
-    raise InputError(
-      f"codebook_dim = {cfg['codebook_dim']} must equal hidden_size = {width}"
-    )
-  ratios, rate = tuple(cfg["upsampling_ratios"]), cfg["sampling_rate"]
-  frame_rate = -(-rate // int(np.prod(ratios)))
-  books = _codebooks(cfg["target_bandwidths"][-1], frame_rate, size)
-  return EncodecConfig(
+  cfg.only("trim_right_ratio", 1.0)
+  norm = cfg.only("norm_type", *_NORMS)
+  width = cfg.whole("hidden_size", "width")
+  size = cfg.whole("codebook_size", "size")
+  cfg.only("codebook_dim", width, None)
+  ratios = cfg.wholes("upsampling_ratios", "ratios")
+  rate = cfg.whole("sampling_rate", "sample_rate_hz")
+  frame_rate = -(-rate // math.prod(ratios))
+  books = _codebooks(_bandwidth(cfg), frame_rate, size)
+  chunked = cfg.any("chunk_length_s", None) is not None
+  overlapped = cfg.any("overlap", None) is not None
+  config = EncodecConfig(
     sample_rate_hz=rate,
     seanet=SEANetConfig(
-      channels=cfg["audio_channels"],
+      channels=cfg.whole("audio_channels", "channels"),
       width=width,
-      filters=cfg["num_filters"],
+      filters=cfg.whole("num_filters", "filters"),
       ratios=ratios,
-      residual_layers=cfg["num_residual_layers"],
-      kernel=cfg["kernel_size"],
-      last_kernel=cfg["last_kernel_size"],
-      residual_kernel=cfg["residual_kernel_size"],
-      dilation_base=cfg["dilation_growth_rate"],
-      compress=cfg["compress"],
-      lstm_layers=cfg["num_lstm_layers"],
-      true_skip=not cfg.get("use_conv_shortcut", True),
-      causal=cfg["use_causal_conv"],
-      pad_mode=only(cfg, "pad_mode", "reflect", "constant"),
+      residual_layers=cfg.whole("num_residual_layers", "residual_layers"),
+      kernel=cfg.whole("kernel_size", "kernel"),
+      last_kernel=cfg.whole("last_kernel_size", "last_kernel"),
+      residual_kernel=cfg.whole("residual_kernel_size", "residual_kernel"),
+      dilation_base=cfg.whole("dilation_growth_rate", "dilation_base"),
+      compress=cfg.whole("compress", "compress"),
+      lstm_layers=cfg.whole("num_lstm_layers", "lstm_layers"),
+      true_skip=not cfg.flag("use_conv_shortcut", True),
+      causal=cfg.flag("use_causal_conv"),
+      pad_mode=cfg.only("pad_mode", "reflect", "constant"),
       norm=_NORMS[norm],
     ),
     rvq=RVQConfig(codebooks=max(1, books), size=size, width=width),
-    renormalise=bool(cfg.get("normalize", False)),
-    chunk_s=cfg.get("chunk_length_s"),
-    overlap=cfg.get("overlap") or 0.0,
+    renormalise=cfg.flag("normalize", False),
+    chunk_s=cfg.number("chunk_length_s", "chunk_s") if chunked else None,
+    overlap=cfg.number("overlap", "overlap") if overlapped else 0.0,
+  )
+  return check_codec(config, cfg.where)
+
+
+def _bandwidth(cfg: Keys) -> float:
+  """The highest of `target_bandwidths`, in kbit/s."""
+  found = cfg.any("target_bandwidths")
+  if isinstance(found, list) and found:
+    last = found[-1]
+    if type(last) in (int, float) and 0 < last < 10_000:
+      return last
+  raise InputError(
+    f"{cfg.where}: {cfg.path}target_bandwidths = {shown(found)} must be a list"
+    " of numbers of kbit/s"
   )
 
 
@@ -84,25 +98,30 @@ def delays(codebooks: int, stereo: bool) -> tuple[int, ...]:
   return tuple(k // 2 if stereo else k for k in range(codebooks))
 
 
-def lm_config(cfg: Mapping[str, Any], text_width: int) -> LMConfig:
+def lm_config(cfg: Keys, text_width: int) -> LMConfig:
   """Our configuration of the language model."""
-  decoder = cfg["decoder"]
-  only(decoder, "activation_function", "gelu")
-  only(decoder, "scale_embedding", False)
-  stereo = decoder.get("audio_channels", 1) == 2
-  books = decoder["num_codebooks"]
-  return LMConfig(
+  decoder = cfg.group("decoder")
+  decoder.only("activation_function", "gelu")
+  decoder.only("scale_embedding", False)
+  books = decoder.whole("num_codebooks", "codebooks")
+  config = LMConfig(
     codebooks=books,
-    size=decoder["vocab_size"],
+    size=decoder.whole("vocab_size", "size"),
     transformer=TransformerConfig(
-      width=decoder["hidden_size"],
-      layers=decoder["num_hidden_layers"],
-      heads=decoder["num_attention_heads"],
-      ff=decoder["ffn_dim"],
+      width=decoder.whole("hidden_size", "width"),
+      layers=decoder.whole("num_hidden_layers", "layers"),
+      heads=decoder.whole("num_attention_heads", "heads"),
+      ff=decoder.whole("ffn_dim", "ff"),
     ),
-    pattern=Pattern("delay", delays(books, stereo)),
+    pattern=Pattern("delay", delays(books, stereo(cfg))),
     text_width=text_width,
   )
+  return check_lm(config, cfg.where)
+
+
+def stereo(cfg: Keys) -> bool:
+  """Whether the language model writes both channels."""
+  return cfg.group("decoder").only("audio_channels", 1, 2) == 2
 
 
 def musicgen(parts: Parts) -> dict[str, Any]:
@@ -121,6 +140,8 @@ def musicgen(parts: Parts) -> dict[str, Any]:
     "architectures": ["MusicgenForConditionalGeneration"],
     "model_type": "musicgen",
     "is_encoder_decoder": True,
+    # Not of the format, whose readers keep what they do not know.
+    "window_s": parts.window_s,
     "text_encoder": {
       "model_type": "t5",
       "vocab_size": text.vocabulary,

@@ -6,17 +6,23 @@ our own format, in the published one, or Hugging Face's.
 
 import dataclasses
 import re
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
-import huggingface_hub
 import jax
 from etils import epath
 
 from audiogen_jax import __version__
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert import audiocraft, engine, huggingface
+from audiogen_jax.convert import (
+  audiocraft,
+  engine,
+  finite,
+  hub,
+  huggingface,
+  keys,
+)
 from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core import checkpoint, config, sharding
 from audiogen_jax.core.errors import InputError
@@ -25,9 +31,10 @@ from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text.t5 import T5Config
-from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
 
 FORMAT, VERSION = "audiogen_jax", 1
+_BYTE_ROWS = 384  # ByT5's, spare tokens included
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -40,6 +47,7 @@ class _Config:
   lm: LMConfig | None = None
   text: T5Config | None = None
   text_name: str | None = None
+  tokenizer: Literal["bytes", "files"] | None = None
   window_s: float = 10.0
   guidance: float = Sampling.guidance
   format: str = FORMAT
@@ -60,41 +68,19 @@ def locate(source: str | Path) -> epath.Path:
   if re.fullmatch(r"\w+", text) and (_ASSETS / text).is_dir():
     return epath.Path(_ASSETS / text)
   folder = checkpoint.place(text)
-  if "://" in text or folder.exists():
+  try:
+    exists = "://" in text or folder.exists()
+  except (OSError, ValueError) as error:  # too long, or no name
+    raise InputError(
+      f"{config.shown(text)} is no name of a folder: {str(error)[:60]}"
+    ) from None
+  if exists:
     if not folder.is_dir():
       raise InputError(f"{text} is not a folder with a model")
     return folder
   if text.startswith((".", "/", "~")) or text.count("/") > 1:
     raise InputError(f"{text} does not exist")
-  try:
-    path = _download(text)
-  except Exception as error:  # the hub's errors have no common ancestor
-    reason = " ".join(str(error).split()).split(". ")[0]
-    raise InputError(
-      f"{text} is neither a folder here nor could it be had from the hub"
-      f" ({type(error).__name__}: {textwrap.shorten(reason, 200)}); download it"
-      f" elsewhere (hf download {text} --local-dir DIR) and name the folder"
-    ) from None
-  return epath.Path(path)
-
-
-def _download(hub_id: str) -> str:
-  """The folder with those files of a hub repository that are read here."""
-  try:
-    found = huggingface_hub.model_info(hub_id, timeout=10).siblings
-  except huggingface_hub.errors.HfHubHTTPError:
-    raise  # the hub answered, and said no
-  except Exception:  # no network: what was downloaded before may do
-    return huggingface_hub.snapshot_download(hub_id, local_files_only=True)
-  names = [file.rfilename for file in found]
-  # Many repositories hold the same weights several times over.
-  if audiocraft.LM_FILE in names:
-    wanted = [audiocraft.LM_FILE, audiocraft.CODEC_FILE]
-  elif any(name.endswith(".safetensors") for name in names):
-    wanted = ["*.json", "*.model", "*.safetensors"]
-  else:
-    wanted = ["*.json", "*.model", "pytorch_model.bin"]
-  return huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted)
+  return epath.Path(hub.download(text))
 
 
 def kind(folder: epath.Path) -> str:
@@ -114,9 +100,10 @@ def kind(folder: epath.Path) -> str:
       return "orbax"
     if cfg.get("model_type") in ("musicgen", "encodec", "t5"):
       return cfg["model_type"]
+    described = config.shown(cfg.get("model_type") or "something")
     raise InputError(
-      f"{path} describes {cfg.get('model_type') or 'something'!r}, which is not"
-      " an AudioGen, MusicGen, EnCodec or T5 model"
+      f"{path} describes {described}, which is not an AudioGen, MusicGen,"
+      " EnCodec or T5 model"
     )
   raise InputError(
     f"{folder} holds no model: neither {audiocraft.LM_FILE} nor"
@@ -142,10 +129,10 @@ def open_parts(
     InputError: For anything that is missing, damaged or of the wrong kind.
   """
   folder = locate(source)
-  try:
-    parts = _READERS[kind(folder)](folder)
-  except KeyError as error:
-    raise InputError(f"{folder}: its configuration lacks {error}") from None
+  which = kind(folder)
+  if which != "orbax":
+    _check_local(folder, which)
+  parts = _READERS[which](folder)
   if parts.lm is None:
     return parts
   beside = Path(folder) / "t5"
@@ -161,6 +148,15 @@ def open_parts(
   return parts
 
 
+def _check_local(folder: epath.Path, which: str) -> None:
+  """Refuses formats in buckets whose readers map files into memory."""
+  if "://" in str(folder):
+    raise InputError(
+      f"{folder} is in the {which} format, and only our own is read from a"
+      " bucket; copy it to a disk, or audiogen convert it once"
+    )
+
+
 def realise(
   tree: Tree, abstract: Tree, table: Mapping[str, Axes], placement: Placement
 ) -> Tree:
@@ -174,6 +170,9 @@ def realise(
     abstract: Shapes and wanted types.
     table: The room's `AXES`.
     placement: Where to.
+
+  Raises:
+    InputError: If weights are damaged, or not finite in the wanted type.
   """
   targets = sharding.shardings(abstract, table, placement)
   if isinstance(tree, checkpoint.Folder):
@@ -184,7 +183,9 @@ def realise(
       abstract,
       targets,
     )
-    return tree.restore(wanted)
+    made = tree.restore(wanted)
+    finite.check(made, tree)
+    return made
   dtypes, places = (
     {
       sharding.path_name(path): leaf
@@ -201,7 +202,9 @@ def realise(
       leaf.shape, to, lambda where: leaf.part(where).astype(dtype, copy=False)
     )
 
-  return engine.realise(tree, place)
+  made = engine.realise(tree, place)
+  finite.check(made, tree)
+  return made
 
 
 def write_orbax(
@@ -230,6 +233,7 @@ def write_orbax(
     lm=parts.lm,
     text=parts.text if "text" in rooms else None,
     text_name=parts.text_name,
+    tokenizer=_kind_of(tokenizer) if "text" in rooms else None,
     window_s=parts.window_s,
     guidance=parts.guidance,
     written_by=f"audiogen_jax {__version__}",
@@ -243,17 +247,27 @@ def write_orbax(
   checkpoint.export(folder, config.as_dict(described), trees, extras)
 
 
+def _kind_of(words: Tokenizer | None) -> str:
+  return "bytes" if isinstance(words, ByteTokenizer | None) else "files"
+
+
 def _open_orbax(folder: epath.Path) -> Parts:
   values = checkpoint.read_config(folder)
   version = values.get("version")
   if version != VERSION:
     raise InputError(
-      f"{folder} has format version {version}; this is audiogen_jax"
-      f" {__version__}, which reads version {VERSION}: use the release that"
-      f" wrote it ({values.get('written_by')})"
+      f"{folder} has format version {config.shown(version)}; this is"
+      f" audiogen_jax {__version__}, which reads version {VERSION}: use the"
+      f" release that wrote it ({config.shown(values.get('written_by'))})"
     )
-  described = config.build(_Config, values)
-  words = folder / "tokenizer"
+  where = str(folder / checkpoint.CONFIG)
+  try:
+    described = config.build(_Config, values, ranges=keys.RANGES)
+  except InputError as error:
+    raise InputError(f"{where}: {error}") from None
+  keys.check_codec(described.codec, where)
+  if described.lm:
+    keys.check_lm(described.lm, where)
   return Parts(
     codec=described.codec,
     codec_tree=checkpoint.Folder(folder / "codec"),
@@ -261,12 +275,34 @@ def _open_orbax(folder: epath.Path) -> Parts:
     lm_tree=checkpoint.Folder(folder / "lm") if described.lm else None,
     text=described.text,
     text_tree=checkpoint.Folder(folder / "text") if described.text else None,
-    # The byte tokenizer has no files.
-    tokenizer=str(words) if words.exists() else None,
+    tokenizer=_words(folder, described),
     text_name=described.text_name,
     window_s=described.window_s,
     guidance=described.guidance,
   )
+
+
+def _words(folder: epath.Path, described: _Config) -> str | None:
+  """The folder of the tokenizer; None for bytes.
+
+  Raises:
+    InputError: If the one that the text encoder was trained with is gone.
+  """
+  words = folder / "tokenizer"
+  if described.text is None:
+    return None
+  keys.check_text(described.text, str(folder / checkpoint.CONFIG))
+  if words.exists() and described.tokenizer != "bytes":
+    return str(words)
+  # Older exports do not say; encoders of bytes have few rows.
+  few = described.text.vocabulary <= _BYTE_ROWS
+  if described.tokenizer == "files" or not (described.tokenizer or few):
+    raise InputError(
+      f"{words} is missing, the tokenizer that this text encoder of"
+      f" {described.text.vocabulary} rows was trained with; copy the whole"
+      " export again"
+    )
+  return None
 
 
 def _open_audiocraft(source: epath.Path) -> Parts:
@@ -274,6 +310,11 @@ def _open_audiocraft(source: epath.Path) -> Parts:
   codec = audiocraft.read_codec(folder)
   if isinstance(codec, str):
     # The pointer names a hub id, or a folder beside this one.
+    if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", codec):
+      raise InputError(
+        f"{folder / audiocraft.CODEC_FILE} names {config.shown(codec)} as its"
+        " codec, which is neither a hub id nor a folder beside it"
+      )
     beside = folder / codec
     codec = huggingface.read_encodec(
       Path(locate(beside if beside.is_dir() else codec))
@@ -281,7 +322,9 @@ def _open_audiocraft(source: epath.Path) -> Parts:
   if not (folder / audiocraft.LM_FILE).is_file():
     return Parts(*codec)
   lm, lm_tree, extra = audiocraft.read_lm(folder)
-  described, tree = _first_codebooks(*codec, extra.pop("codec_codebooks"))
+  described, tree = audiocraft.first_codebooks(
+    *codec, extra.pop("codec_codebooks")
+  )
   stereo = extra.pop("stereo_codes")
   parts = Parts(
     dataclasses.replace(described, stereo_codes=stereo),
@@ -297,28 +340,6 @@ def _open_audiocraft(source: epath.Path) -> Parts:
       f" {lm.size}, the codec reads {tokens.codebooks} of {tokens.size}"
     )
   return parts
-
-
-def _first_codebooks(
-  codec: EncodecConfig, tree: Tree, count: int | None
-) -> tuple[EncodecConfig, Tree]:
-  """A codec of which a language model writes the first codebooks alone."""
-  have = codec.rvq.codebooks
-  if count is None:
-    return codec, tree
-  if not 0 < count <= have:
-    raise InputError(
-      f"compression_model_n_q = {count} must lie in 1 to {have}, the codebooks"
-      " of the codec"
-    )
-
-  def first(leaf):
-    shape = (count, *leaf.shape[1:])
-    return engine.Lazy(shape, leaf.dtype, lambda: leaf.read()[:count])
-
-  rvq = dataclasses.replace(codec.rvq, codebooks=count)
-  books = jax.tree.map(first, tree["codebooks"])
-  return dataclasses.replace(codec, rvq=rvq), tree | {"codebooks": books}
 
 
 def _open_musicgen(folder: epath.Path) -> Parts:
@@ -349,13 +370,14 @@ def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
     InputError: If there is none, or it is damaged.
   """
   try:
-    folder = Path(locate(source))
+    folder = locate(source)
+    which = kind(folder)
+    if which != "t5":
+      raise InputError(f"{folder} is a {which} model, not a T5")
+    _check_local(folder, which)
   except InputError as error:
     raise InputError(f"text encoder: {error}") from None
-  which = kind(epath.Path(folder))
-  if which != "t5":
-    raise InputError(f"text encoder {folder} is a {which} model, not a T5")
-  return *huggingface.read_t5(folder), str(folder)
+  return *huggingface.read_t5(Path(folder)), str(folder)
 
 
 def _with_text(parts: Parts, source: str | Path) -> Parts:

@@ -3,17 +3,55 @@
 An exported model is a folder:
 
     config.json     what it is; written last, so a folder that has it is whole
+    sizes.json      bytes of each file of the rooms
     codec/          Orbax checkpoints, one a room, so that a codec can be had
     lm/             without the language model
     text/
-    tokenizer/
+    tokenizer/      of the text encoder, unless it reads bytes
+
+A room is a plain Orbax checkpoint without placement, which any machine reads
+whatever wrote it, without this library:
+
+    from orbax.checkpoint import StandardCheckpointer
+    with StandardCheckpointer() as checkpointer:
+      lm = checkpointer.restore("/absolute/path/lm")
+
+Its tree is nested dictionaries.  Axes: `k` codebooks, `v` entries of one, `d`
+width, `h` heads, `e` head size, `f` feed-forward, `w` samples or frames that a
+kernel covers, `i` and `o` channels in and out; `layers` comes first where
+layers are stacked.  Numbers have no unit but where one is named.
+
+    lm/embed                           k v+1 d    row v: the empty cell
+    lm/text_proj/(kernel|bias)         d_text d | d
+    lm/layers/self_attn/qkv/kernel     layers d 3 h e
+    lm/layers/cross_attn/q/kernel      layers d h e
+    lm/layers/cross_attn/kv/kernel     layers d 2 h e
+    lm/layers/(self|cross)_attn/out/kernel  layers h e d
+    lm/layers/(up|down)/kernel         layers d f | layers f d
+    lm/layers/(self|cross|ff)_norm/(scale|bias)  layers d
+    lm/out_norm/(scale|bias)           d
+    lm/heads/kernel                    k d v
+    text/embed                         rows d
+    text/position_bias                 buckets h
+    text/layers/(q|k|v), o             layers d h e, layers h e d
+    text/layers/(up|gate), down        layers d f, layers f d
+    text/(layers/(attention|ff)_norm, out_norm)  layers d, d
+    codec/params/(encoder|decoder)/…/kernel, kernel_v  w i o
+    codec/params/(encoder|decoder)/…/kernel_g  o 1 1 (i 1 1 transposed)
+    codec/params/(encoder|decoder)/lstm/layer_0_(input|hidden)_kernel  d 4d
+    codec/params/…/bias                o
+    codec/codebooks/(embed|embed_sum)  k v d      frames of latents
+    codec/codebooks/usage              k v        frames, a moving average
+    codec/codebooks/ready              k          1 once k-means has run
+
+Sound is in full scale (±1) at `sample_rate_hz` of `config.json`, which also
+holds `window_s` in seconds.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,7 +61,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from audiogen_jax.core import processes
+from audiogen_jax.core import config as plain
+from audiogen_jax.core import processes, writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
@@ -37,14 +76,18 @@ class Folder:
   path: epath.Path
 
   def abstract(self) -> Tree:
-    """Shapes and types as stored."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """Shapes and types as stored.
+
+    Raises:
+      InputError: If it is missing or damaged.
+    """
+    with self._explained(), ocp.StandardCheckpointer() as checkpointer:
       metadata = checkpointer.metadata(self.path)
-    tree = getattr(metadata, "item_metadata", metadata)
-    return jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-      getattr(tree, "tree", tree),
-    )
+      tree = getattr(metadata, "item_metadata", metadata)
+      return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        getattr(tree, "tree", tree),
+      )
 
   def restore(self, abstract: Tree) -> Tree:
     """Reads the tree, each array in the type and on the devices of `abstract`.
@@ -52,14 +95,27 @@ class Folder:
     Raises:
       InputError: If what is stored does not fit, or is damaged.
     """
+    writing.check_sizes(self.path)
+    with self._explained(), ocp.StandardCheckpointer() as checkpointer:
+      return checkpointer.restore(self.path, abstract)
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
     if not self.path.exists():
       raise InputError(f"{self.path} does not exist; the export is incomplete")
     try:
-      with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(self.path, abstract)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-      reason = " ".join(str(error).split())[:200]
-      raise InputError(f"{self.path} cannot be restored: {reason}") from None
+      with writing.hushed():
+        yield
+    # Of cut or missing files Orbax raises bare Exceptions; memory is no fault
+    # of the file, and XLA's errors are not its either.
+    except (MemoryError, jax.errors.JaxRuntimeError):
+      raise
+    except Exception as error:
+      reason = writing.reason(error)
+      raise InputError(
+        f"{self.path} cannot be restored: {reason}; it is damaged or another"
+        " model's: get it again"
+      ) from None
 
 
 def place(text: str | os.PathLike) -> epath.Path:
@@ -98,10 +154,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   path = epath.Path(folder) / CONFIG
   if not path.exists():
     raise InputError(f"{folder} lacks {CONFIG}; the export is incomplete")
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise InputError(f"{path} is not JSON: {error}") from None
+  return plain.read_json(path)
 
 
 def export(
@@ -135,13 +188,14 @@ def export(
   # Nobody writes before process 0 has looked.
   processes.agreed(look)
   if jax.process_count() > 1 or "://" in str(folder):
-    _write(target, config, trees, extras)
+    with writing.explained(target):
+      _write(target, config, trees, extras)
     processes.agreed(lambda: None)  # nobody reads before all is written
     return
-  with local_folder(Path(target)) as work:
+  with writing.local_folder(Path(target)) as work:
     _write(epath.Path(work), config, trees, extras)
     # Orbax notes the place that it wrote to, which is gone in a moment.
-    for mark in work.glob("*/commit_success.txt"):
+    for mark in work.glob(f"*/{writing.MARK}"):
       mark.unlink()
 
 
@@ -159,28 +213,6 @@ def remove(folder: epath.Path) -> None:
     raise InputError(f"cannot replace {folder}: {reason}") from None
 
 
-@contextlib.contextmanager
-def local_folder(folder: Path) -> Iterator[Path]:
-  """A temporary sibling that takes the name `folder` if all goes well.
-
-  Raises:
-    InputError: If `folder` exists already or cannot be made.
-  """
-  if folder.exists():
-    raise InputError(f"{folder} exists already; choose another folder")
-  work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-  try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work.mkdir()
-  except OSError as error:
-    raise InputError(f"cannot write {folder}: {error.strerror}") from None
-  try:
-    yield work
-    work.rename(folder)
-  finally:
-    shutil.rmtree(work, ignore_errors=True)
-
-
 def _write(
   folder: epath.Path,
   config: dict[str, Any],
@@ -196,6 +228,11 @@ def _write(
       args = ocp.args.PyTreeSave(tree)
       checkpointer.save(folder.absolute() / room, args=args)
       del tree, args
+      # Where each array lay in the mesh that wrote it: plain Orbax would ask
+      # for that very mesh again.
+      sharding = folder / room / "_sharding"
+      if not jax.process_index() and sharding.exists():
+        sharding.unlink()
   if jax.process_index():
     return
   if extras is not None:
@@ -206,133 +243,5 @@ def _write(
           to = folder / path.relative_to(work)
           to.parent.mkdir(parents=True, exist_ok=True)
           to.write_bytes(path.read_bytes())
+  writing.note_sizes(folder)
   (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
-
-class Checkpoints:
-  """The checkpoints of a training run: states under their step numbers.
-
-  Written in the background; a folder takes its number only once it is whole, so
-  a kill or a full disk costs what was being written and nothing before.
-  """
-
-  def __init__(self, folder: str | os.PathLike, *, best: str, keep: int = 2):
-    """Opens or makes the folder.
-
-    Args:
-      folder: Where.
-      best: A metric: the checkpoint where it is lowest is kept, too.
-      keep: How many of the latest are kept.
-    """
-    policies = ocp.checkpoint_managers.preservation_policy
-    self._folder = place(folder)
-    self._manager = ocp.CheckpointManager(
-      self._folder,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(keep),
-            policies.BestN(
-              get_metric_fn=lambda metrics: metrics[best],
-              reverse=True,
-              n=1,
-              keep_checkpoints_without_metrics=False,
-            ),
-          ]
-        ),
-        cleanup_tmp_directories=True,
-      ),
-    )
-
-  def latest(self) -> int | None:
-    """Step of the last whole checkpoint."""
-    return self._manager.latest_step()
-
-  def steps(self) -> list[int]:
-    """Steps of all whole checkpoints."""
-    return sorted(self._manager.all_steps())
-
-  def save(
-    self,
-    step: int,
-    state: Tree,
-    notes: dict[str, Any],
-    metrics: dict[str, float] | None = None,
-  ) -> None:
-    """Begins to write a state; the call returns once its arrays are copied.
-
-    Args:
-      step: Its number.
-      state: Arrays, wherever they live.
-      notes: Plain values that belong to it, such as the state of a loader.
-      metrics: Of an evaluation of this very state, if there was one.
-
-    Raises:
-      InputError: If this or the last checkpoint could not be written.
-    """
-    items = ocp.args.Composite(
-      state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(notes)
-    )
-    with self._explained(step):
-      self._manager.save(step, args=items, metrics=metrics, force=True)
-
-  def wait(self) -> None:
-    """Until everything is written.
-
-    Raises:
-      InputError: If it cannot be.
-    """
-    with self._explained(None):
-      self._manager.wait_until_finished()
-
-  def restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
-    """A state and its notes.
-
-    Args:
-      step: Of a whole checkpoint.
-      like: Abstract arrays with shardings: any mesh may restore what any other
-        has saved.
-
-    Raises:
-      InputError: If what is stored does not fit, or is damaged.
-    """
-    items = ocp.args.Composite(
-      state=ocp.args.PyTreeRestore(
-        like,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(like),
-      ),
-      notes=ocp.args.JsonRestore(),
-    )
-    try:
-      found = self._manager.restore(step, args=items)
-    except (ValueError, KeyError, OSError) as error:
-      reason = " ".join(str(error).split())[:200]
-      raise InputError(
-        f"checkpoint {self._folder / str(step)} cannot be restored: {reason};"
-        f" remove that folder to go on from an earlier one"
-      ) from None
-    return found["state"], found["notes"]
-
-  def reached_preemption(self, step: int) -> bool:
-    """Whether the machines are about to be taken away, agreed by all."""
-    return self._manager.reached_preemption(step)
-
-  def close(self) -> None:
-    """Waits and ends the threads."""
-    with self._explained(None):
-      self._manager.close()
-
-  @contextlib.contextmanager
-  def _explained(self, step: int | None) -> Iterator[None]:
-    try:
-      yield
-    except (OSError, ValueError, RuntimeError) as error:
-      reason = " ".join(str(error).split())[:200]
-      what = (
-        "a checkpoint" if step is None else f"the checkpoint of step {step}"
-      )
-      raise InputError(
-        f"{what} could not be written to {self._folder}: {reason}; the last"
-        f" whole one is that of step {self.latest()}.  Make room and run the"
-        " same command again"
-      ) from None

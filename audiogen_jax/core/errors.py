@@ -12,6 +12,22 @@ class InputError(ValueError):
   """
 
 
+_LONGEST = 600  # characters of a line that a person reads
+
+
+def line(error: Exception) -> str:
+  """What an exception says, as one line that can be printed anywhere.
+
+  Names that somebody gave may be long, and need not be text: the middle of a
+  long line is left out, and bytes that are no UTF-8 are shown by number.
+  """
+  words = " ".join(str(error).split()) or type(error).__name__
+  if len(words) > _LONGEST:
+    half = _LONGEST // 2
+    words = f"{words[:half]} … {words[-half:]}"
+  return words.encode(errors="backslashreplace").decode()
+
+
 class Stopped(Exception):
   """A signal ended a run; its state is saved.
 

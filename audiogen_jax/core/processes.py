@@ -28,7 +28,7 @@ from audiogen_jax.core.peers import Peers
 T = TypeVar("T")
 
 _JOIN_S = 60.0  # from the first process to the last
-_DECIDE_S = 60.0  # for what process 0 decides
+_DECIDE_S = 300.0  # for what process 0 decides, busy as it may be
 _SLOWEST_S = 300.0  # between the first and the last at a meeting point
 _GRACE_S = 3.0  # for the news of a death, after a collective has failed
 
@@ -142,7 +142,7 @@ def agreed(decide: Callable[[], T]) -> T:
     decide: Returns what JSON can hold.
 
   Raises:
-    InputError: As in process 0, or if it does not decide within a minute.
+    InputError: As in process 0, or if it does not decide within five minutes.
   """
   peers = _others()
   if peers is None:

@@ -7,18 +7,24 @@ head size, `f` feed-forward, `v` codebook size.  Channels come last.
 
 import dataclasses
 import math
+import numbers
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.core.errors import InputError
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 Tree: TypeAlias = Any  # a pytree of arrays
 Seconds: TypeAlias = float | int
+# Path -> axes that a matrix reads, axes that it writes; the rest are a batch.
+Matrices: TypeAlias = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+LONGEST_S = 3600  # of a sound that is made: 230 MB at 16 kHz
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -52,21 +58,48 @@ class TokenSpec:
     Raises:
       InputError: Which calls it by its name.
     """
+    if not isinstance(duration_s, numbers.Real):
+      raise InputError(f"{name} {str(duration_s)[:50]!r} must be a number")
     if not 1 / self.frame_rate_hz <= duration_s < float("inf"):
       raise InputError(
         f"{name} {duration_s} s must be at least one frame,"
         f" {1 / self.frame_rate_hz:g} s"
       )
+    if duration_s > LONGEST_S:
+      raise InputError(
+        f"{name} {duration_s:g} s is more than an hour; ask for {LONGEST_S:g} s"
+        " at most, and continue the result for more"
+      )
     return self.frames(duration_s)
 
-  def check_range(self, codes: AnyArray) -> None:
-    """Raises InputError for codes outside [0, V)."""
+  def check_frames(self, frames: int) -> None:
+    """Raises InputError for a number of frames that none can be."""
+    most = LONGEST_S * self.frame_rate_hz
+    if not isinstance(frames, numbers.Integral) or not 0 < frames <= most:
+      raise InputError(
+        f"frames {str(frames)[:50]!r} must be a whole number from 1 to"
+        f" {most:,}, an hour"
+      )
+
+  def checked(self, codes: AnyArray) -> Int[np.ndarray, "b k t"]:
+    """Codes as int32.
+
+    Raises:
+      InputError: If they are no integers, have other axes, or lie outside of
+        [0, V).
+    """
     codes = np.asarray(codes)
+    if codes.ndim != 3 or codes.dtype.kind not in "iu":
+      raise InputError(
+        "codes must be integers of shape [batch, codebooks, frames], got"
+        f" {codes.dtype} of shape {codes.shape}"
+      )
     if codes.size and not 0 <= codes.min() <= codes.max() < self.size:
       raise InputError(
         f"codes lie in [{codes.min()}, {codes.max()}]; this model's lie in"
         f" [0, {self.size - 1}]"
       )
+    return codes.astype(np.int32, copy=False)
 
 
 class Cond(NamedTuple):

@@ -11,7 +11,6 @@ folder, so all of them must see it.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import bucket
-from audiogen_jax.data import mixing, shards
+from audiogen_jax.data import mixing, reading, shards, witness
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.shards import About, Report
 from audiogen_jax.data.spec import CodeSpec
@@ -89,7 +88,7 @@ def tokenize(
       channels, or the folder cannot be written.
   """
   config = config or TokenizeConfig()
-  builder = shards.read(dataset)
+  builder = reading.read(dataset)
   sounds = dict(builder.info.metadata)
   wanted = {
     "rate_hz": codec.config.sample_rate_hz,
@@ -118,7 +117,7 @@ def tokenize(
     mine = [s for s in build.shards[index::count] if s in todo]
     total, done = sum(shard.last - shard.first for shard in mine), 0
     for shard in mine:
-      source = builder.as_data_source(split=shard.split)
+      source = reading.Examples(builder, shard.split)
       clips = items[shard.split][shard.first : shard.last]
       made = _encoded(source, clips, codec, config)
       shards.write(folder, shard, about.features, made)
@@ -133,7 +132,6 @@ def tokenize(
 
 def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
   spec = CodeSpec(codec.tokens.codebooks, codec.tokens.size)
-  embed = np.asarray(codec.variables["codebooks"]["embed"])
   info = builder.info
   told = dataclasses.asdict(config)
   del told["batch"]  # decides nothing
@@ -145,12 +143,12 @@ def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
       **dataclasses.asdict(spec),
       "frame_rate_hz": codec.tokens.frame_rate_hz,
       # Codes mean something to the codec alone that wrote them.
-      "codec": hashlib.sha256(embed.tobytes()).hexdigest()[:16],
+      witness.KEY: witness.of(codec),
       "made": repr(told),
     },
     homepage=info.homepage,
     citation=info.citation,
-    licence=shards.licence(builder),
+    licence=reading.licence(builder),
   )
 
 

@@ -1,13 +1,16 @@
 """What the readers of sources share: records, tables, and where files lie."""
 
+import codecs
 import copy
 import csv
 import dataclasses
 import functools
 import gzip
+import io
 import json
 import os
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from audiogen_jax.data.shards import LeftOut
 SOUNDS = frozenset(
   ".aif .aiff .flac .m4a .mp3 .mp4 .oga .ogg .opus .wav .webm".split()
 )
+
+
+_LINES_A_ROW = 20  # of a CSV file, with line breaks in quotes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,13 +205,7 @@ def table(
         file.readline()
       names = None if header else list(columns)
       rows = csv.DictReader(file, names, skipinitialspace=True)
-      have = rows.fieldnames or []
-      lacking = [name for name in columns if name not in have]
-      if lacking:
-        raise InputError(
-          f"{path} lacks the column {', '.join(lacking)}; it has"
-          f" {', '.join(have) or 'none'}"
-        )
+      _need(path, columns, rows.fieldnames or [])
       for row in rows:
         if any(row[name] is None for name in columns):
           raise InputError(
@@ -217,19 +217,101 @@ def table(
     raise InputError(f"{path} is no CSV file: {error}") from None
 
 
-def json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-  """Objects of a JSONL file, perhaps compressed with gzip.
+def own_table(
+  path: Path, columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str] | str]]:
+  """Rows of a CSV file that somebody has written.
+
+  A row costs itself alone: fields in quotes may hold line breaks, but a quote
+  that is not closed within a few lines ends with its own line, and swallows
+  none of the others.
+
+  Args:
+    columns: That are needed.
+
+  Yields:
+    Where a row stands, and the row, or what is wrong with it.
 
   Raises:
-    InputError: For a line that is not an object: with its number.
+    InputError: If a column is missing.
+  """
+  lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(True)
+  names, at = None, 0
+  while at < len(lines):
+    fields, used = _fields(lines, at)
+    where, at = f"{path}, line {at + 1}", at + used
+    if names is None:
+      names = [] if isinstance(fields, str) else [n.strip() for n in fields]
+      _need(path, columns, names)
+    elif isinstance(fields, str):
+      yield where, fields
+    elif len(fields) > len(names):
+      yield (
+        where,
+        f"{len(fields)} fields for {len(names)} columns: put a text with commas"
+        " in quotes",
+      )
+    elif fields:
+      row = dict(zip(names, fields, strict=False))
+      lacking = [name for name in columns if name not in row]
+      yield where, f"lacks its {', '.join(lacking)}" if lacking else row
+  if names is None:
+    _need(path, columns, [])
+
+
+def _need(path: Path, columns: Sequence[str], have: Sequence[str]) -> None:
+  lacking = [name for name in columns if name not in have]
+  if lacking:
+    raise InputError(
+      f"{path} lacks the column {', '.join(lacking)}; it has"
+      f" {', '.join(have)[:200] or 'none'}"
+    )
+
+
+def _fields(lines: Sequence[bytes], at: int) -> tuple[list[str] | str, int]:
+  """Fields of the row that begins there, or why it has none; lines it takes."""
+  for count in range(1, _LINES_A_ROW + 1):
+    try:
+      text = b"".join(lines[at : at + count]).decode()
+      found = list(
+        csv.reader(io.StringIO(text), strict=True, skipinitialspace=True)
+      )
+      return (found[0] if found else []), count
+    except UnicodeDecodeError:
+      return "is not UTF-8 text", 1
+    except csv.Error as error:
+      if "unexpected end of data" not in str(error):
+        return f"is no row of a CSV file ({error})", 1
+    if at + count >= len(lines):
+      break
+  return "a quote in it is not closed", 1
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+  """Objects of a JSONL file, perhaps compressed with gzip.
+
+  Yields:
+    Where an object stands, and the object, or what is wrong with it.
+
+  Raises:
+    InputError: If the file is compressed and damaged.
   """
   opened = gzip.open if path.suffix == ".gz" else open
   try:
-    with opened(path, "rt", encoding="utf-8") as file:
+    with opened(path, "rb") as file:
       for number, line in enumerate(file, 1):
-        if line.strip():
-          yield json_object(line, f"{path}, line {number}")
-  except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        if number == 1:
+          line = line.removeprefix(codecs.BOM_UTF8)
+        if not line.strip():
+          continue
+        where = f"{path}, line {number}"
+        try:
+          yield where, json_object(line.decode(), "it")
+        except UnicodeDecodeError:
+          yield where, "is not UTF-8 text"
+        except InputError as error:
+          yield where, str(error)
+  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise InputError(f"{path} is not JSON lines: {error}") from None
 
 
@@ -241,7 +323,7 @@ def json_file(path: Path) -> Any:
   """
   try:
     return json.loads(path.read_text(encoding="utf-8-sig"))
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(
       f"{path} is not JSON: {error}; download it again"
     ) from None
@@ -255,7 +337,8 @@ def json_object(text: str, where: str) -> Mapping[str, Any]:
   """
   try:
     made = json.loads(text)
-  except json.JSONDecodeError as error:
+  # Numbers of thousands of digits, and brackets in brackets in brackets.
+  except (ValueError, RecursionError) as error:
     raise InputError(f"{where} is not JSON: {error}") from None
   if not isinstance(made, dict):
     raise InputError(f"{where} holds no object")
@@ -270,5 +353,6 @@ def seconds(value: Any, where: str) -> float:
   """
   try:
     return float(value)
-  except (TypeError, ValueError):
-    raise InputError(f"{where}: {value!r} is no number of seconds") from None
+  except (TypeError, ValueError, OverflowError):
+    told = str(value)[:50]
+    raise InputError(f"{where}: {told!r} is no number of seconds") from None

@@ -28,7 +28,7 @@ from jaxtyping import Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.data import shards
+from audiogen_jax.data import reading
 from audiogen_jax.data.rows import LoaderConfig, Rows
 from audiogen_jax.text.tokenizer import Tokenizer
 
@@ -79,7 +79,7 @@ class Loader:
   ):
     self.config, self._tokenizer = config, tokenizer
     self._placement = placement or Placement.make(None)
-    opened = [shards.read(part.folder) for part in parts]
+    opened = [reading.read(part.folder) for part in parts]
     if not opened:
       raise InputError("a loader needs one dataset at least")
     self.settings = _agreed(parts, opened)
@@ -255,7 +255,7 @@ def _examples(parts, opened, config) -> grain.MapDataset:
   """One endless or finite sequence of examples, in the order of reading."""
   sequences = []
   for number, (part, builder) in enumerate(zip(parts, opened, strict=True)):
-    source = builder.as_data_source(split=part.split)
+    source = reading.Examples(builder, part.split)
     sequence = grain.MapDataset.source(source).seed(config.seed + number)
     if config.shuffle:
       sequence = sequence.shuffle()
@@ -271,11 +271,7 @@ def _examples(parts, opened, config) -> grain.MapDataset:
 def _agreed(parts: Sequence[Part], opened) -> dict[str, Any]:
   """The settings that all datasets share."""
   for part, builder in zip(parts, opened, strict=True):
-    if part.split not in builder.info.splits:
-      have = ", ".join(builder.info.splits)
-      raise InputError(f"{part.folder} has no split {part.split}, but {have}")
-    if not builder.info.splits[part.split].num_examples:
-      raise InputError(f"split {part.split} of {part.folder} is empty")
+    reading.Examples(builder, part.split)
     if not 0 < part.weight < float("inf"):
       raise InputError(
         f"weight {part.weight} of {part.folder} must be more than 0"

@@ -114,7 +114,7 @@ class Rows:
     }
 
   def _crop(self, number: int) -> dict[str, Any]:
-    """A stretch of example `number`, padded with zeros at its end."""
+    """A stretch of example `number`, filled up with silence, or codes of -1."""
     example = self._examples[number]
     whole, length = example[self._kind], self._length
     latest = max(0, len(whole) - int(length * self._config.min_fraction))
@@ -127,7 +127,8 @@ class Rows:
       made = np.zeros((length, whole.shape[1]), np.float32)
       np.multiply(stretch, np.float32(2**-15), out=made[: len(stretch)])
     else:
-      made = np.zeros((length, whole.shape[1]), np.int32)
+      # Codes of silence are not known here: what is missing is not learnt.
+      made = np.full((length, whole.shape[1]), -1, np.int32)
       made[: len(stretch)] = stretch
       made = made.T
     return {self._kind: made, "caption": example["caption"].decode()}

@@ -32,7 +32,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import folders
 
 REPORT = "report.json"
-_BUILDING = ".building"
+BUILDING = ".building"
 _LOOK_S, _PATIENCE_S = 0.2, 600
 
 
@@ -157,11 +157,11 @@ class Build:
     shards = plan(about.name, counts)
     digest = _digest(about, {split: items[split] for split in counts})
     if not leads:
-      _wait_for(folder / _BUILDING / "plan.json", digest)
+      _wait_for(folder / BUILDING / "plan.json", digest)
       yield cls(folder, about, shards)
       return
     with folders.writing(folder), contextlib.ExitStack() as stack:
-      state = folder / _BUILDING
+      state = folder / BUILDING
       state.mkdir(parents=True, exist_ok=True)
       stack.enter_context(folders.only_one(state / "lock", folder))
       _recognise(state / "plan.json", digest, folder)
@@ -172,7 +172,7 @@ class Build:
   @property
   def todo(self) -> list[Shard]:
     """Those not written yet."""
-    state = self._folder / _BUILDING
+    state = self._folder / BUILDING
     done = {path.stem for path in state.glob("*.json")}
     return [shard for shard in self.shards if shard.file not in done]
 
@@ -214,7 +214,7 @@ class Build:
     Raises:
       InputError: If no example at all could be made.
     """
-    state = self._folder / _BUILDING
+    state = self._folder / BUILDING
     tallies = [
       json.loads((state / f"{shard.file}.json").read_text())
       for shard in self.shards
@@ -241,7 +241,7 @@ class Build:
   def _write_metadata(self, lengths, sizes) -> None:
     about = self._about
     # Into a folder beside, then moved: dataset_info.json appears last.
-    beside = self._folder / _BUILDING / "metadata"
+    beside = self._folder / BUILDING / "metadata"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     identity = tfds.core.dataset_info.DatasetIdentity(
@@ -308,7 +308,7 @@ def write(
     finally:
       writer.close()
   tally = {"examples": count, "bytes": size, "left_out": left_out}
-  state = folder / _BUILDING
+  state = folder / BUILDING
   with folders.writing(folder), io.whole(state / f"{shard.file}.json") as part:
     part.write_text(json.dumps(tally, ensure_ascii=False))
   return count
@@ -356,28 +356,3 @@ def _recognise(path: Path, digest: str, folder: Path) -> None:
     )
   with io.whole(path) as part:
     part.write_text(json.dumps({"digest": digest}))
-
-
-def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
-  """Opens a dataset; `as_data_source(split=...)` of what returns reads it.
-
-  Raises:
-    InputError: If there is none, or one that is not finished.
-  """
-  folder = epath.Path(folder)
-  if not (folder / "dataset_info.json").exists():
-    if (folder / _BUILDING).exists():
-      raise InputError(
-        f"{folder} holds an unfinished dataset; run the command that began it"
-        " again: it goes on where it stopped"
-      )
-    raise InputError(
-      f"{folder} holds no dataset: dataset_info.json is missing; make one with"
-      " audiogen data build"
-    )
-  return tfds.builder_from_directory(folder)
-
-
-def licence(builder: tfds.core.DatasetBuilder) -> str:
-  """The licence of a dataset, for which TFDS has a place but no name."""
-  return builder.info.as_proto.redistribution_info.license

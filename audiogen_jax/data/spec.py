@@ -16,9 +16,13 @@ class SoundSpec:
   channels: int = 1
 
   def __post_init__(self):
+    most = {"rate_hz": 384_000, "channels": 64}
     for name, value in dataclasses.asdict(self).items():
-      if value < 1:
-        raise InputError(f"{name} {value} must be 1 or more")
+      if not 1 <= value <= most[name]:
+        raise InputError(
+          f"{name} {value} must lie in [1, {most[name]}]; 16000 Hz and one"
+          " channel are AudioGen's"
+        )
 
   @property
   def features(self) -> tfds.features.FeaturesDict:

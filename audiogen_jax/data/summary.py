@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from audiogen_jax.audio import io
-from audiogen_jax.data import shards
+from audiogen_jax.data import reading
 
 _MOST = 10_000  # clips of a split that are looked at
 _FLOOR_DB = -96.0  # of 16 bits
@@ -53,7 +53,7 @@ def summarise(
   Raises:
     InputError: If there is no dataset.
   """
-  builder = shards.read(folder)
+  builder = reading.read(folder)
   settings = dict(builder.info.metadata)
   sizes = {
     name: split.num_examples
@@ -62,7 +62,7 @@ def summarise(
   }
   total, done, summaries = sum(min(n, _MOST) for n in sizes.values()), 0, {}
   for name, size in sizes.items():
-    source = builder.as_data_source(split=name)
+    source = reading.Examples(builder, name)
     numbers = np.linspace(0, size, min(size, _MOST), endpoint=False, dtype=int)
     rows = []
     for number in numbers:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import shards
+from audiogen_jax.data import reading
 
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _SPLIT = "validation"
@@ -124,7 +124,7 @@ def _files(data: Path) -> list[Path]:
 
 def _source(data: Path, split: str, wanted: dict[str, int]):
   """A split of a dataset of sounds, by number."""
-  builder = shards.read(data)
+  builder = reading.read(data)
   settings = dict(builder.info.metadata)
   if "frame_rate_hz" in settings:
     raise InputError(
@@ -135,12 +135,7 @@ def _source(data: Path, split: str, wanted: dict[str, int]):
       f"{data} holds {settings}, the codec takes {wanted}; build it with"
       f" --rate {wanted['rate_hz']} --channels {wanted['channels']}"
     )
-  splits = builder.info.splits
-  if split not in splits:
-    raise InputError(f"{data} has no split {split}, but {', '.join(splits)}")
-  if not splits[split].num_examples:
-    raise InputError(f"split {split} of {data} is empty")
-  return builder.as_data_source(split=split)
+  return reading.Examples(builder, split)
 
 
 def _read_example(example) -> Clip:

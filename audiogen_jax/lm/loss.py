@@ -34,14 +34,16 @@ def cross_entropy(
   weigh alike (Copet et al., 2023, §2.2; the released code).
 
   Args:
-    steps: Tokens; what lies in cells without a code is not looked at.
+    steps: Tokens; what lies in cells without a code is not looked at, nor are
+      special tokens, which stand where a row has no code.
     logits: What is said at each step about the next.
     shown: The cells with a code.
     rows: Rows that count; None for all.
   """
   codes = jnp.minimum(steps[:, :, 1:], logits.shape[-1] - 1)
   each = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
-  counted = jnp.broadcast_to(jnp.asarray(shown[:, 1:])[None], each.shape)
+  known = steps[:, :, 1:] < logits.shape[-1]
+  counted = jnp.asarray(shown[:, 1:])[None] & known
   if rows is not None:
     counted = counted & rows[:, None, None]
   cells = jnp.sum(counted, axis=(0, 2))

@@ -1,6 +1,7 @@
 """The rules of sampling: from the logits of one step to its tokens."""
 
 import dataclasses
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray
+
+# Far beyond what is of use, and far below where float32 overflows: NaN would
+# make every token the first.
+_LARGEST = 10_000
+
+
+class _Usual(int):
+  """The default of `top_k`, which a small codebook lowers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +41,30 @@ class Sampling:
   """
 
   temperature: float = 1.0
-  top_k: int = 250
+  top_k: int = _Usual(250)
   top_p: float = 0.0
   guidance: float = 3.0
   greedy: bool = False
 
   def __post_init__(self):
-    if not 0 <= self.temperature < float("inf"):
-      raise InputError(f"temperature {self.temperature} must be 0 or more")
+    for name in ("temperature", "top_p", "guidance"):
+      value = getattr(self, name)
+      if not isinstance(value, numbers.Real):
+        raise InputError(f"{name} {str(value)[:50]!r} must be a number")
+    if not isinstance(self.top_k, numbers.Integral):
+      raise InputError(f"top-k {str(self.top_k)[:50]!r} must be a whole number")
+    if not 0 <= self.temperature <= _LARGEST:
+      raise InputError(
+        f"temperature {self.temperature} must lie in [0, {_LARGEST}]"
+      )
     if self.top_k < 0:
       raise InputError(f"top-k {self.top_k} must be 0 (all) or more")
     if not 0 <= self.top_p <= 1:
       raise InputError(f"top-p {self.top_p} must lie in [0, 1]")
-    if not abs(self.guidance) < float("inf"):
-      raise InputError(f"guidance {self.guidance} must be finite")
+    if not abs(self.guidance) <= _LARGEST:
+      raise InputError(
+        f"guidance {self.guidance} must lie in [-{_LARGEST}, {_LARGEST}]"
+      )
 
 
 class Rules(NamedTuple):
@@ -63,7 +82,7 @@ class Rules(NamedTuple):
     Raises:
       InputError: If `top_k` was chosen and is larger than that.
     """
-    usual = sampling.greedy or sampling.top_k == Sampling.top_k
+    usual = sampling.greedy or isinstance(sampling.top_k, _Usual)
     if sampling.top_k > size and not usual:
       raise InputError(
         f"top-k {sampling.top_k} is above the codebook size {size}; take"

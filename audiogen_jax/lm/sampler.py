@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import layouts, memory, patterns
+from audiogen_jax.lm import layouts, lora, memory, model, patterns
+from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.quantised import apart, quantise
 from audiogen_jax.lm.rules import Rules, Sampling, choose
@@ -194,6 +195,8 @@ class LanguageModel:
     params: Its parameters, unstacked.
     dtype: Of the products.
     placement: Where it lives.
+    adapters: What each is and its parameters, stacked; they act once
+      `set_strengths` was called.
   """
 
   def __init__(
@@ -208,6 +211,7 @@ class LanguageModel:
     self.params = layouts.laid_out(params, placement)
     self.dtype = dtype
     self.placement = placement
+    self.adapters: list[tuple[LoRAConfig, Tree]] = []
     self._options = dict(config=config, dtype=dtype, placement=placement)
 
   @classmethod
@@ -223,6 +227,22 @@ class LanguageModel:
     if dtype == jnp.int8:
       params = quantise(config, params)
     return cls(config, params, dtype=dtype, placement=placement)
+
+  def set_strengths(self, strengths: Sequence[float | int]) -> None:
+    """Says how strongly each adapter acts; compiles nothing.
+
+    Adapters stay beside the weights (see `lora`): 0 is the model without them,
+    1 as they were trained.
+
+    Args:
+      strengths: One for each of `adapters`.
+
+    Raises:
+      InputError: If there are more or fewer, or one is no number of at most
+        100.
+    """
+    made = lora.weighted(self.adapters, strengths)
+    self.params = lora.adapted(self.params, model.unstack(made))
 
   def condition(
     self, states: Float[AnyArray, "b l e"], mask: Bool[AnyArray, "b l"]

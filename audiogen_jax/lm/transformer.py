@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
+from audiogen_jax.lm.lora import product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,18 +163,18 @@ class Attention(nn.Module):
   ]:
     """Queries, keys and values of `x`."""
     if self.config.packed:
-      qkv = self.qkv(x)
+      qkv = product(self.qkv, x)
       return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    return self.q(x), self.k(x), self.v(x)
+    return product(self.q, x), product(self.k, x), product(self.v, x)
 
   def keys_values(
     self, states: Float[Array, "b l d"]
   ) -> tuple[Float[Array, "b l h e"], Float[Array, "b l h e"]]:
     """Keys and values of text."""
     if self.config.packed:
-      kv = self.kv(states)
+      kv = product(self.kv, states)
       return kv[:, :, 0], kv[:, :, 1]
-    return self.k(states), self.v(states)
+    return product(self.k, states), product(self.v, states)
 
   def attend(
     self,
@@ -184,7 +185,7 @@ class Attention(nn.Module):
   ) -> Float[Array, "b q d"]:
     """softmax(q kᵀ / √e) v over what `mask` shows; the softmax in float32."""
     x = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
-    return self.out(constrain(x, "batch", None, "heads", None))
+    return product(self.out, constrain(x, "batch", None, "heads", None))
 
   def attend_kept(
     self,
@@ -200,7 +201,7 @@ class Attention(nn.Module):
     scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
     x = jnp.einsum("bhqs,bhes->bqhe", weights, kept.v)
-    return self.out(constrain(x, "batch", None, "heads", None))
+    return product(self.out, constrain(x, "batch", None, "heads", None))
 
 
 class Block(nn.Module):
@@ -261,14 +262,16 @@ class Block(nn.Module):
       x = x + attn.attend_kept(q, cache, mask)
     if self.config.cross_attention:
       attn, shown = self.cross_attn, text_mask[:, None]
-      q = attn.q(self._normed(self.cross_norm, x))
+      q = product(attn.q, self._normed(self.cross_norm, x))
       if isinstance(text, KeysValues):
         x = x + attn.attend_kept(q, text, shown)
       else:
         x = x + attn.attend(q, *attn.keys_values(text), shown)
-    y = jax.nn.gelu(self.up(self._normed(self.ff_norm, x)), approximate=False)
+    y = jax.nn.gelu(
+      product(self.up, self._normed(self.ff_norm, x)), approximate=False
+    )
     y = constrain(y, "batch", None, "ff")
-    return constrain(x + self.down(y), "batch", None, None), cache
+    return constrain(x + product(self.down, y), "batch", None, None), cache
 
   def _dense(self, size: int, fan_in: int) -> nn.Dense:
     return nn.Dense(

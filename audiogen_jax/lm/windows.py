@@ -1,8 +1,7 @@
 """Sounds longer than a window: what is sampled when, and with which seeds."""
 
-from collections.abc import Sequence
-
-import numpy as np
+import numbers
+from collections.abc import Iterable, Sequence
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
@@ -41,11 +40,23 @@ def windows(
 
 
 def seeds(seed: int | Sequence[int], count: int) -> list[int]:
-  """One seed a prompt."""
-  if isinstance(seed, int | np.integer):
+  """One seed a prompt.
+
+  Raises:
+    InputError: If they are no whole numbers in [0, 2^32), or not as many as
+      prompts.
+  """
+  if isinstance(seed, numbers.Integral):
     found = [int(seed) + i for i in range(count)]
   else:
-    found = [int(s) for s in seed]
+    found = list(seed) if isinstance(seed, Iterable) else [seed]
+    for one in found:
+      if not isinstance(one, numbers.Integral):
+        raise InputError(
+          f"seed {str(one)[:50]!r} must be a whole number, one for all prompts"
+          " or a list with one for each"
+        )
+    found = [int(one) for one in found]
   if len(found) != count:
     raise InputError(
       f"{len(found)} seeds for {count} prompts; give one for each"

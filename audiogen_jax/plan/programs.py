@@ -106,7 +106,10 @@ def training(run: RunConfig, task: Task, placement: Placement) -> Compiled:
 def _read(
   task: LMTask, now: TrainState, placement: Placement, waiting: int
 ) -> Compiled:
-  """What sources hold beside a state that has room for it, and the average."""
+  """What sources hold beside a state that has room for it, and the average.
+
+  By shapes alone: the tiles that a TPU fills up are not in it.
+  """
   tables = {"codec": encodec.AXES, "text": t5.AXES, "lm": model.AXES}
   read = sum(
     size(placed(tree, sharding.shardings(tree, tables[name], placement)))
@@ -212,7 +215,7 @@ def _compiled(
     raise InputError(f"it does not fit: {reason[:300]}") from None
   memory = program.memory_analysis()
   return Compiled(
-    # What a program does not look at is on the device all the same.
+    # What prefill does not look at is on the device all the same.
     arguments=max(memory.argument_size_in_bytes, size(arguments)),
     outputs=memory.output_size_in_bytes,
     aliased=memory.alias_size_in_bytes,

@@ -1,5 +1,6 @@
 """Sentences -> token ids, padded to a common length."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -7,8 +8,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int
 
+from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
 
+# Any of them will do; the first alone needs nothing else.
+_FILES = ("tokenizer.json", "spiece.model")
 _LONGEST = 512  # what T5 was trained on
 
 
@@ -17,6 +21,7 @@ class Tokenizer(Protocol):
   """Anything that turns one sentence into ids, its end mark included."""
 
   pad_id: int
+  vocabulary: int  # ids lie below
 
   def ids(self, text: str) -> list[int]:
     """Token ids of `text`."""
@@ -46,20 +51,38 @@ class FileTokenizer:
   """A tokenizer in the Hugging Face format, read by `transformers`."""
 
   def __init__(self, folder: str | Path):
+    present = [name for name in _FILES if (Path(folder) / name).is_file()]
+    if not present:
+      # transformers would make one of nothing, in which all words are unknown.
+      raise InputError(
+        f"{folder} holds no tokenizer; it should hold {' or '.join(_FILES)}"
+      )
+    sentencepiece = importlib.util.find_spec("sentencepiece") is not None
+    if _FILES[0] not in present and not sentencepiece:
+      raise InputError(
+        f"{folder} holds {present[0]} without {_FILES[0]}, which needs"
+        " sentencepiece: pip install 'audiogen_jax[sentencepiece]'"
+      )
     # transformers takes seconds to import; the byte tokenizer never needs it.
     # It advises at once to install PyTorch, which tokenizers do not need.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, logging
 
+    # It warns of the special token of every published MusicGen.
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
       self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-      reason = str(error).splitlines()[0]
+    except Exception as error:  # of damaged files it raises whatever it likes
+      reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
       raise InputError(
         f"no tokenizer can be read from {folder} ({reason}); it should hold"
-        " tokenizer.json or spiece.model"
+        f" {' or '.join(_FILES)}"
       ) from None
+    finally:
+      logging.set_verbosity(loud)
     self.pad_id = self._tokenizer.pad_token_id or 0
+    self.vocabulary = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
   def ids(self, text: str) -> list[int]:
     """Token ids of `text` with its end mark."""
@@ -71,9 +94,35 @@ class FileTokenizer:
     self._tokenizer.save_pretrained(str(folder))
 
 
-def load(folder: str | Path | None) -> Tokenizer:
-  """The tokenizer whose files lie in `folder`; bytes where there is none."""
-  return ByteTokenizer() if folder is None else FileTokenizer(folder)
+def load(folder: str | Path | None, *, rows: int | None = None) -> Tokenizer:
+  """The tokenizer whose files lie in `folder`; bytes where there is none.
+
+  Args:
+    folder: Where.
+    rows: Of the text encoder's embedding, where they are known.
+
+  Raises:
+    InputError: If the files are missing or damaged, or make ids that the
+      encoder has no row for.
+  """
+  if folder is None or _reads_bytes(Path(folder)):
+    words: Tokenizer = ByteTokenizer()
+  else:
+    words = FileTokenizer(folder)
+  if rows is not None and words.vocabulary > rows:
+    raise InputError(
+      f"the tokenizer of {folder or 'bytes'} has {words.vocabulary} tokens, its"
+      f" text encoder {rows} rows; give the tokenizer that it was trained with"
+    )
+  return words
+
+
+def _reads_bytes(folder: Path) -> bool:
+  """Whether the files describe what `ByteTokenizer` does without them."""
+  path = folder / "tokenizer_config.json"
+  if not path.is_file():
+    return False
+  return config.read_json(path).get("tokenizer_class") == "ByT5Tokenizer"
 
 
 def pad(

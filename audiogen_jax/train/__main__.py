@@ -10,79 +10,70 @@ Several processes, as on a pod, end together and with the same line and status,
 whichever of them found the fault, got the signal, or died (status 1).
 """
 
-import re
 import signal
 import sys
-from collections.abc import Mapping
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
-from audiogen_jax.core import config, processes
+from audiogen_jax.core import errors, processes
 from audiogen_jax.core.errors import InputError, Stopped
-from audiogen_jax.train import loop
-from audiogen_jax.train.codec_task import CodecTask
-from audiogen_jax.train.lm_task import LMTask
-from audiogen_jax.train.loop import RunConfig
-from audiogen_jax.train.task import Task
+from audiogen_jax.train import configuration, loop
+from audiogen_jax.train.configuration import TASKS, parse
 
-# What `config.task` may say; the rest of the configuration is the task's own
-# fields, beside those of `RunConfig`.
-TASKS = {"codec": CodecTask, "lm": LMTask}
+__all__ = ["TASKS", "main", "parse", "parse_flags"]
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", help_string="configs/NAME.py, or configs/NAME.py:tiny"
+_PREFIX = "--config."
+
+flags.DEFINE_string(
+  "config",
+  None,
+  "configs/NAME.py, or configs/NAME.py:VARIANT.  Each key of it is a flag:"
+  " --config.optim.lr=1e-4; --print shows all of them.",
 )
-_WORKDIR = flags.DEFINE_string(
+flags.DEFINE_string(
   "workdir", None, "Folder or gs:// URI of the run: checkpoints and logs."
 )
+flags.DEFINE_bool(
+  "print", False, "Print every key of the configuration and its value, and end."
+)
 
 
-def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
-  """What to run and what to train.
-
-  Raises:
-    InputError: For an unknown task or key, or a value that cannot be.
-  """
-  values = dict(values.items())
-  name = values.pop("task", None)
-  if name not in TASKS:
-    raise InputError(f"config.task {name!r} is not one of {', '.join(TASKS)}")
-  own = {
-    k: values.pop(k) for k in ("loop", "data", "mesh", "rules") & values.keys()
-  }
-  run = config.build(RunConfig, own)
-  return run, config.build(TASKS[name], values)
-
-
-def parse_flags(arguments: list[str]) -> list[str]:
-  """As absl does it, but a mistake is one line."""
+def parse_flags(arguments: list[str]) -> list[Any]:
+  """The configuration, with what the command line changes; else one line."""
+  changes = [a for a in arguments[1:] if a.startswith(_PREFIX)]
   try:
-    left = flags.FLAGS(arguments)
-    _CONFIG.value.items()  # a file that is not there is only told here
-    return left
-  except AttributeError as error:  # what config flags raise for an unknown key
-    key, *_ = re.findall(r"\w+", str(error))
-    near = re.search(r'mean "(\w+)"', str(error))
-    hint = f"did you mean {near[1]!r}?" if near else "see its file for all"
-    reason = f"the configuration has no key {key!r}; {hint}"
-  except (flags.Error, ValueError, OSError) as error:
+    left = flags.FLAGS([a for a in arguments if a not in changes])
+    if left[1:]:
+      raise InputError(f"{left[1][:100]!r} is no flag: see --help")
+    values = configuration.load(flags.FLAGS.config)
+    for one in changes:
+      key, sign, text = one.removeprefix(_PREFIX).partition("=")
+      configuration.change(values, key, text if sign else "True")
+    if flags.FLAGS.print:
+      print("\n".join(configuration.lines(values)))
+      sys.exit()
+    return [arguments[0], values]
+  except (flags.Error, InputError) as error:
     reason = str(error).strip().splitlines()[-1].strip()
-  print(f"error: {reason}", file=sys.stderr)
-  sys.exit(2)
+    print(f"error: {errors.line(InputError(reason))}", file=sys.stderr)
+    sys.exit(2)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[Any]) -> None:
   """Runs; see the head of the file."""
-  del arguments
+  values = arguments[1]
   # Orbax and JAX tell of every step they take.
   logging.set_verbosity(logging.WARNING)
   try:
     with processes.joined(saves=True):
-      run, task = parse(_CONFIG.value)
-      loop.train(run, task.opened(), _WORKDIR.value)
+      run, task = parse(values)
+      if flags.FLAGS.workdir is None:
+        raise InputError("no work folder: give --workdir=DIR")
+      configuration.tell_odd(run, task)
+      loop.train(run, task.opened(), flags.FLAGS.workdir)
   except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {errors.line(error)}", file=sys.stderr)
     sys.exit(2)
   except Stopped as stop:
     print(stop, file=sys.stderr)
@@ -93,5 +84,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flag_as_required("config")
   app.run(main, flags_parser=parse_flags)

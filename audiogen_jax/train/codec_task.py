@@ -32,6 +32,7 @@ from audiogen_jax.codec import (
 )
 from audiogen_jax.codec.adversary import AdversaryConfig
 from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.losses import LossWeights
 from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
 from audiogen_jax.convert import sources
 from audiogen_jax.convert.engine import Parts
@@ -42,33 +43,6 @@ from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-  """Shares of the balanced gradient; the defaults are the released recipe's.
-
-  A loss of weight 0 is not computed.
-
-  Attributes:
-    adversarial: Of each kind of discriminator.
-    feature: Likewise.
-    l1: In time.
-    l2: In time.
-    msspec: Mel and log-mel at several scales.
-    mel: Log-mel at one scale.
-    paper_mel: As the papers have it.
-    si_snr: Negative scale-invariant SNR.
-  """
-
-  adversarial: float = 4.0
-  feature: float = 4.0
-  l1: float = 0.1
-  l2: float = 0.0
-  msspec: float = 2.0
-  mel: float = 0.0
-  paper_mel: float = 0.0
-  si_snr: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +124,9 @@ class CodecTask:
     """See `task.Task`."""
     return SoundSpec(self.rate_hz, self.encodec.channels)
 
+  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
+    """See `task.Task`: any sounds will do."""
+
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """See `task.Task`."""
     samples = round(seconds * self.rate_hz)
@@ -224,15 +201,21 @@ class CodecTask:
     )
     books = coded.codebooks._asdict()
     new = {"params": codec, "codebooks": books}
+    heard = jax.lax.stop_gradient(fake)
+    # First what a person can judge: balanced losses have no scale.
     metrics = {
       "input_rms": jnp.sqrt(jnp.mean(jnp.square(audio))),
+      "mel_distance": jnp.mean(
+        distances.mel_distance(audio, heard, self.rate_hz)
+      ),
+      "si_snr_db": jnp.mean(distances.si_snr(audio, heard, self.rate_hz)),
+      **coded.metrics,
       "loss": sum(balanced.scales[name] * values[name] for name in values),
       **values,
       "commitment": commitment,
       "adversary": judged,
       "grad_norm": optax.tree.norm(gradient),
       **{f"ratio_{name}": x for name, x in balanced.ratios.items()},
-      **coded.metrics,
     }
     return TrainState(
       step=state.step + 1,

@@ -24,7 +24,8 @@ class DataConfig:
     batch: Rows of a batch, over all processes.
     duration_s: Length of a row.
     min_fraction: The share of a row that is sound, at least.
-    mix: Mix pairs of sounds.
+    mix: Mix pairs of sounds: one row of a batch is made of two clips.
+    mixing: How (AudioGen, §3.3).
     workers: Processes that prepare batches.
     prefetch: Batches that wait on the device.
     eval_batch: Rows of a batch in evaluations.
@@ -38,6 +39,7 @@ class DataConfig:
   duration_s: float = 1.0
   min_fraction: float = 1.0
   mix: bool = False
+  mixing: MixConfig = MixConfig()
   workers: int = 0
   prefetch: int = 2
   eval_batch: int = 16
@@ -57,7 +59,7 @@ def train_loader(
     batch=data.batch,
     duration_s=data.duration_s,
     min_fraction=data.min_fraction,
-    mix=MixConfig() if data.mix else None,
+    mix=data.mixing if data.mix else None,
     seed=seed,
     workers=data.workers,
     prefetch=data.prefetch,
@@ -93,6 +95,7 @@ def _loader(data, split, config, placement, task) -> Loader:
     placement=placement,
   )
   _check(loader.settings, task.wants, data.folders)
+  task.check_data(loader.settings, data.folders)
   return loader
 
 

@@ -22,6 +22,7 @@ def write(
   seen: Bool[Array, "b l"],
   *,
   frames: int,
+  guidance: float,
   dtype: jnp.dtype,
 ) -> Int[Array, "b k t"]:
   """Codes for some texts, by the usual rules; row i has key i.
@@ -35,6 +36,7 @@ def write(
     mask: Positions of the text.
     seen: Positions that attention looks at.
     frames: How many to write.
+    guidance: Classifier-free guidance.
     dtype: Of the products.
   """
   # Cast while they are split, and taken apart as they are: what there is twice
@@ -56,13 +58,14 @@ def write(
   texts, caches = sampler.prefill(
     params, steps[..., :0], cond, room=stop, **options
   )
+  rules = Rules.make(Sampling(guidance=guidance), config.size)
   written = sampler.decode(
     params,
     State(steps, jnp.int32(1), caches),
     texts,
     cond.mask,
     jax.vmap(jax.random.key)(jnp.arange(b)),
-    Rules(*map(jnp.asarray, Rules.make(Sampling(), config.size))),
+    Rules(*map(jnp.asarray, rules)),
     jnp.int32(stop),
     **options,
   )

@@ -8,9 +8,9 @@ from etils import epath
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert import engine, hub, sources
 from audiogen_jax.convert.engine import Parts
-from audiogen_jax.core import checkpoint, config, processes, sharding
+from audiogen_jax.core import config, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
@@ -18,7 +18,6 @@ from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.text import t5, tokenizer
 from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import Tokenizer
-from audiogen_jax.train.lora import LoRAConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,10 @@ class Origins:
   def tokenizer(self) -> Tokenizer:
     """What makes ids of captions: the text encoder's own, or bytes."""
     found = _open(self)
-    return tokenizer.load(found.text[2] if found.text else None)
+    if found.text is None:
+      return tokenizer.load(None)
+    described, _, folder = found.text
+    return tokenizer.load(folder, rows=described.vocabulary)
 
   def weights(self, lm: LMConfig) -> Weights:
     """All weights that there are, in float32, where the mesh wants them."""
@@ -107,23 +109,15 @@ class Origins:
   def export(self, folder: epath.Path, parts: Parts) -> None:
     """Writes a whole model.
 
-    A frozen text encoder that has a name is not written: it can be had again.
+    A frozen text encoder of the hub is not written: it can be had again.
     """
     found = _open(self)
-    if found.text_name and not self.trained:
+    outside = found.text is not None and hub.holds(found.text[2])
+    if outside and not self.trained:
       parts = dataclasses.replace(
         parts, text_tree=None, text_name=found.text_name
       )
     sources.write_orbax(folder, parts, tokenizer=self.tokenizer())
-
-
-def export_adapters(
-  folder: epath.Path, adapters: Tree, lora: LoRAConfig, base: str
-) -> None:
-  """Writes adapters alone, in place of any that are there."""
-  processes.agreed(lambda: checkpoint.remove(folder))
-  told = config.as_dict(lora) | {"base": base}
-  checkpoint.export(folder, told, [("adapters", adapters)])
 
 
 class _Opened(NamedTuple):

@@ -1,13 +1,12 @@
 """Training AudioGen's language model (Kreuk et al., 2023, §3.2).
 
 One step:
-
     audio -> frozen codec -> codes (or codes that were cached) -> steps
     text -> T5, frozen or trained along -> states; some texts are dropped
     steps, states -> LM -> logits -> cross-entropy of each codebook -> mean
     gradient, over parts of the batch if asked -> clip -> optimiser -> average
 
-Frozen weights lie in the state, too: a checkpoint needs nothing beside it.
+Frozen weights are in the state: a checkpoint needs nothing beside it.
 """
 
 import dataclasses
@@ -22,24 +21,27 @@ import optax
 from etils import epath
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert import adapters
 from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Cond, TokenSpec, Tree
+from audiogen_jax.data import witness
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.lm import loss, model
+from audiogen_jax.lm import lora, loss, model
+from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
-from audiogen_jax.train import gradients, lm_samples, lm_sources, lora
+from audiogen_jax.train import gradients, lm_samples
 from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_sources import Origins, TextConfig
 from audiogen_jax.train.lm_start import Start
-from audiogen_jax.train.lora import LoRAConfig
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import TrainState
 
@@ -49,7 +51,7 @@ class LMTask:
   """A language model to train; see `task.Task`.
 
   Attributes:
-    lm: The model.
+    lm: It.
     codec: Source of the frozen codec; may be left empty with `init_from`.
     encodec: What that codec is.  Read from the source before training; `plan`,
       which reads nothing, believes what stands here.
@@ -61,7 +63,7 @@ class LMTask:
     mask_text_padding: Whether attention skips padding; the released code does
       not.
     window_s: Seconds of a row, noted in the export.
-    guidance: Likewise: what suits the model when it samples.
+    guidance: Of samples, and noted in the export.
     optim: The optimiser.
     accumulate: Parts of a batch that are gone through one after another.
     average_decay: Of the moving average that is evaluated and exported.
@@ -99,19 +101,6 @@ class LMTask:
         raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")
     if self.accumulate < 1:
       raise InputError(f"accumulate {self.accumulate} must be 1 or more")
-    theirs, ours = self.encodec.tokens, self.lm
-    if (theirs.codebooks, theirs.size) != (ours.codebooks, ours.size):
-      raise InputError(
-        f"the codec {self.codec} writes {theirs.codebooks} codebooks of"
-        f" {theirs.size}, the language model {ours.codebooks} of {ours.size};"
-        " set lm.codebooks and lm.size to the codec's"
-      )
-    if self.text.encoder.width != self.lm.text_width:
-      raise InputError(
-        f"the text encoder {self.text.source} has states of"
-        f" {self.text.encoder.width}, lm.text_width is {self.lm.text_width};"
-        " the two must be equal"
-      )
     if self.lora.rank and not self.init_from:
       raise InputError("lora adapts a trained model: give init_from, too")
 
@@ -123,7 +112,25 @@ class LMTask:
     """
     codec, text = self._origins.opened(self.lm)
     text = dataclasses.replace(self.text, encoder=text or self.text.encoder)
-    return dataclasses.replace(self, encodec=codec, text=text)
+    opened = dataclasses.replace(self, encodec=codec, text=text)
+    opened.check_parts()
+    return opened
+
+  def check_parts(self) -> None:
+    """Raises InputError where codec, text encoder and model do not fit."""
+    theirs, ours = self.encodec.tokens, self.lm
+    if (theirs.codebooks, theirs.size) != (ours.codebooks, ours.size):
+      raise InputError(
+        f"the codec {self.codec} writes {theirs.codebooks} codebooks of"
+        f" {theirs.size}, the language model {ours.codebooks} of {ours.size};"
+        f" set lm.codebooks={theirs.codebooks} and lm.size={theirs.size}"
+      )
+    if self.text.encoder.width != self.lm.text_width:
+      raise InputError(
+        f"the text encoder {self.text.source} has states of"
+        f" {self.text.encoder.width}, lm.text_width is {self.lm.text_width};"
+        " the two must be equal"
+      )
 
   def tokenizer(self) -> Tokenizer:
     """What makes ids of captions."""
@@ -155,11 +162,16 @@ class LMTask:
       return self.encodec.tokens
     return SoundSpec(self.rate_hz, self.encodec.channels)
 
+  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
+    """See `task.Task`: codes must be those of this task's codec."""
+    if self.cached_codes:
+      witness.check(load_codec(self.codec or self.init_from), settings, folders)
+
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """See `task.Task`."""
     tokens = self.encodec.tokens
     if self.cached_codes:
-      shape = (rows, tokens.codebooks, tokens.frames(seconds))
+      shape = (rows, tokens.codebooks, round(seconds * tokens.frame_rate_hz))
       sound = {"codes": jax.ShapeDtypeStruct(shape, jnp.int32)}
     else:
       shape = (rows, round(seconds * self.rate_hz), self.encodec.channels)
@@ -223,7 +235,9 @@ class LMTask:
     )
     updates, moments = self._tx.update(gradient, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
-    average, averaged = self._averaged(state, params)
+    average, averaged = states.averaged(
+      state, params, decay=self.average_decay, every=self.average_every
+    )
     metrics = {
       "loss": value,
       **{f"ce_{k}": each[k] for k in range(self.lm.codebooks)},
@@ -275,6 +289,7 @@ class LMTask:
       mask,
       self.visible(mask),
       frames=jax.eval_shape(self._codes, state, batch).shape[2],
+      guidance=self.guidance,
       dtype=types.resolve_dtype(self.dtype),
     )
     sounds = lm_samples.heard(self.encodec, state.extra["codec"], codes)
@@ -291,7 +306,7 @@ class LMTask:
       codec=self.encodec,
       codec_tree=state.extra["codec"],
       lm=self.lm,
-      lm_tree=self.weights(state, params),
+      lm_tree=lora.merged(self.weights(state, params)),
       text=self.text.encoder,
       text_tree=(params | state.extra)["text"],
       window_s=self.window_s,
@@ -299,24 +314,20 @@ class LMTask:
     )
     self._origins.export(folder, parts)
     if self.lora.rank:
-      lm_sources.export_adapters(
-        folder.parent / "adapters",
-        params["adapters"],
-        self.lora,
-        self.init_from,
-      )
+      beside = folder.parent / "adapters"
+      adapters.write(beside, params["adapters"], self.lora, self.init_from)
 
   @property
   def start(self) -> Start:
-    """What `init` draws and `prepare` reads."""
+    """Of `init` and `prepare`."""
     return Start(self.lm, self.text, self.encodec, self.init_from)
 
   def weights(self, state: TrainState, params: Tree) -> Tree:
     """The language model that `params` of this state make."""
     if not self.lora.rank:
       return params["lm"]
-    base = state.extra["lm"]
-    return lora.merged(self.lora, base, params["adapters"], model.MATRICES)
+    beside = lora.beside([(self.lora, params["adapters"], 1.0)])
+    return lora.adapted(state.extra["lm"], beside)
 
   def visible(self, mask: Bool[Array, "b l"]) -> Bool[Array, "b l"]:
     """What attention looks at: without text, one zero vector."""
@@ -337,7 +348,8 @@ class LMTask:
 
   def _codes(self, state, batch) -> Int[Array, "b k t"]:
     if self.cached_codes:
-      return batch["codes"]
+      codes = batch["codes"]
+      return jnp.where(codes < 0, self.lm.size, codes)
     audio = constrain(batch["audio"], "batch", None, None)
     length = jnp.full(audio.shape[0], audio.shape[1], jnp.int32)
     codes, _ = encodec.encode(self.encodec, state.extra["codec"], audio, length)
@@ -383,18 +395,3 @@ class LMTask:
     with jax.default_matmul_precision(types.precision(dtype)):
       said = lm.apply({"params": weights}, method=logits)
     return loss.cross_entropy(steps, said, shown, rows)
-
-  def _averaged(self, state, params):
-    """The average and how much it has seen, as the published code has it.
-
-    Early averages are those of what there was: up to and with its first it is
-    the parameters themselves.
-    """
-    seen = state.extra["averaged"]
-    if not self.average_every:
-      return state.average, seen
-    due = (state.step + 1) % self.average_every == 0
-    seen = jnp.where(due, seen * self.average_decay + 1, seen)
-    moves = due | (seen == 0)
-    share = jnp.where(moves, 1 / jnp.maximum(seen, 1), 0)
-    return states.moved(state.average, params, 1 - share), seen

@@ -24,7 +24,7 @@ from etils import epath
 
 from audiogen_jax.audio import drawing
 from audiogen_jax.core import checkpoint, config, cost, processes, sharding
-from audiogen_jax.core.checkpoint import Checkpoints
+from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Batches, Loader
@@ -173,13 +173,18 @@ class _Run:
       if not done:
         self._evaluate(now, evaluation, done)
       self.rate = metrics.Rate(done)
+      first = done + 1
       while done < loop.steps:
-        with self._profiled(done + 1):
+        with self._profiled(done + 1) as traced:
           batch = _arrays(next(batches), self.spec)
           now, values = self.programs.step(now, batch)
+          traced.append(values)
         self._take()
         done += 1
         self.pending = done, values
+        if done == first:  # its time is the compiler's
+          jax.block_until_ready(values)
+          self.rate = metrics.Rate(done)
         last = done == loop.steps
         # What is left after the last step is what a stop would want done.
         stop = 0 if last else self._stopping(caught, done)
@@ -219,9 +224,24 @@ class _Run:
       self.programs.like,
       self.programs.places,
     )
-    now, notes = self.checkpoints.restore(latest, like)
-    self._say(f"going on from step {latest:,}")
-    return now, loader.batches(notes["loader"])
+    while True:
+      found = reason = None
+      try:
+        found = self.checkpoints.restore(latest, like)
+      except InputError as error:
+        reason = str(error)
+      # What one process cannot read, none of them goes on from.
+      reasons = list(filter(None, processes.gathered(reason)))
+      if not reasons:
+        self._say(f"going on from step {latest:,}")
+        now, notes = found
+        return now, loader.batches(notes["loader"])
+      older = [s for s in self.checkpoints.steps() if s < latest]
+      if not older:
+        raise InputError(reasons[0])
+      self._say(f"{reasons[0]}: going on from the one before")
+      self.checkpoints.set_aside(latest)
+      latest = older[-1]
 
   def _take(self) -> None:
     """Fetches the metrics of the step before, while the next one runs."""
@@ -265,9 +285,10 @@ class _Run:
       )
     )
     told = {f"train/{name}": value for name, value in means.items()}
-    told["speed/step_s"] = 1 / steps_per_s
-    told["speed/examples_per_s"] = batch * steps_per_s
-    told["speed/flops_per_s"] = self.flops * steps_per_s
+    if steps_per_s is not None:
+      told["speed/step_s"] = 1 / steps_per_s
+      told["speed/examples_per_s"] = batch * steps_per_s
+      told["speed/flops_per_s"] = self.flops * steps_per_s
     self.log.scalars(step, told)
 
   def _evaluate(
@@ -312,14 +333,14 @@ class _Run:
     self._say(f"the trained model is in {folder}")
 
   @contextlib.contextmanager
-  def _profiled(self, step: int) -> Iterator[None]:
-    """Traces five steps from `profile_step` on."""
-    first = self.run.loop.profile_step
+  def _profiled(self, step: int) -> Iterator[list]:
+    """Traces five steps from `profile_step` on; takes what they compute."""
+    first, traced = self.run.loop.profile_step, []
     if first and step == first:
       jax.profiler.start_trace(str(self.path / "profile"))
-    yield
+    yield traced
     if first and step == min(first + 4, self.run.loop.steps):
-      jax.block_until_ready(self.pending)
+      jax.block_until_ready(traced)
       jax.profiler.stop_trace()
       self._say(f"a trace of five steps is in {self.path / 'profile'}")
 

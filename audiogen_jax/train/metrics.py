@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from audiogen_jax.core.errors import InputError
 
 LINES = "metrics.jsonl"
+_WANDB_ID = "wandb_id"
 
 
 class Log:
@@ -60,10 +61,12 @@ class Log:
     # It imports PyTorch where there is one: two seconds, for those who train.
     import tensorboardX
 
+    if self._remote:
+      for name in (LINES, _WANDB_ID):
+        if (self._folder / name).exists():
+          (self._local / name).write_bytes((self._folder / name).read_bytes())
     self._wandb = _wandb(wandb_project, self._local, config)
     lines = self._local / LINES
-    if self._remote and (self._folder / LINES).exists():
-      lines.write_bytes((self._folder / LINES).read_bytes())
     _drop_after(lines, step)
     self._lines = lines.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
@@ -107,7 +110,9 @@ class Log:
       return
     for name, rows in pictures.items():
       for i, row in enumerate(rows):
-        self._board.add_image(f"{name}/{i}", row, step, dataformats="HWC")
+        # Beside a sound of the same tag TensorBoard would show neither.
+        tag = f"{name}_spectrogram/{i}"
+        self._board.add_image(tag, row, step, dataformats="HWC")
 
   def flush(self) -> None:
     """Until everything told so far is on disk, or in the bucket."""
@@ -159,7 +164,7 @@ def _wandb(project: str | None, folder: Path, config: Mapping | None):
       "loop.wandb_project is set, but Weights & Biases is not installed; pip"
       " install 'audiogen_jax[wandb]'"
     ) from None
-  name = folder / "wandb_id"
+  name = folder / _WANDB_ID
   if not name.exists():
     name.write_text(wandb.util.generate_id())
   return wandb.init(
@@ -188,12 +193,12 @@ class Rate:
   step: int
   _since: float = dataclasses.field(default_factory=lambda: time.perf_counter())
 
-  def take(self, step: int) -> float:
-    """Steps a second since the clock was last read."""
+  def take(self, step: int) -> float | None:
+    """Steps a second since the clock was last read; None where none passed."""
     now = time.perf_counter()
     passed, done = now - self._since, step - self.step
     self.step, self._since = step, now
-    return done / max(passed, 1e-9)
+    return done / max(passed, 1e-9) if done else None
 
   def resume(self) -> None:
     """Begins anew: what has passed since the last reading does not count."""
@@ -205,7 +210,7 @@ def progress_line(
   steps: int,
   values: Mapping[str, float],
   *,
-  steps_per_s: float,
+  steps_per_s: float | None,
   batch: int,
   flops: float,
 ) -> str:
@@ -215,13 +220,15 @@ def progress_line(
     step: Done.
     steps: In all.
     values: The metrics; the first few are shown.
-    steps_per_s: Since the last line.
+    steps_per_s: Since the last line; None where that is not known.
     batch: Rows of a step.
     flops: Of a step.
   """
+  shown = "  ".join(f"{k} {v:.4g}" for k, v in list(values.items())[:6])
+  if steps_per_s is None:
+    return f"{step:,}/{steps:,}  {shown}"
   left = int((steps - step) / steps_per_s)
   clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-  shown = "  ".join(f"{k} {v:.4g}" for k, v in list(values.items())[:6])
   return (
     f"{step:,}/{steps:,}  {shown}  {1000 / steps_per_s:,.0f} ms"
     f"  {batch * steps_per_s:,.1f} ex/s  {_flops(flops * steps_per_s)}"

@@ -2,8 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,7 @@ import optax
 
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import Tree
-
-# Path -> axes that a matrix reads, axes that it writes; the rest are a batch.
-Matrices: TypeAlias = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+from audiogen_jax.core.types import Matrices, Tree
 
 
 @dataclasses.dataclass(frozen=True)

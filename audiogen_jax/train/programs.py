@@ -95,9 +95,12 @@ class Programs:
       with self._placement.active():
         return function(*arguments)
 
+    # The whole state is on the devices whatever a program looks at of it; as an
+    # argument it is in what the compiler says of memory, tiles filled up.
     return jax.jit(
       within,
       out_shardings=places,
       donate_argnums=donate,
+      keep_unused=True,
       compiler_options=options,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core import sharding
@@ -102,6 +103,30 @@ def _check_rules(axes: Mapping[str, Axes], placement: Placement) -> None:
 def moved(average: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
   """An exponential moving average, one step on."""
   return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
+
+
+def averaged(
+  state: TrainState, params: Tree, *, decay: float, every: int
+) -> tuple[Tree, Float[Array, ""]]:
+  """The average and how much it has seen, as the published code has it.
+
+  Early averages are those of what there was: up to and with its first it is the
+  parameters themselves.
+
+  Args:
+    state: Before the step; `extra["averaged"]` is how much was seen.
+    params: After it.
+    decay: Of the average.
+    every: Steps between its updates; 0 for no average.
+  """
+  seen = state.extra["averaged"]
+  if not every:
+    return state.average, seen
+  due = (state.step + 1) % every == 0
+  seen = jnp.where(due, seen * decay + 1, seen)
+  moves = due | (seen == 0)
+  share = jnp.where(moves, 1 / jnp.maximum(seen, 1), 0)
+  return moved(state.average, params, 1 - share), seen
 
 
 def _by_name(tree: Tree) -> dict[str, Any]:

@@ -37,6 +37,14 @@ class Task(Protocol):
   def tokenizer(self) -> Tokenizer | None:
     """What makes ids of captions; None if texts are not looked at."""
 
+  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
+    """Raises InputError for data that `wants` would take and the task cannot.
+
+    Args:
+      settings: What the datasets say of themselves.
+      folders: Where they are, for the message.
+    """
+
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state."""
 

@@ -1,0 +1,59 @@
+"""The parts of a model -> what runs."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert.adapters import Adapters
+from audiogen_jax.convert.engine import Parts
+from audiogen_jax.core import types
+from audiogen_jax.core.sharding import Placement
+from audiogen_jax.lm import model
+from audiogen_jax.lm.sampler import LanguageModel
+from audiogen_jax.text import t5, tokenizer
+from audiogen_jax.text.t5 import TextEncoder
+
+
+def codec(parts: Parts, placement: Placement) -> Encodec:
+  """Raises InputError if weights are damaged."""
+  abstract = engine.abstract(encodec.init, parts.codec)
+  variables = sources.realise(
+    parts.codec_tree, abstract, encodec.AXES, placement
+  )
+  return Encodec(parts.codec, variables, placement)
+
+
+def text_encoder(parts: Parts, placement: Placement) -> TextEncoder:
+  """Raises InputError if weights or tokenizer are damaged."""
+  abstract = engine.abstract(t5.init, parts.text)
+  params = sources.realise(parts.text_tree, abstract, t5.AXES, placement)
+  words = tokenizer.load(parts.tokenizer, rows=parts.text.vocabulary)
+  return TextEncoder(parts.text, params, words, placement)
+
+
+def language_model(
+  parts: Parts,
+  placement: Placement,
+  dtype: jnp.dtype,
+  adapters: Sequence[Adapters] = (),
+) -> LanguageModel:
+  """Raises InputError if weights are damaged, or not finite in `dtype`."""
+  kind = types.float_of(dtype)
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, kind),
+    engine.abstract(model.init, parts.lm),
+  )
+  params = sources.realise(parts.lm_tree, abstract, model.AXES, placement)
+  made = LanguageModel.of(
+    parts.lm, model.unstack(params), dtype=dtype, placement=placement
+  )
+  if adapters:
+    made.adapters = [
+      (each.config, each.read(parts.lm, placement)) for each in adapters
+    ]
+    made.set_strengths([each.strength for each in adapters])
+  return made

@@ -1,0 +1,30 @@
+"""What may be asked for: sentences, or nothing."""
+
+from collections.abc import Iterable, Sequence
+
+from audiogen_jax.core.errors import InputError
+
+
+def checked(texts: str | Sequence[str | None]) -> list[str | None]:
+  """Prompts, each a text or None.
+
+  Raises:
+    InputError: For whatever else is among them.
+  """
+  if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    texts = [texts]
+  found = list(texts)
+  for i, text in enumerate(found):
+    if text is not None and not isinstance(text, str):
+      raise InputError(
+        f"prompt {i + 1} is of type {type(text).__name__}; pass a str, or None"
+        " for no text"
+      )
+    try:
+      (text or "").encode()
+    except UnicodeEncodeError as error:
+      raise InputError(
+        f"prompt {i + 1} holds what is no Unicode text, at character"
+        f" {error.start + 1}; give it as UTF-8"
+      ) from None
+  return found

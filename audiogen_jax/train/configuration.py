@@ -1,0 +1,246 @@
+"""From the file of a configuration to what is run: whole, typed and bounded.
+
+    configs/NAME.py:VARIANT -> ConfigDict -> completed -> changed -> dataclasses
+
+A file says what differs from the dataclasses' defaults; completed with them,
+whatever a dataclass holds can be seen and set.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import sys
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from audiogen_jax.convert import keys
+from audiogen_jax.core import config
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.train.codec_task import CodecTask
+from audiogen_jax.train.lm_task import LMTask
+from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.task import Task
+
+# What `config.task` may say; the rest of the configuration is the task's own
+# fields, beside those of `RunConfig`.
+TASKS = {"codec": CodecTask, "lm": LMTask}
+
+_COUNT, _SHARE, _WEIGHT = (0, 1 << 31), (0, 1), (0, 1e6)
+_DB = (-200, 200)
+_RANGES = keys.RANGES | {
+  "steps": _COUNT,
+  "seed": (0, (1 << 32) - 1),
+  "log_every": _COUNT,
+  "eval_every": _COUNT,
+  "save_every": _COUNT,
+  "keep": (1, 10_000),
+  "samples": (0, 1024),
+  "profile_step": _COUNT,
+  "batch": (1, 1 << 20),
+  "eval_batch": (1, 1 << 20),
+  "duration_s": (1e-3, 3600),
+  "eval_duration_s": (1e-3, 3600),
+  "min_fraction": (1e-6, 1),
+  "workers": (0, 1024),
+  "prefetch": (0, 1024),
+  "length": (2, 4096),
+  "text_dropout": _SHARE,
+  "lr": (1e-12, 1e3),
+  "b1": _SHARE,
+  "b2": _SHARE,
+  "weight_decay": (0, 1e3),
+  "warmup": _COUNT,
+  "decay": _COUNT,  # steps of a schedule, or a share: each says which
+  "clip": _WEIGHT,
+  "accumulate": (1, 1 << 20),
+  "average_decay": _SHARE,
+  "average_every": _COUNT,
+  "rank": (0, 1 << 16),
+  "alpha": _WEIGHT,
+  "iterations": (1, 10_000),
+  "revive_below": _SHARE,
+  "n_ffts": (16, 1 << 16),
+  "periods": (1, 1024),
+  "rates": (0, 16),
+  "slope": (0, 1),
+  "adversarial": _WEIGHT,
+  "feature": _WEIGHT,
+  "l1": _WEIGHT,
+  "l2": _WEIGHT,
+  "msspec": _WEIGHT,
+  "mel": _WEIGHT,
+  "paper_mel": _WEIGHT,
+  "si_snr": _WEIGHT,
+  "balance_norm": (1e-12, 1e6),
+  "balance_decay": _SHARE,
+  "init_gain": (1e-6, 1e6),
+  "init_batches": (1, 10_000),
+  "chance": _SHARE,
+  "min_snr_db": _DB,
+  "max_snr_db": _DB,
+  "min_overlap": _SHARE,
+  "min_level_db": _DB,
+  "max_level_db": _DB,
+  "peak": (1e-6, 1),
+}
+
+
+def load(text: str) -> ConfigDict:
+  """A configuration by its file and variant, with every key there is.
+
+  Args:
+    text: `FILE.py` or `FILE.py:VARIANT`; the file may lie anywhere.
+
+  Raises:
+    InputError: If there is none, or it fails.
+  """
+  name, _, variant = text.partition(":")
+  path = Path(name).absolute()
+  if not path.is_file():
+    raise InputError(f"{name} is not there; give configs/NAME.py")
+  # Configurations import their siblings as `configs.NAME`.
+  root = str(path.parent.parent)
+  if root not in sys.path:
+    sys.path.insert(0, root)
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  if spec is None:
+    raise InputError(f"{name} is no Python file; give configs/NAME.py")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    values = module.get_config(variant)
+  except Exception as error:  # whatever a file that somebody wrote may raise
+    raise InputError(f"{name}: {type(error).__name__}: {error}") from None
+  if not isinstance(values, ConfigDict):
+    raise InputError(f"{name}: get_config returns no ConfigDict")
+  return completed(values)
+
+
+def completed(values: ConfigDict) -> ConfigDict:
+  """The same with the defaults of all keys that it leaves out."""
+  values.unlock()
+  for cls in (RunConfig, _task(values.get("task"))):
+    _complete(cls, values)
+  values.lock()
+  return values
+
+
+def change(values: ConfigDict, key: str, text: str) -> None:
+  """Sets a key to what stands on a command line.
+
+  Raises:
+    InputError: If there is no such key, or the value is of another kind.
+  """
+  names = _names(values)
+  if key not in names:
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "--print shows all"
+    raise InputError(f"the configuration has no key {key[:100]!r}; {hint}")
+  old, value = names[key], text
+  if not isinstance(old, str) or text[:1] in ("'", '"'):
+    with contextlib.suppress(
+      ValueError, SyntaxError, MemoryError, RecursionError
+    ):
+      value = ast.literal_eval(text)
+    if text.lower() in ("true", "false"):
+      value = text.lower() == "true"
+  try:
+    if isinstance(old, ConfigDict):
+      old.update(value)
+    else:
+      values.update_from_flattened_dict({key: value})
+  except (KeyError, AttributeError, TypeError, ValueError):
+    kind = type(old).__name__
+    raise InputError(
+      f"config.{key} = {config.shown(value)} must be of type {kind}, such as"
+      f" {config.shown(old)}"
+    ) from None
+
+
+def lines(values: ConfigDict) -> list[str]:
+  """Each key and its value, as `--config.KEY=VALUE` takes them."""
+  return [
+    f"{key}={value}"
+    for key, value in _names(values).items()
+    if not isinstance(value, ConfigDict)
+  ]
+
+
+def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
+  """What to run and what to train.
+
+  Raises:
+    InputError: For an unknown task or key, or a value that cannot be.
+  """
+  values = dict(values.items())
+  task = _task(values.pop("task", None))
+  own = {
+    k: values.pop(k) for k in ("loop", "data", "mesh", "rules") & values.keys()
+  }
+  run = config.build(RunConfig, own, ranges=_RANGES)
+  return run, config.build(task, values, ranges=_RANGES)
+
+
+def recognised(told: Mapping[str, Any]) -> dict[str, Any]:
+  """The configuration that a work folder tells, with the name of its task.
+
+  Raises:
+    InputError: If no task has such keys.
+  """
+  own = {field.name for field in dataclasses.fields(RunConfig)}
+  for name, cls in TASKS.items():
+    keys_ = {field.name for field in dataclasses.fields(cls)}
+    if set(told) <= own | keys_ and keys_ - {"seed"} <= set(told):
+      return {"task": name} | dict(told)
+  raise InputError(
+    f"this is no configuration of {' or '.join(TASKS)}: {', '.join(told)[:200]}"
+  )
+
+
+def tell_odd(run: RunConfig, task: Task) -> None:
+  """Says where two values agree badly and nothing is wrong for sure."""
+  optim, steps = getattr(task, "optim", None), run.loop.steps
+  if optim is None or jax.process_index():
+    return
+  if optim.schedule in ("cosine", "wsd") and optim.steps != steps:
+    print(
+      f"note: the schedule of the learning rate ends at optim.steps"
+      f" {optim.steps:,}, training at loop.steps {steps:,}",
+      file=sys.stderr,
+    )
+
+
+def _task(name: Any) -> type:
+  if name not in TASKS:
+    raise InputError(f"config.task {name!r} is not one of {', '.join(TASKS)}")
+  return TASKS[name]
+
+
+def _complete(cls: type, values: ConfigDict) -> None:
+  hints = typing.get_type_hints(cls)
+  for field in dataclasses.fields(cls):
+    name, hint = field.name, hints[field.name]
+    if dataclasses.is_dataclass(hint):
+      if name not in values:
+        values[name] = ConfigDict()
+      if isinstance(values[name], ConfigDict):
+        _complete(hint, values[name])
+    elif name not in values and field.default is not dataclasses.MISSING:
+      values[name] = field.default
+
+
+def _names(values: ConfigDict, prefix: str = "") -> dict[str, Any]:
+  """Values by dotted key, those that hold others included."""
+  found = {}
+  for key, value in values.items():
+    found[f"{prefix}{key}"] = value
+    if isinstance(value, ConfigDict):
+      found |= _names(value, f"{prefix}{key}.")
+  return found
