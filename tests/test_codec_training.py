@@ -193,13 +193,17 @@ def test_one_device_equals_eight(train, whole, tmp_path, data):
     {x["step"]: x for x in figures(f) if "train/l1" in x}
     for f in (whole, tmp_path)
   )
-  # Measured: 5e-6 of losses, 1.2e-5 of the norm.  Sums in another order are
-  # made larger by Adam's first steps, where only signs of gradients matter.
-  loose = {"train/grad_norm"}
+  # Measured: 5e-6 of losses; 4e-6, of 0.23, of the adversarial one, a mean of
+  # logits of both signs; 3.5e-5 of norms of gradients and what they divide.
+  # Sums in another order are made larger by Adam's first steps, where only signs
+  # of gradients matter.
+  norms = ("train/grad_norm", "train/loss", "train/ratio_")
   for step in range(1, 6):
     for name, value in one[step].items():
-      tight = 1e-4 if name in loose else 1e-5
-      assert eight[step][name] == pytest.approx(value, rel=tight), (step, name)
+      near = {"rel": 1e-4 if name.startswith(norms) else 1e-5}
+      if name == "train/adv_msstft":
+        near["abs"] = 1e-5
+      assert eight[step][name] == pytest.approx(value, **near), (step, name)
   one, eight = (state_at(5, f, data).extra for f in (whole, tmp_path))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
@@ -210,7 +214,7 @@ def test_one_device_equals_eight(train, whole, tmp_path, data):
 
 @pytest.mark.slow
 def test_a_rate_that_diverges(train, tmp_path):
-  done = train(tmp_path, **{"optim.lr": 1e30, "loop.save_every": 1})
+  done = train(tmp_path, **{"optim.lr": 1e3, "loop.save_every": 1})
   assert done.returncode == 2 and "Traceback" not in done.stderr
   last = done.stderr.splitlines()[-1]
   assert last.startswith("error: training diverged: ")
@@ -221,8 +225,8 @@ def test_a_rate_that_diverges(train, tmp_path):
 def test_bad_commands_are_one_line(train, whole, tmp_path):
   for changes, said in (
     ({"nope": 1}, "no key 'nope'"),
-    ({"encodec.seanet.filtres": 1}, "did you mean 'filters'?"),
-    ({"optim.lr": "fast"}, "could not convert"),
+    ({"encodec.seanet.filtres": 1}, "did you mean 'encodec.seanet.filters'?"),
+    ({"optim.lr": "fast"}, "must be of type float"),
     ({"data.folders": tmp_path / "none"}, "none"),
     ({"mesh.data": 3}, "3"),
   ):

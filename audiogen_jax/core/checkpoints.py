@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from audiogen_jax.core import processes
 from audiogen_jax.core.checkpoint import place
-from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.core.types import Tree
 
 
@@ -161,6 +162,18 @@ class Checkpoints:
     """Waits and ends the threads."""
     with self._explained(None):
       self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+    """Closes; an error on the way out is not hidden by another."""
+    if error is None or isinstance(error, Stopped):
+      self.close()
+    elif jax.process_count() == 1:
+      with contextlib.suppress(InputError):
+        self.close()
+    # Elsewhere it would wait ten minutes for what another process cannot write.
 
   @contextlib.contextmanager
   def _explained(self, step: int | None) -> Iterator[None]:

@@ -119,10 +119,9 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir.claimed(path, told))
     caught = stack.enter_context(stopping.collected())
-    checkpoints = Checkpoints(
-      path / "checkpoints", best=task.best, keep=run.loop.keep
+    checkpoints = stack.enter_context(
+      Checkpoints(path / "checkpoints", best=task.best, keep=run.loop.keep)
     )
-    stack.callback(checkpoints.close)
     return _Run(run, task, path, placement, checkpoints).go(caught)
 
 
