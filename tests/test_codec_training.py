@@ -195,8 +195,8 @@ def test_one_device_equals_eight(train, whole, tmp_path, data):
   )
   # Measured: 5e-6 of losses; 4e-6, of 0.23, of the adversarial one, a mean of
   # logits of both signs; 3.5e-5 of norms of gradients and what they divide.
-  # Sums in another order are made larger by Adam's first steps, where only signs
-  # of gradients matter.
+  # Sums in another order are made larger by Adam's first steps, where only
+  # signs of gradients matter.
   norms = ("train/grad_norm", "train/loss", "train/ratio_")
   for step in range(1, 6):
     for name, value in one[step].items():
