@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.convert import adapters as adapter_files
 from audiogen_jax.convert import engine, loading, sources
-from audiogen_jax.convert.adapters import Adapters
 from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -119,7 +119,7 @@ class AudioGen:
     parts = sources.open_parts(source, text_encoder=text_encoder)
     if parts.lm is None:
       raise InputError(f"{source} is a codec without a language model")
-    opened = [Adapters.open(each, parts.lm) for each in adapters]
+    opened = adapter_files.open_all(adapters, parts.lm)
     return cls(
       loading.codec(parts, placement),
       loading.text_encoder(parts, placement),

@@ -177,7 +177,7 @@ def test_commands(audiogen, tiny, tmp_path, monkeypatch):
     *("evaluate", "precision", tiny, "--duration", "0.5", "--json", path),
   )
   assert status == 0, errors
-  half, whole = json.loads(path.read_text())
+  half, whole = json.loads(path.read_text())["figures"]
   assert [half["dtype"], whole["dtype"]] == ["bfloat16", "int8"]
   assert 0 < half["divergence"] < whole["divergence"] < 0.01
 

@@ -14,7 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from recordings import dataset
+from recordings import dataset, sound
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
@@ -156,6 +156,16 @@ def test_a_state_of_something_else(folder):
     other = loader(folder, dataclasses.replace(CONFIG, **changes))
     with pytest.raises(InputError, match="other datasets or another config"):
       other.batches(state)
+
+
+def test_a_state_of_other_sounds(tmp_path):
+  """A dataset that was built again, as long and as large: said, not trained."""
+  lengths = [300] * 20
+  state = loader(dataset(tmp_path / "a", lengths)).batches().state
+  loader(dataset(tmp_path / "b", lengths)).batches(state)  # the same sounds
+  other = dataset(tmp_path / "c", lengths, make=lambda i, n: -sound(i, n))
+  with pytest.raises(InputError, match="other datasets"):
+    loader(other).batches(state)
 
 
 def test_pairs_are_mixed(folder):

@@ -1,5 +1,7 @@
 """Adapters beside a model's weights: on disk, in sampling, in every type."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -143,3 +145,28 @@ def test_the_command(audiogen, tiny, folders, tmp_path):
     assert status == 0 and not errors.strip(), errors
     made.append(path.read_bytes())
   assert made[0] != made[1]
+
+
+def test_other_commands(audiogen, refused, tiny, folders, tmp_path):
+  """Each that takes a model takes its adapters, and names them."""
+  given = ("--adapters", folders[0], "--adapters", f"{folders[1]}@0.5")
+  status, output, errors = audiogen("info", tiny, *given)
+  assert status == 0 and f"rank {ONE.rank}" in output, errors
+  assert f"rank {OTHER.rank}" in output
+  path = tmp_path / "sample.json"
+  status, _, errors = audiogen(
+    *("benchmark", "sample", "--model", tiny, *given, "--runs", 1),
+    *("--duration", 0.2, "--json", path),
+  )
+  told = json.loads(path.read_text())
+  assert status == 0 and f"{folders[1]}@0.5" in told["title"], errors
+  path = tmp_path / "precision.json"
+  status, _, errors = audiogen(
+    *("evaluate", "precision", tiny, *given, "--dtype", "bfloat16"),
+    *("--duration", 0.2, "--json", path),
+  )
+  told = json.loads(path.read_text())
+  assert status == 0 and told["adapters"] == list(map(str, given[1::2])), errors
+  assert "--model" in refused("benchmark", "sample", *given)
+  named = refused("benchmark", "startup", "--adapters", tmp_path / "none")
+  assert "holds no adapters" in named

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 
-# A child imports what the command imports; it is told the model, seconds of
-# sound, and when it was started, in seconds since the epoch.
+# A child imports what the command imports; it is told seconds of sound, when it
+# was started, in seconds since the epoch, the model and its adapters.
 _PROGRAM = """
 import sys
 import audiogen_jax.cli
 from audiogen_jax.benchmark import startup
-startup.run(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
+startup.run(*map(float, sys.argv[1:3]), *sys.argv[3:])
 """
 
 
@@ -39,21 +40,27 @@ class Stages(NamedTuple):
 
 
 def measure(
-  model: str, duration_s: Seconds, *, runs: int = 3
+  model: str,
+  duration_s: Seconds,
+  *,
+  adapters: Sequence[str] = (),
+  runs: int = 3,
 ) -> tuple[Stages, list[Stages]]:
   """Stages of a first run, with nothing kept, and of runs after it.
 
   Raises:
-    InputError: If the model cannot be used.
+    InputError: If the model or its adapters cannot be used.
   """
   with tempfile.TemporaryDirectory() as cache:
-    found = [_child(model, duration_s, cache) for _ in range(runs + 1)]
+    found = [
+      _child([model, *adapters], duration_s, cache) for _ in range(runs + 1)
+    ]
   return found[0], found[1:]
 
 
-def _child(model: str, duration_s: Seconds, cache: str) -> Stages:
+def _child(words: list[str], duration_s: Seconds, cache: str) -> Stages:
   command = [sys.executable, "-c", _PROGRAM]
-  command += [model, str(duration_s), str(time.time())]
+  command += [str(duration_s), str(time.time()), *words]
   options = {
     "JAX_COMPILATION_CACHE_DIR": cache,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -67,10 +74,10 @@ def _child(model: str, duration_s: Seconds, cache: str) -> Stages:
   return Stages(*json.loads(ran.stdout.splitlines()[-1]))
 
 
-def run(model: str, duration_s: Seconds, start: float) -> None:
+def run(duration_s: Seconds, start: float, model: str, *adapters: str) -> None:
   """Prints the seconds of each stage of this process, as JSON."""
   marks = [start, time.time()]
-  audiogen = AudioGen.from_pretrained(model)
+  audiogen = AudioGen.from_pretrained(model, adapters=adapters)
   marks.append(time.time())
   stream = audiogen.stream("a dog barks", duration_s=duration_s)
   next(stream)

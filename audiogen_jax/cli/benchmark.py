@@ -141,6 +141,7 @@ def train(
 @app.command()
 def startup(
   model: models.Model = models.DEFAULT_MODEL,
+  adapters: models.Adapters = None,
   duration: Annotated[float, typer.Option(help="Seconds of sound.")] = 5.0,
   runs: Runs = 3,
   json_file: Json = None,
@@ -153,8 +154,11 @@ def startup(
   check_durations([duration])
   with terminal.bar() as bar:
     bar.add_task("starting, again and again", total=None)
-    first, later = startup_benchmark.measure(model, duration, runs=runs)
-  table = Table(title=f"{model}, {machine.name()}", title_justify="left")
+    first, later = startup_benchmark.measure(
+      model, duration, adapters=adapters or (), runs=runs
+    )
+  named = " + ".join([model, *(adapters or ())])
+  table = Table(title=f"{named}, {machine.name()}", title_justify="left")
   for column in ("seconds", "first time", "later"):
     table.add_column(column, justify="left" if column == "seconds" else "right")
   medians = [machine.median(list(part)) for part in zip(*later, strict=True)]
@@ -169,8 +173,8 @@ def startup(
     table.add_row(what, f"{once:.1f}", f"{again:.1f}")
   terminal.out.print(table)
   if json_file is not None:
-    told = {"first": first._asdict(), "later": [x._asdict() for x in later]}
-    results.write_json(
-      json_file, {"model": model, "duration_s": duration} | told
-    )
+    told = {"model": model, "adapters": adapters or [], "duration_s": duration}
+    told |= {"first": first._asdict()}
+    told |= {"later": [each._asdict() for each in later]}
+    results.write_json(json_file, told)
   results.name(json_file)

@@ -15,6 +15,7 @@ from audiogen_jax.audio import dsp, io
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
 from audiogen_jax.codec import codes_file, encodec
+from audiogen_jax.convert import adapters as adapter_files
 from audiogen_jax.convert import engine, export, sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
@@ -148,8 +149,9 @@ def convert(
 
 def info(
   model: Annotated[str, typer.Argument(help="Hub id, folder or gs:// URI.")],
+  adapters: Adapters = None,
 ) -> None:
-  """Say what a model is."""
+  """Say what a model is, and whether adapters fit it."""
   parts = sources.open_parts(model, need_text=False)
   codec, tokens = parts.codec, parts.codec.tokens
   table = Table(title=model, show_header=False, title_justify="left")
@@ -184,6 +186,11 @@ def info(
     else:
       size = _size(t5.init, parts.text, parts.text_tree)
       rows.append(("text encoder", f"{parts.text_name or ''} {size}".strip()))
+  for each in adapter_files.open_all(adapters or (), parts.lm):
+    told = each.config
+    rows.append(
+      ("adapters", f"{each.folder}, rank {told.rank}, alpha {told.alpha:g}")
+    )
   for row in rows:
     table.add_row(*row)
   terminal.out.print(table)

@@ -79,5 +79,8 @@ def precision(
     )
   terminal.out.print(table)
   if json_file is not None:
-    results.write_json(json_file, [dataclasses.asdict(x) for x in found])
+    told = {"model": model, "adapters": adapters or []}
+    told |= {"duration_s": duration, "seed": seed}
+    told["figures"] = [dataclasses.asdict(each) for each in found]
+    results.write_json(json_file, told)
   results.name(json_file)

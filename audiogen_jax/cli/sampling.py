@@ -15,7 +15,7 @@ from audiogen_jax.benchmark import long as long_benchmark
 from audiogen_jax.benchmark import machine, rivals
 from audiogen_jax.benchmark import sample as sample_benchmark
 from audiogen_jax.benchmark.sample import Figures, Work
-from audiogen_jax.cli import plan, results, terminal
+from audiogen_jax.cli import models, plan, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import windows
@@ -63,6 +63,7 @@ def sample(
   batch: Batches = None,
   duration: Durations = None,
   guidance: _Guidance = 3.0,
+  adapters: models.Adapters = None,
   dtype: _Dtype = None,
   mesh: _Mesh = None,
   against: Annotated[
@@ -100,7 +101,7 @@ def sample(
     def progress(what: str, done: int, total: int) -> None:
       bar.update(task, description=what, completed=done, total=total)
 
-    audiogen = _opened(scale, model, dtype, mesh)
+    audiogen = _opened(scale, model, adapters, dtype, mesh)
     found = sample_benchmark.compare(
       sample_benchmark.Ours(audiogen),
       [rivals.open_rival(name, audiogen) for name in names],
@@ -108,7 +109,7 @@ def sample(
       runs=runs,
       progress=progress,
     )
-  title = _title(scale, model, audiogen, guidance)
+  title = _title(scale, model, adapters, audiogen, guidance)
   _tell_samples(title, found)
   if plot is not None:
     _draw(plot, found)
@@ -131,6 +132,7 @@ def long(
     ),
   ] = None,
   guidance: _Guidance = 3.0,
+  adapters: models.Adapters = None,
   dtype: _Dtype = None,
   mesh: _Mesh = None,
   runs: Runs = 3,
@@ -144,7 +146,7 @@ def long(
   check_durations(duration)
   with terminal.bar() as bar:
     task = bar.add_task("making weights", total=None)
-    audiogen = _opened(scale, model, dtype, mesh)
+    audiogen = _opened(scale, model, adapters, dtype, mesh)
     half = audiogen.window_s / 2
     found = long_benchmark.compare(
       audiogen,
@@ -156,7 +158,7 @@ def long(
         task, description=what, completed=done, total=total
       ),
     )
-  title = _title(scale, model, audiogen, guidance)
+  title = _title(scale, model, adapters, audiogen, guidance)
   table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
   for head in (
     "windows move by",
@@ -190,21 +192,34 @@ def check_durations(durations: list[float] | None) -> None:
 
 
 def _opened(
-  scale: str, model: str | None, dtype: str | None, mesh: str | None
+  scale: str,
+  model: str | None,
+  adapters: list[str] | None,
+  dtype: str | None,
+  mesh: str | None,
 ) -> AudioGen:
   placed = None
   if mesh is not None:
     placed = sharding.make_mesh(**plan.sizes(mesh, ["data", "tensor"]))
   if model is None:
+    if adapters:
+      raise InputError("--adapters need the --model that they belong to")
     return sample_benchmark.random(scale, dtype=dtype, mesh=placed)
-  return AudioGen.from_pretrained(model, dtype=dtype, mesh=placed)
+  return AudioGen.from_pretrained(
+    model, dtype=dtype, mesh=placed, adapters=adapters or ()
+  )
 
 
 def _title(
-  scale: str, model: str | None, audiogen: AudioGen, guidance: float
+  scale: str,
+  model: str | None,
+  adapters: list[str] | None,
+  audiogen: AudioGen,
+  guidance: float,
 ) -> str:
   kind = audiogen.lm.dtype.name
-  return f"{model or scale}, {kind}, guidance {guidance:g}, {machine.name()}"
+  named = " + ".join([model or scale, *(adapters or ())])
+  return f"{named}, {kind}, guidance {guidance:g}, {machine.name()}"
 
 
 def _tell_samples(title: str, found: list[Figures]) -> None:

@@ -5,6 +5,7 @@ adapters/       Orbax: layers.self_attn.qkv/(a|b), see `lm.lora`
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -117,6 +118,21 @@ class Adapters:
           f" {wanted.get(name, 'not adapted')} here; they were trained on"
           f" {config.shown(base)}"
         )
+
+
+def open_all(
+  given: Sequence[str | Path], lm: LMConfig | None
+) -> list[Adapters]:
+  """Adapters for a model, each as of `Adapters.open`.
+
+  Raises:
+    InputError: As there, or if the model is a codec alone.
+  """
+  if given and lm is None:
+    raise InputError(
+      f"adapters {given[0]} are for a language model, and this is a codec"
+    )
+  return [Adapters.open(each, lm) for each in given]
 
 
 def write(

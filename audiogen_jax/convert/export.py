@@ -14,7 +14,7 @@ from audiogen_jax.convert import (
   huggingface,
   sources,
 )
-from audiogen_jax.convert.adapters import Adapters, merge
+from audiogen_jax.convert.adapters import merge, open_all
 from audiogen_jax.convert.engine import Parts
 from audiogen_jax.core import checkpoint, writing
 from audiogen_jax.core.errors import InputError
@@ -67,9 +67,7 @@ def convert(
     source, text_encoder=text_encoder, need_text=need_text
   )
   lm, lm_tree = parts.lm, parts.lm_tree
-  if adapters and lm is None:
-    raise InputError(f"{source} is a codec without a language model to adapt")
-  opened = [Adapters.open(each, lm) for each in adapters]
+  opened = open_all(adapters, lm)
 
   def ready(tree: Tree) -> Tree:
     made = _in_memory(tree)

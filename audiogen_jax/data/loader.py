@@ -299,4 +299,6 @@ def _digest(parts, opened, config: LoaderConfig) -> str:
       split.num_examples,
       part.weight,
     ]
+    if (records := reading.digest(builder)) is not None:
+      told[len(told)] = records
   return hashlib.sha256(repr(told).encode()).hexdigest()

@@ -1,5 +1,7 @@
 """Reading TFDS datasets: what is missing or damaged is said in one line."""
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -110,6 +112,17 @@ def _damaged(folder: Any, error: Exception, what: str = "") -> InputError:
     f"{what}{folder} cannot be read ({words[:200]}): it is damaged; copy it"
     " again, or build it again"
   )
+
+
+def digest(builder: tfds.core.DatasetBuilder) -> str | None:
+  """SHA-256 of a dataset's examples as its report has it.
+
+  None where Beam wrote it, or an earlier version of this package.
+  """
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    report = json.loads((builder.data_path / shards.REPORT).read_text())
+    return report.get("sha256")
+  return None
 
 
 def licence(builder: tfds.core.DatasetBuilder) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from etils import epath
@@ -221,13 +222,15 @@ class Build:
     ]
     left_out = list(left_out)
     lengths, sizes = {}, {}
+    digest = hashlib.sha256()
     for shard, tally in zip(self.shards, tallies, strict=True):
       lengths.setdefault(shard.split, []).append(tally["examples"])
       sizes[shard.split] = sizes.get(shard.split, 0) + tally["bytes"]
       left_out += [LeftOut(*row) for row in tally["left_out"]]
+      digest.update(f"{shard.file} {tally.get('sha256')}\n".encode())
     report = Report({k: sum(v) for k, v in lengths.items()}, left_out)
     with folders.writing(self._folder):
-      write_report(self._folder, self._about, report)
+      write_report(self._folder, self._about, report, digest.hexdigest())
       if not sum(report.examples.values()):
         raise InputError(
           f"none of {len(left_out)} items could be used, such as"
@@ -273,11 +276,19 @@ class Build:
       os.replace(beside / name, self._folder / name)
 
 
-def write_report(folder: Path, about: About, report: Report) -> None:
-  """Writes what is in a dataset, and what was left out of it and why."""
+def write_report(
+  folder: Path, about: About, report: Report, digest: str | None = None
+) -> None:
+  """Writes what is in a dataset, and what was left out of it and why.
+
+  Args:
+    digest: SHA-256 of all examples, by which another dataset of equal size is
+      told from this one.
+  """
   content = {
     "name": about.name,
     "settings": dict(about.settings),
+    "sha256": digest,
     "examples": dict(report.examples),
     "left_out": [dataclasses.asdict(row) for row in report.left_out],
   }
@@ -294,6 +305,7 @@ def write(
   """Writes one shard and its tally; returns how many examples it holds."""
   folder = Path(folder)
   count, size, left_out = 0, 0, []
+  digest = hashlib.sha256()
   with folders.writing(folder), io.whole(folder / shard.file) as part:
     # One record a group: whoever reads at random unpacks what it asked for.
     writer = array_record_module.ArrayRecordWriter(str(part), "group_size:1")
@@ -304,14 +316,27 @@ def write(
           continue
         record = features.serialize_example(example)
         writer.write(record)
+        _add(digest, example)
         count, size = count + 1, size + len(record)
     finally:
       writer.close()
   tally = {"examples": count, "bytes": size, "left_out": left_out}
+  tally["sha256"] = digest.hexdigest()
   state = folder / BUILDING
   with folders.writing(folder), io.whole(state / f"{shard.file}.json") as part:
     part.write_text(json.dumps(tally, ensure_ascii=False))
   return count
+
+
+def _add(digest: Any, example: Mapping[str, Any]) -> None:
+  """Adds an example, not its record: protobuf orders maps as it likes."""
+  for name in sorted(example):
+    value = example[name]
+    if isinstance(value, np.ndarray):
+      digest.update(f"{name} {value.dtype} {value.shape}".encode())
+      digest.update(value.tobytes())
+    else:
+      digest.update(f"{name} {value!r}".encode("utf-8", "surrogateescape"))
 
 
 def _digest(about: About, items: Mapping[str, Sequence[Any]]) -> str:
