@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import plan
+from audiogen_jax.convert import sources
 from audiogen_jax.lm import model
 from audiogen_jax.train import __main__ as training
+from audiogen_jax.train.lm_sources import Origins
 
 SMALL = (
   "lm.transformer.width=16",
@@ -51,3 +54,16 @@ def test_the_rest_is_drawn_as_ever():
   alone = jax.jit(lambda key: model.init(task.lm, key)["heads"])(own)
   np.testing.assert_array_equal(fresh["kernel"], alone["kernel"])
   assert float(jnp.std(fresh["kernel"])) > 0
+
+
+def test_a_text_encoder_beside_the_base_comes_along(tiny, tmp_path):
+  """Fine-tuned from a folder with `t5/`, the export needs no network."""
+  parts = sources.open_parts(tiny)
+  Origins(str(tiny), "", "", trained=False).export(tmp_path / "export", parts)
+  made = [
+    AudioGen.from_pretrained(folder, dtype="float32").generate_codes(
+      ["a dog"], frames=4
+    )
+    for folder in (tiny, tmp_path / "export")
+  ]
+  np.testing.assert_array_equal(*made)
