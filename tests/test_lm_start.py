@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import plan
@@ -59,11 +60,12 @@ def test_the_rest_is_drawn_as_ever():
 def test_a_text_encoder_beside_the_base_comes_along(tiny, tmp_path):
   """Fine-tuned from a folder with `t5/`, the export needs no network."""
   parts = sources.open_parts(tiny)
-  Origins(str(tiny), "", "", trained=False).export(tmp_path / "export", parts)
+  folder = epath.Path(tmp_path / "export")
+  Origins(str(tiny), "", "", trained=False).export(folder, parts)
   made = [
-    AudioGen.from_pretrained(folder, dtype="float32").generate_codes(
+    AudioGen.from_pretrained(source, dtype="float32").generate_codes(
       ["a dog"], frames=4
     )
-    for folder in (tiny, tmp_path / "export")
+    for source in (tiny, tmp_path / "export")
   ]
   np.testing.assert_array_equal(*made)
