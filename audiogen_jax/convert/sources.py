@@ -5,6 +5,7 @@ our own format, in the published one, or Hugging Face's.
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -208,7 +209,7 @@ def realise(
 
 
 def write_orbax(
-  folder: str | Path,
+  folder: str | os.PathLike,
   parts: Parts,
   tokenizer: Tokenizer | None = None,
   ready: Callable[[Tree], Tree] = lambda tree: tree,
