@@ -85,12 +85,15 @@ def fresh(task, variables, judges):
   state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
   params = {"codec": variables["params"], "adversary": judges}
   tx = task.optim.make()
-  return state._replace(
+  state = state._replace(
     params=params,
     optimiser={name: tx.init(params[name]) for name in params},
     extra=state.extra | {"codebooks": variables["codebooks"]},
     average=variables,
   )
+  # As after a step: where only some are on a device for good, JAX compiles the
+  # first step apart.
+  return jax.device_put(state, jax.devices()[0])
 
 
 @functools.partial(jax.jit, static_argnums=0)
