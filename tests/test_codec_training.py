@@ -160,21 +160,21 @@ def test_it_leaves_a_codec_that_loads(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_and_resumed_is_uninterrupted(
-  train, whole, data, tmp_path, number
-):
-  """Bit for bit, adversary and codebooks included."""
-  done = train(tmp_path, script=("-c", _SHOT), env={"SIGNAL": str(int(number))})
-  if number == signal.SIGKILL:
-    assert done.returncode == -number, done.stderr
-  else:
-    assert done.returncode == 128 + number, done.stderr
-  assert not (tmp_path / "export").exists()
-  again = train(tmp_path)
-  assert again.returncode == 0, again.stderr
-  since = 9 if number == signal.SIGTERM else 5
-  assert f"going on from step {since}" in again.stderr
+def test_stopped_and_resumed_is_uninterrupted(train, whole, data, tmp_path):
+  """Bit for bit, adversary and codebooks included: killed, then stopped."""
+  for number, status, since in (
+    (signal.SIGKILL, -signal.SIGKILL, None),
+    (signal.SIGTERM, 128 + signal.SIGTERM, 5),
+    (None, 0, 9),
+  ):
+    shot = number and {
+      "script": ("-c", _SHOT),
+      "env": {"SIGNAL": str(int(number))},
+    }
+    done = train(tmp_path, **(shot or {}))
+    assert done.returncode == status, done.stderr
+    assert since is None or f"going on from step {since}" in done.stderr
+    assert (tmp_path / "export").exists() == (status == 0)
   assert figures(tmp_path) == figures(whole)
   jax.tree.map(
     np.testing.assert_array_equal,
@@ -213,30 +213,11 @@ def test_one_device_equals_eight(train, whole, tmp_path, data):
 
 
 @pytest.mark.slow
-def test_a_rate_that_diverges(train, tmp_path):
-  done = train(tmp_path, **{"optim.lr": 1e3, "loop.save_every": 1})
-  assert done.returncode == 2 and "Traceback" not in done.stderr
-  last = done.stderr.splitlines()[-1]
-  assert last.startswith("error: training diverged: ")
-  assert "--config.optim.lr" in last and "at step" in last
-
-
-@pytest.mark.slow
-def test_bad_commands_are_one_line(train, whole, tmp_path):
-  for changes, said in (
-    ({"nope": 1}, "no key 'nope'"),
-    ({"encodec.seanet.filtres": 1}, "did you mean 'encodec.seanet.filters'?"),
-    ({"optim.lr": "fast"}, "must be of type float"),
-    ({"data.folders": tmp_path / "none"}, "none"),
-    ({"mesh.data": 3}, "3"),
-  ):
-    done = train(tmp_path / "run", **changes)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr.splitlines()[-1], done.stderr
-    assert "Traceback" not in done.stderr
+def test_another_configuration_is_one_line(train, whole):
   done = train(whole, **{"rvq.decay": 0.5})
   last = done.stderr.splitlines()[-1]
   assert done.returncode == 2 and "rvq.decay is 0.97 there and 0.5" in last
+  assert "Traceback" not in done.stderr
 
 
 _ONE_STEP = textwrap.dedent("""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from virtual_pod import HASTE
 
 ROOT = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -24,11 +25,17 @@ DRIVER = shutil.which("chromedriver")
 
 
 @contextlib.contextmanager
-def serving(tiny, folder, *, end=signal.SIGTERM):
+def serving(tiny, folder, cache, *, end=signal.SIGTERM):
   """A server of its own; yields its address and process, then ends it."""
   code = "from audiogen_jax.cli import main; main()"
-  environment = os.environ | {"TMPDIR": str(folder), "XLA_FLAGS": ""}
-  environment["PYTHONPATH"] = str(ROOT)
+  environment = os.environ | {
+    "TMPDIR": str(folder),
+    "XLA_FLAGS": HASTE,
+    "PYTHONPATH": str(ROOT),
+    # Compiled by the first server, read by those after it.
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_COMPILATION_CACHE_DIR": str(cache),
+  }
   process = subprocess.Popen(
     [sys.executable, "-c", code, "demo", "--model", str(tiny), "--port", "0"],
     cwd=folder,
@@ -95,14 +102,20 @@ class Visitor:
       return soundfile.read(io.BytesIO(file.read()))[0]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+  """Compiled programs."""
+  return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.slow
 class TestServer:
   @pytest.fixture(autouse=True)
   def needs_gradio(self):
     pytest.importorskip("gradio")
 
-  def test_visitors_wait_their_turn(self, tiny, tmp_path):
-    with serving(tiny, tmp_path) as (address, _):
+  def test_visitors_wait_their_turn(self, tiny, tmp_path, cache):
+    with serving(tiny, tmp_path, cache) as (address, _):
       visitor = Visitor(address)
       places = [visitor.ask(f"rain {i}") for i in range(3)]
       sounds = [visitor.hear(place) for place in places]
@@ -118,8 +131,10 @@ class TestServer:
     ("end", "status"),
     [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
   )
-  def test_it_ends_in_the_middle_of_a_sound(self, tiny, tmp_path, end, status):
-    with serving(tiny, tmp_path, end=end) as (address, process):
+  def test_it_ends_in_the_middle_of_a_sound(
+    self, tiny, tmp_path, cache, end, status
+  ):
+    with serving(tiny, tmp_path, cache, end=end) as (address, process):
       visitor = Visitor(address)
       visitor.hear(visitor.ask())
       assert list(tmp_path.iterdir())

@@ -184,6 +184,7 @@ def test_adapters(start, whole, tmp_path):
   assert "lm.transformer.ff is 32 there and 48 here" in said
 
 
+@pytest.mark.pod
 def test_two_hosts(start, whole, tmp_path):
   """Two of a pod's, with four chips each and on loopback: as on one device."""
   words = start.words(tmp_path, **{"mesh.data": 2, "mesh.fsdp": 2})
