@@ -1,5 +1,6 @@
 """`audiogen …` as a user runs it: what it writes, and how it says no."""
 
+import json
 import pickle
 import shutil
 import zipfile
@@ -67,22 +68,27 @@ def test_options_reach_the_sampler(audiogen, tiny, tmp_path):
     assert not np.array_equal(plain, sample(name, *options)), name
 
 
-def test_windows_move_by_the_stride(audiogen, refused, tmp_path):
+def test_windows_move_by_the_stride(audiogen, refused, tiny, tmp_path):
+  model = tmp_path / "model"
+  assert audiogen("convert", tiny, model)[0] == 0
+  config = json.loads((model / "config.json").read_text())
+  (model / "config.json").write_text(json.dumps(config | {"window_s": 1.0}))
+
   def sample(stride):
     path = tmp_path / f"{stride}.wav"
     status, _, errors = audiogen(
-      *("generate", "rain", "--model", "nano", "--duration", "5.5"),
+      *("generate", "rain", "--model", model, "--duration", "1.5"),
       *("--stride", stride, "-o", path),
     )
     assert status == 0, errors
     return soundfile.read(path)[0]
 
-  one, other = sample("1"), sample("4")
-  assert not np.array_equal(one, other) and len(one) == len(other) == 88000
+  one, other = sample("0.2"), sample("0.8")
+  assert not np.array_equal(one, other) and len(one) == len(other) == 24000
   path = tmp_path / "none.wav"
-  options = "--model", "nano", "--duration", "6", "--stride", "5", "-o", path
+  options = "--model", model, "--duration", "2", "--stride", "1", "-o", path
   told = refused("generate", "rain", *options)
-  assert "stride 5.0 s must be shorter than the window" in told
+  assert "stride 1.0 s must be shorter than the window" in told
   assert not path.exists()
 
 

@@ -7,6 +7,7 @@ touched.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -108,6 +109,12 @@ def array(
 
 def abstract(init: Callable[[Any, jax.Array], Tree], config: Any) -> Tree:
   """The shapes that `init(config, key)` makes."""
+  return jax.tree.map(lambda leaf: leaf, _shapes(init, config))  # one's own
+
+
+# Tracing a whole model takes a second, and opening one asks several times.
+@functools.lru_cache(maxsize=32)
+def _shapes(init: Callable[[Any, jax.Array], Tree], config: Any) -> Tree:
   return jax.eval_shape(lambda: init(config, jax.random.key(0)))
 
 
