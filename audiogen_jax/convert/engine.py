@@ -207,20 +207,27 @@ def _assembled(
   dtypes = {tensor.dtype for tensor, _, _ in pieces}
   dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
 
+  read_part = functools.partial(_cut, shape, dtype, pieces)
+  whole = functools.partial(read_part, (slice(None),) * len(shape))
+  return Lazy(shape, dtype, whole, read_part)
+
+
+def _cut(
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+  pieces: list[tuple[Stored, slice, Part]],
+  where: Index,
+) -> np.ndarray:
+  """What `where` cuts out of the array that pieces make up."""
   like = np.broadcast_to(np.zeros((), np.bool_), shape)  # takes no memory
-
-  def read_part(where: Index) -> np.ndarray:
-    made = np.empty(like[where].shape, dtype)
-    for tensor, span, part in pieces:
-      both = _overlap(shape, where, part.index)
-      if both is not None:
-        into, out_of = both
-        values = part.ours(tensor.read()[span])
-        made[into] = values.reshape(like[part.index].shape)[out_of]
-    return made
-
-  whole = (slice(None),) * len(shape)
-  return Lazy(shape, dtype, lambda: read_part(whole), read_part)
+  made = np.empty(like[where].shape, dtype)
+  for tensor, span, part in pieces:
+    both = _overlap(shape, where, part.index)
+    if both is not None:
+      into, out_of = both
+      values = part.ours(tensor.read()[span])
+      made[into] = values.reshape(like[part.index].shape)[out_of]
+  return made
 
 
 def _overlap(
