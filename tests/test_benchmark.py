@@ -248,6 +248,16 @@ class TestBadInput:
       status == 2 and words in errors and len(errors.strip().splitlines()) == 1
     )
 
+  def test_more_than_the_machine_holds(self, refused, tiny):
+    for words in (
+      ("benchmark", "sample", "--model", tiny, "--batch", 10**9),
+      ("benchmark", "codec", "--model", tiny, "--duration", "1e9"),
+    ):
+      told = refused(*words)
+      assert "of sound need" in told and "this machine has" in told
+    told = refused("evaluate", "precision", tiny, "--duration", "nan")
+    assert "duration nan s must be more than 0" in told
+
   def test_what_is_missing_is_named(self, monkeypatch):
     monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs torch, which is not installed"):

@@ -79,7 +79,14 @@ def compare(
   runs: int,
   progress: Callable[[str, int, int], None],
 ) -> list[Figures]:
-  """Every codec on noise of every shape, in turn; the first run is not told."""
+  """Every codec on noise of every shape, in turn; the first run is not told.
+
+  Raises:
+    InputError: If the sounds cannot fit into memory.
+  """
+  told = codec.config
+  for batch, duration_s in [(b, d) for b in batches for d in durations_s]:
+    machine.check_memory(batch, duration_s, told.sample_rate_hz * told.channels)
   found, done, contestants = [], 0, [Ours(codec), *rivals]
   total = len(batches) * len(durations_s) * len(contestants) * (runs + 1)
   numbers = np.random.default_rng(0)

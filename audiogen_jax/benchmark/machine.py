@@ -1,6 +1,7 @@
 """What the machine can do, and what a run took of it."""
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -11,6 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
+
+_GIB = 2**30
 _BYTES = 2**29  # read to measure bandwidth: far more than any cache holds
 _MATRIX = 1024, 4096  # as the weights of a language model are
 _RUNS = 7
@@ -21,6 +26,22 @@ def name() -> str:
   devices = jax.devices()
   kind = devices[0].device_kind
   return f"{len(devices)} x {kind}" if len(devices) > 1 else kind
+
+
+def check_memory(batch: int, duration_s: Seconds, samples_per_s: int) -> None:
+  """Refuses sounds that this machine cannot hold.
+
+  Raises:
+    InputError: Before memory runs out, with what it has.
+  """
+  has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  # As noise in float64, in float32, and what comes back.
+  needs = 16 * batch * duration_s * samples_per_s
+  if needs > has:
+    raise InputError(
+      f"{batch:,} x {duration_s:g} s of sound need {needs / _GIB:,.0f} GiB, and"
+      f" this machine has {has / _GIB:,.0f}; take fewer or shorter ones"
+    )
 
 
 def bandwidth() -> float:

@@ -151,7 +151,15 @@ def compare(
   """Every contestant on all of the work, in turn.
 
   Runs alternate, so that whatever else the machine does meets all alike.
+
+  Raises:
+    InputError: If the sounds cannot fit into memory.
   """
+  told = ours.audiogen.codec.config
+  for work in works:
+    machine.check_memory(
+      work.batch, work.duration_s, told.sample_rate_hz * told.channels
+    )
   found, done, contestants = [], 0, [ours, *rivals]
   lm, tokens = ours.audiogen.lm, ours.audiogen.codec.tokens
   total = len(works) * len(contestants) * (runs + 1)

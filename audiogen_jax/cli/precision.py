@@ -10,8 +10,8 @@ from rich.table import Table
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import models, results, terminal
 from audiogen_jax.cli import prompts as prompts_of
+from audiogen_jax.cli.sampling import check_durations
 from audiogen_jax.core import types
-from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import precision as precision_evaluation
 
 _TEXTS = (
@@ -47,8 +47,7 @@ def precision(
   names = list(dict.fromkeys(dtype or ["bfloat16", "int8"]))
   for name in names:
     types.sampling_dtype(name)
-  if duration <= 0:
-    raise InputError(f"duration {duration} s must be more than 0")
+  check_durations([duration])
   texts = _TEXTS
   if prompts is not None:
     texts = prompts_of.read(None, prompts, None)
