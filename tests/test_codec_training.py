@@ -275,11 +275,7 @@ def one_step():
   done = subprocess.run(
     [sys.executable, "-c", script],
     # No number is compared: quickly compiled is good enough.
-    env=os.environ
-    | {
-      "PYTHONPATH": str(ROOT),
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    },
+    env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": HASTE},
     capture_output=True,
     text=True,
     timeout=300,

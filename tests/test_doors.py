@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from audiogen_jax.lm import windows
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,12 +30,14 @@ BAD = {
   "model.codec.decode(np.full((1, 4, 9), 10**12))": "lie in [1000000000000",
   "model.codec.decode(None)": "got object",
   "make(prompt=np.zeros((1, 800, 1), np.int16))": "int16: divide",
-  "make(seed=None)": "seed 'None' must be a whole number",
-  "make(seed=1.5)": "seed '1.5' must be a whole number",
+  "make(seed=None)": "seed None must be a whole number",
+  "make(seed=1.5)": "seed 1.5 must be a whole number",
   "make(seed='1')": "seed '1' must be a whole number",
   "make(seed=[0, 1])": "2 seeds for 1 prompts",
   "make(seed=[])": "0 seeds for 1 prompts",
   "make(seed=-1)": "must lie in [0, 4294967295]",
+  "make(seed=10**5000)": "must lie in [0, 4294967295]",
+  "make(duration_s=10**400)": "more than an hour",
   "make([b'rain'])": "prompt 1 is of type bytes",
   "make(b'rain')": "prompt 1 is of type bytes",
   "make(['rain', 5])": "prompt 2 is of type int",
@@ -60,6 +66,10 @@ BAD = {
   "model.logits(np.zeros((1, 4, 9), int), ['a', 'b'])": "1 sounds and 2 texts",
   "model.encode_text([5])": "prompt 1 is of type int",
   "list(model.stream('a', chunk_s=0))": "chunk 0 s",
+  "load(dtype=[])": "dtype [] is not one of",
+  "load(mesh={'data': 1})": "mesh must be a jax.sharding.Mesh, got dict",
+  "load(adapters=None)": "adapters must be a list of folders, got NoneType",
+  "load(adapters='nowhere')": "nowhere holds no adapters",
   "list(model.stream(b'a'))": "prompt 1 is of type bytes",
 }
 
@@ -70,6 +80,9 @@ import audiogen_jax as ag
 from audiogen_jax.core.errors import InputError
 
 model = ag.AudioGen.from_pretrained(sys.argv[1])
+
+def load(**changes):
+  return ag.AudioGen.from_pretrained(sys.argv[1], **changes)
 
 def make(texts="rain", **changes):
   return model.generate(texts, **({"duration_s": 0.2} | changes))
@@ -105,3 +118,8 @@ def errors(tiny):
 @pytest.mark.parametrize("call", BAD)
 def test_what_calls_refuse(errors, call):
   assert BAD[call] in errors[call]
+
+
+def test_a_seed_may_be_an_array_without_axes():
+  assert windows.seeds(np.array(3), 2) == windows.seeds(3, 2) == [3, 4]
+  assert windows.seeds(jnp.int32(3), 1) == [3]

@@ -128,6 +128,12 @@ def open_all(
   Raises:
     InputError: As there, or if the model is a codec alone.
   """
+  if isinstance(given, str | Path):
+    given = [given]
+  if not isinstance(given, Sequence):
+    raise InputError(
+      f"adapters must be a list of folders, got {type(given).__name__}"
+    )
   if given and lm is None:
     raise InputError(
       f"adapters {given[0]} are for a language model, and this is a codec"

@@ -53,9 +53,18 @@ class Placement:
   def make(
     cls, mesh: Mesh | None, rules: Rules = SAMPLING_RULES
   ) -> "Placement":
-    """A placement on `mesh`; None takes this process's devices along `data`."""
+    """A placement on `mesh`; None takes this process's devices along `data`.
+
+    Raises:
+      InputError: If it is no mesh.
+    """
     if mesh is None:
       mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
+    if not isinstance(mesh, Mesh):
+      raise InputError(
+        f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__};"
+        " core.sharding.make_mesh(data=4, tensor=2) makes one"
+      )
     # Users' meshes may come with explicit axis types, under which every
     # operation would have to name its output's sharding; the compiler's own
     # propagation is what this code is written for.

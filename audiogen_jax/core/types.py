@@ -60,15 +60,16 @@ class TokenSpec:
     """
     if not isinstance(duration_s, numbers.Real):
       raise InputError(f"{name} {str(duration_s)[:50]!r} must be a number")
-    if not 1 / self.frame_rate_hz <= duration_s < float("inf"):
+    # As they stand: a whole number may be too large for a float.
+    if not 1 / self.frame_rate_hz <= duration_s < math.inf:
       raise InputError(
         f"{name} {duration_s} s must be at least one frame,"
         f" {1 / self.frame_rate_hz:g} s"
       )
     if duration_s > LONGEST_S:
       raise InputError(
-        f"{name} {duration_s:g} s is more than an hour; ask for {LONGEST_S:g} s"
-        " at most, and continue the result for more"
+        f"{name} {str(duration_s)[:50]} s is more than an hour; ask for"
+        f" {LONGEST_S:g} s at most, and continue the result for more"
       )
     return self.frames(duration_s)
 
@@ -124,7 +125,7 @@ def resolve_dtype(name: str | None) -> jnp.dtype:
   """
   if name is None:
     name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  if name not in _DTYPES:
+  if not isinstance(name, str) or name not in _DTYPES:
     raise InputError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
   return jnp.dtype(_DTYPES[name])
 

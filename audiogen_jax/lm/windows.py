@@ -1,8 +1,10 @@
 """Sounds longer than a window: what is sampled when, and with which seeds."""
 
-import numbers
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Sequence
+from typing import Any
 
+from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 
@@ -46,23 +48,35 @@ def seeds(seed: int | Sequence[int], count: int) -> list[int]:
     InputError: If they are no whole numbers in [0, 2^32), or not as many as
       prompts.
   """
-  if isinstance(seed, numbers.Integral):
-    found = [int(seed) + i for i in range(count)]
-  else:
-    found = list(seed) if isinstance(seed, Iterable) else [seed]
-    for one in found:
-      if not isinstance(one, numbers.Integral):
-        raise InputError(
-          f"seed {str(one)[:50]!r} must be a whole number, one for all prompts"
-          " or a list with one for each"
-        )
-    found = [int(one) for one in found]
+  try:
+    first = operator.index(seed)  # arrays without axes, too
+    found = [first + i for i in range(count)]
+  except TypeError:
+    found = [_whole(one) for one in _listed(seed)]
   if len(found) != count:
     raise InputError(
       f"{len(found)} seeds for {count} prompts; give one for each"
     )
   if min(found) < 0 or max(found) >= 2**32:
     raise InputError(
-      f"seeds {min(found)} … {max(found)} must lie in [0, 4294967295]"
+      f"seeds {config.shown(min(found))} … {config.shown(max(found))} must lie"
+      " in [0, 4294967295]"
     )
   return found
+
+
+def _listed(seed: Any) -> list[Any]:
+  try:
+    return list(seed)
+  except TypeError:
+    return [seed]
+
+
+def _whole(seed: Any) -> int:
+  try:
+    return operator.index(seed)
+  except TypeError:
+    raise InputError(
+      f"seed {config.shown(seed)} must be a whole number, one for all prompts"
+      " or a list with one for each"
+    ) from None
