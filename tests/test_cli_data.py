@@ -79,6 +79,14 @@ def test_beam_from_the_command_line(audiogen, root, tmp_path):
   assert status == 0 and "hiss 20" in told
 
 
+def test_a_runner_that_is_none(root, tmp_path, refused):
+  pytest.importorskip("apache_beam", reason="apache-beam not installed")
+  words = "--source", "jsonl", "--root", root, "--out", tmp_path / "out"
+  told = refused("data", "build", *words, "--beam", "--runner=Nope")
+  assert "Unexpected pipeline runner: Nope" in told
+  assert not (tmp_path / "out").exists()
+
+
 def test_without_beam_there_is_a_remedy(root, tmp_path, refused, monkeypatch):
   monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
   command = ["data", "build", "--source", "jsonl", "--root", root]

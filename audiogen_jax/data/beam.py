@@ -44,11 +44,16 @@ def build(
     InputError: If Beam is not installed, or as `builder.build` does.
   """
   try:
+    from apache_beam import Pipeline
     from apache_beam.options.pipeline_options import PipelineOptions
   except ImportError:
     raise InputError(
       "Apache Beam is not installed: pip install 'audiogen_jax[beam]'"
     ) from None
+  try:
+    Pipeline(options=PipelineOptions(options.split()))
+  except ValueError as error:  # before anything is read
+    raise InputError(f"Beam options {options!r}: {error}") from None
   spec = spec or SoundSpec()
   reading = sources.read(name, root, rules=rules, drop_speech=drop_speech)
   about = builder.about(name, spec)

@@ -4,9 +4,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Int
+
 from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import Seconds
+from audiogen_jax.core.types import AnyArray, Seconds
 
 STRIDE_S: Seconds = 2.0  # by which windows move on, unless said otherwise
 
@@ -41,7 +43,9 @@ def windows(
   return found
 
 
-def seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def seeds(
+  seed: int | Sequence[int] | Int[AnyArray, "..."], count: int
+) -> list[int]:
   """One seed a prompt.
 
   Raises:
