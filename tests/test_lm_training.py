@@ -19,8 +19,6 @@ from audiogen_jax.convert import sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.data.spec import SoundSpec
 
-pytestmark = pytest.mark.slow
-
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
   "lm.size": 10,
@@ -122,6 +120,7 @@ def whole(start, tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_it_leaves_a_model_that_speaks(whole):
   model = AudioGen.from_pretrained(whole / "export")
   audio = model.generate(["a dog"], duration_s=0.05)
@@ -131,6 +130,7 @@ def test_it_leaves_a_model_that_speaks(whole):
   assert {"train/ce_3", "train/lr", "eval/unigram_0", "eval/loss"} <= names
 
 
+@pytest.mark.slow
 def test_another_mesh_goes_on(start, whole, tmp_path):
   """Three steps on one device, three on eight."""
   finished(start(tmp_path, **{"loop.steps": 3, "loop.eval_every": 6}))
@@ -143,6 +143,7 @@ def test_another_mesh_goes_on(start, whole, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_codes_in_place_of_sounds(start, made, audiogen, tmp_path):
   """Cached codes and codes made in the step train alike; kinds are told."""
   status, _, errors = audiogen(
@@ -158,6 +159,7 @@ def test_codes_in_place_of_sounds(start, made, audiogen, tmp_path):
   assert (tmp_path / "a" / "export" / "codec").exists()
 
 
+@pytest.mark.slow
 def test_adapters(start, whole, tmp_path):
   """Fine-tuning a model that training left: merged, and alone."""
   base = whole / "export"

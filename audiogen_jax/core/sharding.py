@@ -60,7 +60,7 @@ class Placement:
     """
     if mesh is None:
       mesh = Mesh(np.asarray(jax.local_devices()), ("data",))
-    if not isinstance(mesh, Mesh):
+    if not isinstance(mesh, jax.sharding.Mesh):
       raise InputError(
         f"mesh must be a jax.sharding.Mesh, got {type(mesh).__name__};"
         " core.sharding.make_mesh(data=4, tensor=2) makes one"
