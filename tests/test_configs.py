@@ -134,22 +134,32 @@ def test_rules_that_are_about_nothing(rules, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "name", ["codec_24khz_causal:tiny", "codec_32khz:tiny", "paper_codec:4+tiny"]
-)
-def test_tiny_variants_train(name, tmp_path):
-  file, variant = name.split(":")
-  rate_hz = {"codec_24khz_causal": 24_000, "codec_32khz": 32_000}
+@pytest.mark.parametrize("name", ["codec_24khz_causal", "codec_32khz"])
+def test_a_step_of_tiny_variants(name):
+  run, task = parse(config(name, "tiny"))
+  key = jax.random.key(0)
+  like = jax.eval_shape(task.init, key)
+  batch = task.batch_spec(run.data.batch, run.data.duration_s)
+  after, values = jax.eval_shape(task.train_step, like, batch, key)
+  assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(
+    lambda x: x.shape, like
+  )
+  assert {"loss", "mel_distance"} <= values.keys()
+
+
+@pytest.mark.slow
+def test_a_tiny_variant_trains(tmp_path):
   sounds = recordings.dataset(
     tmp_path / "sounds",
     [64_000] * 16,
     splits=("train", "validation"),
-    spec=SoundSpec(rate_hz.get(file, 16_000)),
+    spec=SoundSpec(16_000),
     make=lambda i, n: np.int16(2**15 * noise(n, 1, scale=0.05, seed=i)),
   )
   done = subprocess.run(
     [sys.executable, "-m", "audiogen_jax.train"]
-    + [f"--config=configs/{file}.py:{variant}", f"--workdir={tmp_path / 'run'}"]
+    + ["--config=configs/paper_codec.py:4+tiny"]
+    + [f"--workdir={tmp_path / 'run'}"]
     + [f"--config.data.folders={sounds}", "--config.loop.steps=2"]
     + ["--config.loop.eval_every=0", "--config.init_batches=1"],
     cwd=ROOT,

@@ -63,8 +63,8 @@ def parse_flags(arguments: list[str]) -> list[Any]:
 def main(arguments: list[Any]) -> None:
   """Runs; see the head of the file."""
   values = arguments[1]
-  # Orbax and JAX tell of every step they take.
-  logging.set_verbosity(logging.WARNING)
+  # Orbax and JAX tell of every step they take, and warn of what is meant.
+  logging.set_verbosity(logging.ERROR)
   try:
     with processes.joined(saves=True):
       run, task = parse(values)
