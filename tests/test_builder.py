@@ -148,7 +148,7 @@ def test_kill_9_and_go_on(tmp_path):
   root = tmp_path / "root"
   root.mkdir()
   for i in range(300):
-    soundfile.write(root / f"{i}.ogg", noise(100_000, 2, seed=i), 48_000)
+    soundfile.write(root / f"{i}.ogg", noise(50_000, 2, seed=i), 48_000)
   rows = [{"path": f"{i}.ogg", "caption": f"{i}"} for i in range(300)]
   write_source(root, rows)
   folder = tmp_path / "out"

@@ -35,6 +35,7 @@ def serving(tiny, folder, cache, *, end=signal.SIGTERM):
     # Compiled by the first server, read by those after it.
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
   }
   process = subprocess.Popen(
     [sys.executable, "-c", code, "demo", "--model", str(tiny), "--port", "0"],

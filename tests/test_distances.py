@@ -114,6 +114,16 @@ def test_what_lies_beyond_a_row_is_not_heard(name, n):
   assert alone.shape == (1,)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_each_row_has_its_own_length(name):
+  real, fake = noise(2, 9000, 1), noise(2, 9000, 1, seed=1)
+  length = np.array([9000, 3000])
+  both = ALL[name](jnp.asarray(real), jnp.asarray(fake), length=length)
+  for i, n in enumerate(length):
+    one = [jnp.asarray(x[i : i + 1, :n]) for x in (real, fake)]
+    np.testing.assert_allclose(both[i], ALL[name](*one)[0], rtol=1e-4)
+
+
 @pytest.mark.parametrize("rate_hz", [100, 8000, 48_000])
 def test_any_rate_is_measured(rate_hz):
   real, fake = rows(noise(500, 1)), rows(noise(500, 1, seed=1))

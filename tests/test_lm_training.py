@@ -79,7 +79,7 @@ def start(made, tmp_path_factory):
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       }
       | dict(env),
       stderr=subprocess.PIPE,

@@ -111,6 +111,34 @@ def test_epochs_differ(folder):
   assert next(other.host_batches())["caption"] != batches[0]["caption"]
 
 
+def test_crops_depend_on_the_seed(folder):
+  config = dataclasses.replace(CONFIG, shuffle=False)
+  one, other = (
+    take(loader(folder, dataclasses.replace(config, seed=s)).host_batches(), 5)
+    for s in (0, 1)
+  )
+  assert [b["caption"] for b in one] == [b["caption"] for b in other]
+  assert any(
+    not np.array_equal(a["audio"], b["audio"])
+    for a, b in zip(one, other, strict=True)
+  )
+
+
+def test_datasets_are_shuffled_apart(folder):
+  made = Loader([Part(folder), Part(folder)], CONFIG)
+  batches = take(made.host_batches(), 5)
+  texts = list(itertools.chain(*(batch["caption"] for batch in batches)))
+  assert texts[0::2] != texts[1::2]
+
+
+def test_a_state_knows_the_weights(folder):
+  digests = {
+    Loader([Part(folder, weight=w), Part(folder)], CONFIG).digest
+    for w in (1.0, 2.0)
+  }
+  assert len(digests) == 2
+
+
 @pytest.mark.parametrize("mix", [None, MixConfig()])
 def test_the_number_of_processes_changes_nothing(folder, mix):
   made = loader(folder, dataclasses.replace(CONFIG, mix=mix))

@@ -18,7 +18,7 @@ from toy import Toy, same, train
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
-from audiogen_jax.train import loop, state
+from audiogen_jax.train import loop, metrics, state
 from audiogen_jax.train.state import TrainState
 
 TESTS = pathlib.Path(__file__).parent
@@ -286,9 +286,61 @@ def test_the_best_checkpoint_is_kept(data, tmp_path):
   assert saved(tmp_path) == [4, 24, 28]
 
 
-def test_a_trace_on_request(data, tmp_path):
+def test_a_trace_on_request(data, tmp_path, monkeypatch):
+  """It ends once the devices have done what it is about."""
+  calls = []
+
+  def noted(owner, name):
+    function = getattr(owner, name)
+
+    def call(*arguments):
+      calls.append(name)
+      return function(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+
+  noted(jax, "block_until_ready")
+  noted(jax.profiler, "start_trace")
+  noted(jax.profiler, "stop_trace")
   train(tmp_path, data, profile_step=3)
   assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+  during = calls[calls.index("start_trace") : calls.index("stop_trace")]
+  assert during == ["start_trace", "block_until_ready"]
+
+
+class Drawing(Toy):
+  """Tells what its key draws."""
+
+  def train_step(self, now, batch, key):
+    new, values = super().train_step(now, batch, key)
+    return new, values | {"draw": jax.random.uniform(key)}
+
+
+def test_each_step_has_a_key_of_its_own(data, tmp_path):
+  train(tmp_path, data, Drawing(), log_every=1)
+  draws = [x["train/draw"] for x in logged(tmp_path) if "train/draw" in x]
+  assert len(draws) == len(set(draws)) == 12
+
+
+def test_evaluation_is_no_time_of_steps(data, tmp_path, monkeypatch):
+  """By a clock that ticks once a step, and a thousand times an evaluation."""
+  clock = [0.0]
+  monkeypatch.setattr(metrics.time, "perf_counter", lambda: clock[0])
+
+  def slow(owner, name, seconds):
+    function = getattr(owner, name)
+
+    def call(*arguments):
+      clock[0] += seconds
+      return function(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+
+  slow(loop._Run, "_take", 0.5)  # twice a step that is logged
+  slow(loop._Run, "_evaluate", 1000.0)
+  train(tmp_path, data, log_every=1)
+  told = [x["speed/step_s"] for x in logged(tmp_path) if "speed/step_s" in x]
+  assert len(told) > 8 and max(told) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,12 @@ def test_dropout_leaves_later_codebooks_alone(key):
       made.latents, rvq.decode(made.codes[:, :used], books), atol=1e-6
     )
     seen.add(used)
+    # Levels that are left out commit to nothing.
+    far, rest = 0.0, latents
+    for k in range(used):
+      entries = books.embed[k, made.codes[:, k]]
+      far, rest = far + jnp.mean(jnp.square(rest - entries)), rest - entries
+    assert float(made.commitment) == pytest.approx(float(far) / used, rel=1e-5)
   assert seen == {1, 2, 3}
 
 

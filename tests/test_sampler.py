@@ -129,7 +129,8 @@ def test_greedy_takes_what_the_whole_model_likes_best(config):
 def test_long_prompts_keep_their_codes():
   lm, cond = language_model(), told(5, 2)
   codes = generate(lm, cond, frames=150)
-  for known in (63, 64, 100, 149):
+  # 64 and 80 steps are buckets of what prefill reads.
+  for known in (63, 64, 65, 81, 149):
     prompt = codes[:, :, :known]
     again = generate(lm, cond, frames=150, prompt=prompt)
     np.testing.assert_array_equal(again, codes)

@@ -68,7 +68,7 @@ class TokenSpec:
       )
     if duration_s > LONGEST_S:
       raise InputError(
-        f"{name} {str(duration_s)[:50]} s is more than an hour; ask for"
+        f"{name} {min(duration_s, 1e300):g} s is more than an hour; ask for"
         f" {LONGEST_S:g} s at most, and continue the result for more"
       )
     return self.frames(duration_s)
