@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import recordings
 from signals import noise
-from virtual_pod import HASTE
+from virtual_pod import HASTE, keeping
 
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.core.checkpoints import Checkpoints
@@ -88,16 +88,7 @@ def train(data, cache):
       [sys.executable, *script, "--config=configs/codec_16khz.py:tiny"]
       + [f"--workdir={workdir}", *flags],
       cwd=ROOT,
-      env=os.environ
-      | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        # `python -c` would find the package installed elsewhere.
-        "PYTHONPATH": str(ROOT),
-      }
-      | dict(env),
+      env=os.environ | keeping(cache) | dict(env),
       capture_output=True,
       text=True,
       timeout=300,

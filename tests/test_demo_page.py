@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from virtual_pod import HASTE
+from virtual_pod import keeping
 
 ROOT = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -28,15 +28,7 @@ DRIVER = shutil.which("chromedriver")
 def serving(tiny, folder, cache, *, end=signal.SIGTERM):
   """A server of its own; yields its address and process, then ends it."""
   code = "from audiogen_jax.cli import main; main()"
-  environment = os.environ | {
-    "TMPDIR": str(folder),
-    "XLA_FLAGS": HASTE,
-    "PYTHONPATH": str(ROOT),
-    # Compiled by the first server, read by those after it.
-    "JAX_ENABLE_COMPILATION_CACHE": "true",
-    "JAX_COMPILATION_CACHE_DIR": str(cache),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-  }
+  environment = os.environ | keeping(cache) | {"TMPDIR": str(folder)}
   process = subprocess.Popen(
     [sys.executable, "-c", code, "demo", "--model", str(tiny), "--port", "0"],
     cwd=folder,
@@ -105,7 +97,7 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-  """Compiled programs."""
+  """Where the first server keeps what it compiles for those after it."""
   return tmp_path_factory.mktemp("cache")
 
 

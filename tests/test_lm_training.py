@@ -11,7 +11,7 @@ import published
 import pytest
 import recordings
 from signals import noise
-from virtual_pod import HASTE, Pod
+from virtual_pod import Pod, keeping
 
 import audiogen_jax
 from audiogen_jax.audiogen import AudioGen
@@ -74,14 +74,7 @@ def start(made, tmp_path_factory):
     return subprocess.Popen(
       [sys.executable, "-m", "audiogen_jax.train", *words(workdir, **changes)],
       cwd=ROOT,
-      env=os.environ
-      | {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-      }
-      | dict(env),
+      env=os.environ | keeping(cache) | dict(env),
       stderr=subprocess.PIPE,
       text=True,
     )

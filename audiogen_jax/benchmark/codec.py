@@ -85,12 +85,13 @@ def compare(
     InputError: If the sounds cannot fit into memory.
   """
   told = codec.config
-  for batch, duration_s in [(b, d) for b in batches for d in durations_s]:
+  works = [(batch, seconds) for batch in batches for seconds in durations_s]
+  for batch, duration_s in works:
     machine.check_memory(batch, duration_s, told.sample_rate_hz * told.channels)
   found, done, contestants = [], 0, [Ours(codec), *rivals]
-  total = len(batches) * len(durations_s) * len(contestants) * (runs + 1)
+  total = len(works) * len(contestants) * (runs + 1)
   numbers = np.random.default_rng(0)
-  for batch, duration_s in [(b, d) for b in batches for d in durations_s]:
+  for batch, duration_s in works:
     tokens = codec.tokens
     frames = tokens.frames(duration_s)
     shape = batch, frames * codec.config.hop, codec.config.channels

@@ -157,8 +157,8 @@ def startup(
     first, later = startup_benchmark.measure(
       model, duration, adapters=adapters or (), runs=runs
     )
-  named = " + ".join([model, *(adapters or ())])
-  table = Table(title=f"{named}, {machine.name()}", title_justify="left")
+  title = f"{models.named(model, adapters)}, {machine.name()}"
+  table = Table(title=title, title_justify="left")
   for column in ("seconds", "first time", "later"):
     table.add_column(column, justify="left" if column == "seconds" else "right")
   medians = [machine.median(list(part)) for part in zip(*later, strict=True)]

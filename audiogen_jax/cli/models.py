@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -201,6 +202,11 @@ def normalize_loudness(
 ) -> Float[np.ndarray, "b n c"]:
   """Brings each sound to a loudness; no sample clips."""
   return np.asarray(_normalize(audio, rate_hz, target_lufs=target_lufs))
+
+
+def named(model: str, adapters: Sequence[str] | None) -> str:
+  """A model with its adapters, for the title of a table."""
+  return " + ".join([model, *(adapters or ())])
 
 
 _normalize = jax.jit(dsp.normalize_loudness, static_argnums=1)

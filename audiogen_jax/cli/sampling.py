@@ -218,7 +218,7 @@ def _title(
   guidance: float,
 ) -> str:
   kind = audiogen.lm.dtype.name
-  named = " + ".join([model or scale, *(adapters or ())])
+  named = models.named(model or scale, adapters)
   return f"{named}, {kind}, guidance {guidance:g}, {machine.name()}"
 
 

@@ -92,7 +92,7 @@ class Keys:
     return value
 
   def whole(self, name: str, ours: str, default: Any = _MISSING) -> int:
-    """A whole number."""
+    """A value that must be an integer; 64.0 and true are none."""
     value = self.any(name, default)
     if type(value) is not int:
       raise self._wrong(name, value, "a whole number")
@@ -100,7 +100,7 @@ class Keys:
     return value
 
   def number(self, name: str, ours: str, default: Any = _MISSING) -> float:
-    """A number."""
+    """A value that must be an integer or a float, as a float."""
     value = self.any(name, default)
     if type(value) not in (int, float):
       raise self._wrong(name, value, "a number")
@@ -118,7 +118,7 @@ class Keys:
     return tuple(values)
 
   def flag(self, name: str, default: Any = _MISSING) -> bool:
-    """True or false."""
+    """A value that must be true or false, and no 0 or 1."""
     value = self.any(name, default)
     if type(value) is not bool:
       raise self._wrong(name, value, "true or false")

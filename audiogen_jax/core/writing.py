@@ -103,6 +103,7 @@ def hushed() -> Iterator[None]:
     yield
   finally:
     logger.removeFilter(fatal)
+  # Only if all went well: after a failure some of the threads are still to end.
   sys.unraisablehook = hook
 
 

@@ -49,10 +49,9 @@ def export(
     raise InputError(f"{workdir} holds no checkpoints of a run")
   run, task = configuration.parse(configuration.recognised(told))
   task = task.opened()
-  checkpoints = Checkpoints(
+  with Checkpoints(
     path / "checkpoints", best=task.best, keep=run.loop.keep
-  )
-  try:
+  ) as checkpoints:
     number = _number(checkpoints, step, workdir)
     target = path / f"export_{number}" if folder is None else folder
     target = checkpoint.place(target)
@@ -68,8 +67,6 @@ def export(
       programs.places,
     )
     state, _ = checkpoints.restore(number, like)
-  finally:
-    checkpoints.close()
   task.export(state, target)
   return target, number
 
