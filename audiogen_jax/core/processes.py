@@ -28,7 +28,9 @@ from audiogen_jax.core.peers import Peers
 T = TypeVar("T")
 
 _JOIN_S = 60.0  # from the first process to the last
-_DECIDE_S = 300.0  # for what process 0 decides, busy as it may be
+# Limits for processes that live but are busy, reading a large dataset perhaps:
+# one that has died is missed within half a minute (`peers`).
+_DECIDE_S = 300.0  # for what process 0 decides
 _SLOWEST_S = 300.0  # between the first and the last at a meeting point
 _GRACE_S = 3.0  # for the news of a death, after a collective has failed
 
