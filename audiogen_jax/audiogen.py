@@ -27,7 +27,7 @@ from audiogen_jax.lm import lora, model, windows
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.text import prompts
-from audiogen_jax.text.t5 import TextEncoder
+from audiogen_jax.text.encoder import TextEncoder
 
 _REPORT_EVERY = 25  # steps between two reports of progress
 

@@ -9,7 +9,7 @@ import audiogen_jax as ag
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import engine, export, huggingface
 from audiogen_jax.text import tokenizer
-from audiogen_jax.text.t5 import TextEncoder
+from audiogen_jax.text.encoder import TextEncoder
 
 pytestmark = pytest.mark.torch
 

@@ -14,8 +14,9 @@ from audiogen_jax.convert import huggingface
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.text import t5, tokenizer
-from audiogen_jax.text.t5 import T5Config, TextEncoder
+from audiogen_jax.text import encoder, t5, tokenizer
+from audiogen_jax.text.encoder import TextEncoder
+from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import ByteTokenizer
 
 SMALL = T5Config(
@@ -52,7 +53,7 @@ def _ids(b, l):
 
 def _encode(config, params, ids, mask):
   return np.asarray(
-    t5._encode(config, params, jnp.asarray(ids), jnp.asarray(mask))
+    encoder._encode(config, params, jnp.asarray(ids), jnp.asarray(mask))
   )
 
 
@@ -286,12 +287,12 @@ def test_buckets_share_a_compilation():
   config = dataclasses.replace(SMALL, ff=10)
   text = TextEncoder(config, _random(config), ByteTokenizer())
   text(["x" * 15])
-  before = t5._encode._cache_size()
+  before = encoder._encode._cache_size()
   for texts in (["x"], [None], ["rain"]):
     text(texts)
-  assert t5._encode._cache_size() == before
+  assert encoder._encode._cache_size() == before
   text(["x" * 16])
-  assert t5._encode._cache_size() == before + 1
+  assert encoder._encode._cache_size() == before + 1
 
 
 def test_parity(pack):

@@ -23,7 +23,8 @@ from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.text import t5
-from audiogen_jax.text.t5 import T5Config, TextEncoder
+from audiogen_jax.text.encoder import TextEncoder
+from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import ByteTokenizer
 
 # "300m", "1p5b" and "3b": the sizes that were published.

@@ -15,7 +15,7 @@ from audiogen_jax.core.sharding import Placement
 from audiogen_jax.lm import model
 from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.text import t5, tokenizer
-from audiogen_jax.text.t5 import TextEncoder
+from audiogen_jax.text.encoder import TextEncoder
 
 
 def codec(parts: Parts, placement: Placement) -> Encodec:

@@ -11,15 +11,10 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import constrain
-from audiogen_jax.core.types import Tree, bucket
-from audiogen_jax.text import tokenizer as tokenizers
-
-_LEAST_TOKENS = 16  # the smallest bucket of text length
+from audiogen_jax.core.types import Tree
 
 AXES = {
   "embed": (None, "embed"),
@@ -168,46 +163,3 @@ def encode(
   """Final hidden states, always in float32, as the published code runs T5."""
   with jax.default_matmul_precision("highest"):
     return T5Encoder(config).apply({"params": params}, ids, mask)
-
-
-_encode = jax.jit(encode, static_argnames="config")
-
-
-class TextEncoder:
-  """T5 with its weights and tokenizer.
-
-  Attributes:
-    config: What it is.
-    params: Its weights.
-    tokenizer: What makes ids of sentences.
-  """
-
-  def __init__(
-    self,
-    config: T5Config,
-    params: Tree,
-    tokenizer: tokenizers.Tokenizer,
-    placement: sharding.Placement | None = None,
-  ):
-    self.config = config
-    self.params = params
-    self.tokenizer = tokenizer
-    self._placement = placement
-
-  def __call__(
-    self, texts: list[str | None]
-  ) -> tuple[Float[np.ndarray, "b l d"], Bool[np.ndarray, "b l"]]:
-    """States and mask of all texts, as long as the longest of them.
-
-    Raises:
-      InputError: For a text of more than 512 tokens.
-    """
-    ids, mask = tokenizers.pad(self.tokenizer, texts)
-    b, length = ids.shape
-    rows = bucket(b) - b
-    room = bucket(length, least=_LEAST_TOKENS) - length
-    inputs = [np.pad(x, ((0, rows), (0, room))) for x in (ids, mask)]
-    if self._placement is not None:
-      inputs = [self._placement.put(x, None, None) for x in inputs]
-    states = _encode(self.config, self.params, *inputs)
-    return sharding.fetch(states)[:b, :length], mask
