@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from discriminators import adversary_of
+from published_discriminators import adversary_of
 
 from audiogen_jax.audiogen import load_codec
-from audiogen_jax.codec import adversary, losses
 from audiogen_jax.codec.rvq import RVQTraining
 from audiogen_jax.convert import audiocraft, torch_file
 from audiogen_jax.convert.engine import Parts
+from audiogen_jax.gan import discriminators, losses
 from audiogen_jax.train.codec_task import CodecTask
 
 
@@ -36,7 +36,7 @@ def steps(pack):
     pytest.skip(f"{pack} has no training.npz")
   reference = dict(np.load(pack / "training.npz"))
   codec = load_codec(pack)
-  config, judges = adversary_of(reference)
+  config, adversary = adversary_of(reference)
   task = CodecTask(
     encodec=codec.config,
     # The reference's revival has no effect.
@@ -45,7 +45,7 @@ def steps(pack):
     precision="highest",
   )
   books = starting_codebooks(reference, codec.variables["codebooks"], task)
-  state = fresh(task, codec.variables | {"codebooks": books}, judges)
+  state = fresh(task, codec.variables | {"codebooks": books}, adversary)
   step = jax.jit(task.train_step)
   found = Steps(reference, task, [state], [], [], [])
   key = jax.random.key(0)
@@ -79,11 +79,11 @@ def starting_codebooks(reference, books, task):
   }
 
 
-def fresh(task, variables, judges):
+def fresh(task, variables, adversary):
   """A first state around given parameters."""
   like = jax.eval_shape(task.init, jax.random.key(0))
   state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-  params = {"codec": variables["params"], "adversary": judges}
+  params = {"codec": variables["params"], "adversary": adversary}
   tx = task.optim.make()
   state = state._replace(
     params=params,
@@ -172,16 +172,16 @@ def test_adversary_after_three_steps(steps):
   """Biases that do not move there do not move here."""
   _, theirs = adversary_of(steps.reference, "disc_after")
   ours = steps.before[-1].params["adversary"]["msstft"]
-  for name, judge in theirs["msstft"].items():  # the reference kept some
-    jax.tree.map(close, ours[name], judge)
+  for name, scale in theirs["msstft"].items():  # the reference kept some
+    jax.tree.map(close, ours[name], scale)
 
 
 def test_what_the_adversary_says_at_first(steps):
   reference, (fake, _) = steps.reference, steps.passes[0]
   audio = jnp.asarray(reference["codec_step0/audio"])[..., None]
-  judges = steps.before[0].params["adversary"]
+  adversary = steps.before[0].params["adversary"]
   found = [
-    adversary.discriminate(steps.task.adversary, judges, x)["msstft"]
+    discriminators.discriminate(steps.task.adversary, adversary, x)["msstft"]
     for x in (audio, fake)
   ]
   for i, (real, _) in enumerate(zip(*found, strict=True)):

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from audiogen_jax.codec.adversary import AdversaryConfig
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
 from audiogen_jax.core.sharding import Placement, make_mesh, path_name
+from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.plan.hlo import Program
@@ -47,7 +47,7 @@ LM_TASK = LMTask(
   ),
   dtype="float32",
 )
-CODEC_TASK = CodecTask(encodec=CODEC, adversary=AdversaryConfig(kinds=()))
+CODEC_TASK = CodecTask(encodec=CODEC, adversary=DiscriminatorConfig(kinds=()))
 RULES = {
   "batch": ("data", "fsdp"),
   "embed": ("fsdp",),

@@ -6,12 +6,12 @@ zeros, and frames that begin there are not counted.
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.audio import dsp
+from audiogen_jax.audio import dsp, mel
+from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.types import AnyArray
 
 SEGMENT_S = 5.0  # of SI-SNR, as in the published evaluation
@@ -76,19 +76,17 @@ def mel_distance(
   real, fake, length = _rows(real, fake, length)
   distances = []
   for window in _WINDOWS:
-    filters = dsp.mel_filters(rate_hz, window, min(_MELS, window // 8))
-    filters = filters[:, filters.any(axis=0)]
-    logs = (
-      # A TPU would otherwise multiply in bfloat16: three digits.
-      jnp.log10(
-        dsp.LOG_FLOOR
-        + jnp.dot(
-          _power(audio, window), filters, precision=jax.lax.Precision.HIGHEST
-        )
-      )
+    bands = MelConfig(
+      rate_hz, n_fft=window, hop=window // 4, n_mels=min(_MELS, window // 8)
+    )
+    used = mel.filters(bands).any(axis=0)
+    one, other = (
+      mel.logarithm(bands, mel.to_bands(bands, _power(audio, window)))[
+        ..., used
+      ]
       for audio in (real, fake)
     )
-    apart = jnp.mean(jnp.abs(next(logs) - next(logs)), axis=(1, 3))
+    apart = jnp.mean(jnp.abs(one - other), axis=(1, 3))
     distances.append(_mean(apart, length, window // 4))
   return jnp.mean(jnp.stack(distances), axis=0)
 
@@ -130,7 +128,7 @@ def _rows(real, fake, length):
 def _power(audio, window: int):
   """Power spectra [b c t f], frame t centred on sample (t + 1/2) hop.
 
-  Zeros on either side, where `dsp.mel_spectrogram` reflects: a row gives the
+  Zeros on either side, where `mel.spectrogram` reflects: a row gives the
   same whatever it is padded to, and may be shorter than a window.
   """
   n, hop = audio.shape[-1], window // 4

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
-from audiogen_jax.audio import dsp, io
+from audiogen_jax.audio import io, mel
+from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 
 # A dollar sign starts no formula.
@@ -39,13 +40,13 @@ def spectrogram(
   io.check_rate(rate_hz)
   audio = io.checked(audio, f"the sound for {path}")
   figure = _figure(10.0, 5.0)
-  wave, mel = figure.subplots(2, sharex=True, height_ratios=[1, 3])
+  wave, bands = figure.subplots(2, sharex=True, height_ratios=[1, 3])
   _draw_waveform(wave, audio, rate_hz)
   db = _mel_db(audio, rate_hz)
   top = max(float(db.max()), -60.0)  # silence stays black
-  image = _draw_mel(mel, db, audio, rate_hz, top)
-  figure.colorbar(image, ax=[wave, mel], label="dBFS", pad=0.015, aspect=35)
-  figure.align_ylabels([wave, mel])
+  image = _draw_mel(bands, db, audio, rate_hz, top)
+  figure.colorbar(image, ax=[wave, bands], label="dBFS", pad=0.015, aspect=35)
+  figure.align_ylabels([wave, bands])
   if title:
     wave.set_title(_short(title, 100), **_TITLE)
   _save(figure, path)
@@ -230,14 +231,8 @@ def _mel_db(audio, rate_hz):
   """Mel spectrogram t m in dB below a full-scale sine."""
   n, n_fft = len(audio), _n_fft(rate_hz)
   audio = np.pad(audio, ((0, max(0, n_fft - n)), (0, 0)))
-  power = dsp.mel_spectrogram(
-    jnp.asarray(audio.T),
-    rate_hz,
-    n_fft=n_fft,
-    hop=n_fft // 4,
-    n_mels=_MELS,
-    f_min_hz=0.0,
-  )
+  bands = MelConfig(rate_hz, n_fft=n_fft, hop=n_fft // 4, n_mels=_MELS)
+  power = mel.spectrogram(bands, jnp.asarray(audio.T))
   power = np.asarray(power).mean(axis=0) / (n_fft / 4) ** 2  # t m
   return 10 * np.log10(power + 1e-14)
 
@@ -257,8 +252,8 @@ def _draw_mel(axes, db, audio, rate_hz, top):
 
   def height(hz):
     """Where a frequency lies among the mel bands."""
-    mel = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
-    return _MELS * mel[0] / mel[1]
+    place = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
+    return _MELS * place[0] / place[1]
 
   ticks = [0, 200, 500, 1000, 2000, 4000, 8000, 16000]
   ticks = [hz for hz in ticks if hz <= rate_hz / 2]

@@ -6,18 +6,14 @@ that is too short raises `InputError` while tracing, not inside a compiled step.
 
 import functools
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Complex, Float
 
 from audiogen_jax.core.errors import InputError
-
-LOG_FLOOR = 1e-5  # added to mel power before the logarithm
 
 _BLOCK_S = 0.4  # BS.1770-4: gating block; successive blocks share 75 %
 _ABSOLUTE_GATE_LUFS = -70.0
@@ -59,7 +55,7 @@ def stft(
     window = window / np.sqrt(np.sum(window**2))
   audio = audio.astype(jnp.float32)
   if center:
-    audio = _reflect(audio, n_fft // 2)
+    audio = reflect(audio, n_fft // 2)
   n = audio.shape[-1]
   if n < n_fft:
     raise InputError(
@@ -69,79 +65,6 @@ def stft(
   frames = _frames(audio, n_fft, hop)
   window = jnp.asarray(window, jnp.float32)
   return jnp.fft.rfft(frames * jnp.broadcast_to(window, frames.shape))
-
-
-@functools.cache
-def mel_filters(
-  rate_hz: int,
-  n_fft: int,
-  n_mels: int,
-  f_min_hz: float = 0.0,
-  f_max_hz: float | None = None,
-) -> Float[np.ndarray, "f m"]:
-  """Triangles of height one on the HTK mel scale; f_max_hz: half the rate.
-
-  The array is shared between callers and therefore read-only.
-  """
-  with warnings.catch_warnings():
-    # More filters than bins leaves some empty.  The multi-scale spectral loss
-    # does that on purpose: 64 filters on the 33 bins of its shortest window.
-    warnings.filterwarnings("ignore", message="Empty filters detected")
-    filters = librosa.filters.mel(
-      sr=rate_hz,
-      n_fft=n_fft,
-      n_mels=n_mels,
-      fmin=f_min_hz,
-      fmax=f_max_hz,
-      htk=True,
-      norm=None,
-    )
-  filters = np.ascontiguousarray(filters.T)
-  filters.flags.writeable = False
-  return filters
-
-
-def mel_spectrogram(
-  audio: Float[Array, "*b n"],
-  rate_hz: int,
-  *,
-  n_fft: int = 1024,
-  hop: int = 256,
-  n_mels: int = 64,
-  f_min_hz: float = 64.0,
-  f_max_hz: float | None = None,
-  normalized: bool = False,
-) -> Float[Array, "*b t m"]:
-  """Power in mel bands, exactly t = ceil(n / hop) frames.
-
-  The sound is reflected by (n_fft - hop) // 2 at either end, which centres
-  frame t on sample (t + 1/2) * hop, then zeros fill the last frame.
-
-  Args:
-    normalized: As for `stft`; it applies before the power is taken.
-  """
-  n = audio.shape[-1]
-  if hop > n_fft:
-    raise InputError(f"hop must be at most n_fft = {n_fft}, got {hop}")
-  audio = _reflect(audio.astype(jnp.float32), (n_fft - hop) // 2)
-  whole = (math.ceil(n / hop) - 1) * hop + n_fft
-  audio = _pad(audio, 0, whole - audio.shape[-1])
-  spectrum = stft(audio, n_fft=n_fft, hop=hop, normalized=normalized)
-  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  filters = mel_filters(rate_hz, n_fft, n_mels, f_min_hz, f_max_hz)
-  # A TPU would otherwise multiply in bfloat16: three digits.
-  return jnp.dot(power, filters, precision=jax.lax.Precision.HIGHEST)
-
-
-def log_mel(
-  audio: Float[Array, "*b n"],
-  rate_hz: int,
-  *,
-  floor: float = LOG_FLOOR,
-  **options,
-) -> Float[Array, "*b t m"]:
-  """log10(floor + mel power); options are those of `mel_spectrogram`."""
-  return jnp.log10(floor + mel_spectrogram(audio, rate_hz, **options))
 
 
 # Loudness
@@ -293,7 +216,7 @@ def _filter(audio, response):
   size = max(4096, 1 << (4 * taps - 1).bit_length())
   hop = size - taps + 1  # samples of a piece that do not wrap around
   count = -(-n // hop)
-  audio = _pad(audio, taps - 1, count * hop - n)
+  audio = pad(audio, taps - 1, count * hop - n)
   spectrum = jnp.fft.rfft(_frames(audio, size, hop))
   transfer = jnp.asarray(np.fft.rfft(response, size), jnp.complex64)
   pieces = jnp.fft.irfft(
@@ -331,22 +254,29 @@ def _frames(audio, length: int, hop: int):
   count = 1 + (n - length) // hop
   across = -(-length // hop)
   rows = count + across - 1
-  audio = _pad(audio[..., : rows * hop], 0, max(0, rows * hop - n))
+  audio = pad(audio[..., : rows * hop], 0, max(0, rows * hop - n))
   audio = audio.reshape(*audio.shape[:-1], rows, hop)
   frames = [audio[..., i : i + count, :] for i in range(across)]
   return jnp.concatenate(frames, axis=-1)[..., :length]
 
 
-def _pad(audio, left: int, right: int, mode: str = "constant"):
-  """Pads the last axis."""
+def pad(
+  audio: Float[Array, "*b n"], left: int, right: int, mode: str = "constant"
+) -> Float[Array, "*b p"]:
+  """Pads the last axis; `mode` is one of `jnp.pad`'s."""
   return jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(left, right)], mode)
 
 
-def _reflect(audio, pad: int):
+def reflect(audio: Float[Array, "*b n"], samples: int) -> Float[Array, "*b p"]:
+  """Pads both ends of the last axis by their mirror images.
+
+  Raises:
+    InputError: For a sound that is not longer than that.
+  """
   n = audio.shape[-1]
-  if n <= pad:
+  if n <= samples:
     raise InputError(
-      f"reflecting {pad} samples at the ends needs {pad + 1} samples, "
+      f"reflecting {samples} samples at the ends needs {samples + 1} samples, "
       f"got {n}: pad the sound or use a smaller n_fft"
     )
-  return _pad(audio, pad, pad, "reflect")
+  return pad(audio, samples, samples, "reflect")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from audiogen_jax.core import weight_norm
 from audiogen_jax.core.types import Tree
 
 Norm = Literal["weight_norm", "layer_norm", "none"]
@@ -91,52 +92,13 @@ class _LayerNorm(nn.Module):
     return centred * scale[None, None] + bias[None, None]
 
 
-def uniform(fan_in: int) -> nn.initializers.Initializer:
-  """U(±1/√fan_in): what the published training starts from."""
-  bound = fan_in**-0.5
-
-  def init(key, shape, dtype=jnp.float32):
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-  return init
-
-
-def _norm_over(v: jax.Array, axis: int) -> jax.Array:
-  """Length of `v` for each entry of `axis`; other axes become 1."""
-  others = tuple(a for a in range(v.ndim) if a != axis)
-  return jnp.sqrt(jnp.sum(jnp.square(v), others, keepdims=True))
-
-
-def weight_normed(
-  module: nn.Module, shape: tuple[int, ...], fan_in: int, axis: int
-) -> jax.Array:
-  """The kernel from its direction and length, parameters of `module`.
-
-  Weight norm (Salimans & Kingma, 2016): `kernel = g v / |v|`, with one `g` for
-  each entry of `axis`.
-  """
-  v = module.param("kernel_v", uniform(fan_in), shape)
-
-  def init_g(key, length):
-    return _norm_over(v, axis).reshape(length)
-
-  g = module.param("kernel_g", init_g, (shape[axis],))
-  return _folded(g, v, axis)
-
-
 def _kernel(
   module: nn.Module, shape: tuple[int, ...], fan_in: int, norm: Norm, axis: int
 ) -> jax.Array:
   """The kernel `[w i o]`, or direction and length where it is weight-normed."""
   if norm == "weight_norm":
-    return weight_normed(module, shape, fan_in, axis)
-  return module.param("kernel", uniform(fan_in), shape)
-
-
-def _folded(g: jax.Array, v: jax.Array, axis: int) -> jax.Array:
-  along = [1] * v.ndim
-  along[axis] = -1
-  return g.reshape(along) * v / _norm_over(v, axis)
+    return weight_norm.kernel(module, shape, fan_in, axis)
+  return module.param("kernel", weight_norm.uniform(fan_in), shape)
 
 
 def fold_weight_norm(params: Tree) -> Tree:
@@ -150,7 +112,7 @@ def fold_weight_norm(params: Tree) -> Tree:
       folded[name] = part
     elif "kernel_v" in part:
       axis = 1 if name.endswith("_transposed") else 2
-      kernel = _folded(part["kernel_g"], part["kernel_v"], axis)
+      kernel = weight_norm.folded(part["kernel_g"], part["kernel_v"], axis)
       folded[name] = {"kernel": kernel, "bias": part["bias"]}
     else:
       folded[name] = fold_weight_norm(part)
@@ -201,7 +163,9 @@ class Conv(nn.Module):
     t, c = x.shape[1:]
     shape = (self.width, c, self.features)
     kernel = _kernel(self, shape, self.width * c, self.norm, axis=2)
-    bias = self.param("bias", uniform(self.width * c), (self.features,))
+    bias = self.param(
+      "bias", weight_norm.uniform(self.width * c), (self.features,)
+    )
     total = (self.width - 1) * self.dilation + 1 - self.stride
     right = 0 if self.causal else total // 2
     frames = -(-length // self.stride)
@@ -243,7 +207,7 @@ class ConvTranspose(nn.Module):
     r, f = self.ratio, self.features
     # PyTorch takes fan-in from the output channels of a transposed kernel.
     kernel = _kernel(self, (2 * r, c, f), 2 * r * f, self.norm, axis=1)
-    bias = self.param("bias", uniform(2 * r * f), (f,))
+    bias = self.param("bias", weight_norm.uniform(2 * r * f), (f,))
     real = jnp.arange(t)[None, :, None] < length[:, None, None]
     x = jnp.where(real, x, 0)
     blocks = jnp.einsum("btc,wcf->btwf", x, kernel.astype(x.dtype))
@@ -280,7 +244,7 @@ class LSTM(nn.Module):
       carry: Hidden and cell states of each layer; None for zeros.
     """
     b, t, c = x.shape
-    init = uniform(c)
+    init = weight_norm.uniform(c)
     zeros = jnp.zeros((b, c), x.dtype)
     real = (jnp.arange(t)[:, None] < length[None])[..., None]
     out, left = x, []

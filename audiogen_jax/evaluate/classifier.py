@@ -23,7 +23,8 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 
-from audiogen_jax.audio import dsp
+from audiogen_jax.audio import mel
+from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray
 
@@ -74,15 +75,13 @@ def features(
 @functools.partial(jax.jit, static_argnums=1)
 def _mel(audio, rate_hz: int):
   """Mel power [b t m], the mean of the channels."""
-  power = dsp.mel_spectrogram(
-    jnp.moveaxis(audio, -1, 1),
+  bands = MelConfig(
     rate_hz,
     n_fft=max(_MELS, 2 ** round(np.log2(_FRAME_S * rate_hz))),
     hop=max(1, round(_HOP_S * rate_hz)),
     n_mels=_MELS,
-    f_min_hz=0.0,
   )
-  return jnp.mean(power, axis=1)
+  return jnp.mean(mel.spectrogram(bands, jnp.moveaxis(audio, -1, 1)), axis=1)
 
 
 class Classifier:

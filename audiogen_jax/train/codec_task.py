@@ -21,18 +21,8 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from audiogen_jax.audio import distances
-from audiogen_jax.codec import (
-  adversary,
-  encodec,
-  layers,
-  losses,
-  rvq,
-  seanet,
-  usage,
-)
-from audiogen_jax.codec.adversary import AdversaryConfig
+from audiogen_jax.codec import encodec, layers, rvq, seanet, usage
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.codec.losses import LossWeights
 from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
 from audiogen_jax.convert import sources
 from audiogen_jax.convert.engine import Parts
@@ -40,6 +30,9 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Tree
 from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.gan import adversarial, balancer, discriminators, losses
+from audiogen_jax.gan.discriminators import DiscriminatorConfig
+from audiogen_jax.gan.losses import LossWeights
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import TrainState
@@ -67,7 +60,7 @@ class CodecTask:
 
   encodec: EncodecConfig = EncodecConfig()
   rvq: RVQTraining = RVQTraining()
-  adversary: AdversaryConfig = AdversaryConfig()
+  adversary: DiscriminatorConfig = DiscriminatorConfig()
   weights: LossWeights = LossWeights()
   balance_norm: float = 1.0
   balance_decay: float = 0.999
@@ -104,7 +97,7 @@ class CodecTask:
         for rule, axes in encodec.AXES.items()
         if rule.startswith("params/")
       },
-      "params/adversary/": adversary.AXES,
+      "params/adversary/": discriminators.AXES,
       "extra/codebooks/": {f"({k})": axes for k, axes in rvq.AXES.items()},
       "extra/balance/": {".*": ()},
     }
@@ -141,7 +134,7 @@ class CodecTask:
       codec["params"] = layers.amplify(codec["params"], self.init_gain)
     params = {
       "codec": codec["params"],
-      "adversary": adversary.init(self.adversary, keys[1]),
+      "adversary": discriminators.init(self.adversary, keys[1]),
     }
     tx = self.optim.make()
     return TrainState(
@@ -150,7 +143,7 @@ class CodecTask:
       optimiser={name: tx.init(params[name]) for name in params},
       extra={
         "codebooks": codec["codebooks"],
-        "balance": losses.init_balance(self._balanced)._asdict(),
+        "balance": balancer.init(self._balanced)._asdict(),
       },
       average=jax.tree.map(jnp.copy, codec),
     )
@@ -186,12 +179,14 @@ class CodecTask:
     with jax.default_matmul_precision(self.precision):
       codec = state.params["codec"]
       (fake, commitment), pull, coded = jax.vjp(generate, codec, has_aux=True)
-      judges, judged, after = self._judge(state, audio, fake)
-      values, gradients = self._losses(judges, audio, fake)
-      balanced = losses.balance(
+      adversary, adversary_loss, after = self._update_adversary(
+        state, audio, fake
+      )
+      values, gradients = self._losses(adversary, audio, fake)
+      balanced = balancer.balance(
         gradients,
         self._balanced,
-        losses.Balance(**state.extra["balance"]),
+        balancer.BalancerState(**state.extra["balance"]),
         total_norm=self.balance_norm,
         decay=self.balance_decay,
       )
@@ -213,13 +208,13 @@ class CodecTask:
       "loss": sum(balanced.scales[name] * values[name] for name in values),
       **values,
       "commitment": commitment,
-      "adversary": judged,
+      "adversary": adversary_loss,
       "grad_norm": optax.tree.norm(gradient),
       **{f"ratio_{name}": x for name, x in balanced.ratios.items()},
     }
     return TrainState(
       step=state.step + 1,
-      params={"codec": codec, "adversary": judges},
+      params={"codec": codec, "adversary": adversary},
       optimiser={"codec": moments, "adversary": after},
       extra={"codebooks": books, "balance": balanced.state._asdict()},
       average=states.moved(state.average, new, self.average_decay),
@@ -326,15 +321,20 @@ class CodecTask:
     )
     return books._asdict()
 
-  def _judge(self, state, audio, fake):
-    """One update of the adversary: (parameters, loss, optimiser)."""
+  def _update_adversary(
+    self,
+    state: TrainState,
+    audio: Float[Array, "b n c"],
+    fake: Float[Array, "b n c"],
+  ) -> tuple[Tree, Float[Array, ""], Any]:
+    """One update of the discriminators: (parameters, loss, optimiser state)."""
     fake = jax.lax.stop_gradient(fake)
 
     def loss(params):
-      real_judged = adversary.discriminate(self.adversary, params, audio)
-      fake_judged = adversary.discriminate(self.adversary, params, fake)
-      return adversary.discriminator_loss(
-        self.adversary, real_judged, fake_judged
+      return adversarial.discriminator_loss(
+        self.adversary,
+        discriminators.discriminate(self.adversary, params, audio),
+        discriminators.discriminate(self.adversary, params, fake),
       )
 
     params = state.params["adversary"]
@@ -344,8 +344,13 @@ class CodecTask:
     )
     return params, value, after
 
-  def _losses(self, judges, audio, fake):
-    """Every balanced loss and its gradient with respect to `fake`."""
+  def _losses(
+    self,
+    adversary: Tree,
+    audio: Float[Array, "b n c"],
+    fake: Float[Array, "b n c"],
+  ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "b n c"]]]:
+    """Every balanced loss and its gradient with respect to `fake`, by name."""
     rate_hz = self.rate_hz
     wanted = self._balanced
     plain = {
@@ -358,17 +363,17 @@ class CodecTask:
     }
     values, gradients = {}, {}
     real = jax.lax.stop_gradient(
-      adversary.discriminate(self.adversary, judges, audio)
+      discriminators.discriminate(self.adversary, adversary, audio)
     )
 
-    def deceive(fake):
-      seen = adversary.discriminate(self.adversary, judges, fake)
-      return adversary.generator_losses(self.adversary, real, seen)
+    def generator_losses(fake):
+      outputs = discriminators.discriminate(self.adversary, adversary, fake)
+      return adversarial.generator_losses(self.adversary, real, outputs)
 
-    # One forward pass of the adversary for all its losses.
-    deceived, pull = jax.vjp(deceive, fake)
-    for name, value in deceived.items():
-      one = {k: jnp.float32(k == name) for k in deceived}
+    # One forward pass of the discriminators for all their losses.
+    by_kind, pull = jax.vjp(generator_losses, fake)
+    for name, value in by_kind.items():
+      one = {k: jnp.float32(k == name) for k in by_kind}
       if name in wanted:
         values[name], (gradients[name],) = value, pull(one)
     for name, loss in plain.items():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiogen_jax.codec.adversary import AdversaryConfig
+from audiogen_jax.gan.discriminators import DiscriminatorConfig
 
 _LEAVES = {
   "weight": ("kernel", (2, 3, 1, 0)),  # out in h w -> h w in out
@@ -18,7 +18,7 @@ _LEAVES = {
 
 def adversary_of(reference, prefix="disc_init"):
   """Configuration and parameters of what lies under `prefix`."""
-  judges = collections.defaultdict(lambda: collections.defaultdict(dict))
+  found = collections.defaultdict(lambda: collections.defaultdict(dict))
   for name, value in reference.items():
     if not name.startswith(f"{prefix}/"):
       continue
@@ -27,11 +27,11 @@ def adversary_of(reference, prefix="disc_init"):
     conv = "conv_post" if words[2] == "conv_post" else f"conv_{words[3]}"
     ours, order = _LEAVES[leaf]
     value = value.transpose(order) if order else value.reshape(-1)
-    judges[f"scale_{scale}"][conv][ours] = jnp.asarray(value)
-  judges = jax.tree.map(
-    lambda x: x, {k: dict(v) for k, v in sorted(judges.items())}
+    found[f"scale_{scale}"][conv][ours] = jnp.asarray(value)
+  found = jax.tree.map(
+    lambda x: x, {k: dict(v) for k, v in sorted(found.items())}
   )
-  kernel = judges["scale_0"]["conv_0"]["kernel"]
-  n_ffts = AdversaryConfig().n_ffts[: len(judges)]
-  config = AdversaryConfig(filters=int(np.shape(kernel)[-1]), n_ffts=n_ffts)
-  return config, {"msstft": judges}
+  kernel = found["scale_0"]["conv_0"]["kernel"]
+  n_ffts = DiscriminatorConfig().n_ffts[: len(found)]
+  config = DiscriminatorConfig(filters=int(np.shape(kernel)[-1]), n_ffts=n_ffts)
+  return config, {"msstft": found}

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiogen_jax.codec import adversary
-from audiogen_jax.codec.adversary import AdversaryConfig, Judgement
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import axes_of, path_name
+from audiogen_jax.gan import adversarial, discriminators
+from audiogen_jax.gan.discriminators import DiscriminatorConfig, Output
 
-SMALL = AdversaryConfig(filters=8, n_ffts=(128, 64), periods=(2, 3), rates=2)
+SMALL = DiscriminatorConfig(
+  filters=8, n_ffts=(128, 64), periods=(2, 3), rates=2
+)
 
 
 def said(logits, features=()):
-  """A verdict of one discriminator."""
+  """The output of one discriminator."""
   features = [jnp.asarray(f, jnp.float32) for f in features]
-  return {"msstft": [Judgement(jnp.asarray(logits, jnp.float32), features)]}
+  return {"msstft": [Output(jnp.asarray(logits, jnp.float32), features)]}
 
 
 @pytest.mark.parametrize(
@@ -31,12 +33,12 @@ def said(logits, features=()):
   ],
 )
 def test_losses_by_hand(loss, of_adversary, of_codec):
-  config = AdversaryConfig(loss=loss)
+  config = DiscriminatorConfig(loss=loss)
   real, fake = said([0.5, 2]), said([-2, 1])
   assert float(
-    adversary.discriminator_loss(config, real, fake)
+    adversarial.discriminator_loss(config, real, fake)
   ) == pytest.approx(of_adversary)
-  found = adversary.generator_losses(
+  found = adversarial.generator_losses(
     config, said([0], [[1, 2, 3]]), said([-2, 1], [[2, 10, 3]])
   )
   assert float(found["adv_msstft"]) == pytest.approx(of_codec)
@@ -48,55 +50,59 @@ def test_losses_by_hand(loss, of_adversary, of_codec):
 )
 def test_every_kind(kind, count, maps, key):
   config = dataclasses.replace(SMALL, kinds=(kind,))
-  params = adversary.init(config, key)
+  params = discriminators.init(config, key)
   audio = 0.1 * jax.random.normal(key, (2, 1001, 1))
 
   @jax.jit
-  def judge(params, audio):
-    return adversary.discriminate(config, params, audio)
+  def discriminate(params, audio):
+    return discriminators.discriminate(config, params, audio)
 
-  verdict = judge(params, audio)
-  assert list(verdict) == [kind] and len(verdict[kind]) == count
-  for logits, features in verdict[kind]:
+  outputs = discriminate(params, audio)
+  assert list(outputs) == [kind] and len(outputs[kind]) == count
+  for logits, features in outputs[kind]:
     assert logits.shape[0] == 2 and len(features) == maps
   # Every parameter is used, and rows do not see each other.
-  other = judge(params, audio.at[1].set(0))
+  other = discriminate(params, audio.at[1].set(0))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a[0], b[0], atol=1e-6),
-    verdict,
+    outputs,
     other,
   )
   gradient = jax.jit(
-    jax.grad(lambda p: sum(jnp.sum(j.logits**2) for j in judge(p, audio)[kind]))
+    jax.grad(
+      lambda p: sum(
+        jnp.sum(out.logits**2) for out in discriminate(p, audio)[kind]
+      )
+    )
   )(params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
     assert np.abs(leaf).max() > 0, path_name(path)
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    axes_of(f"{path_name(path)}", leaf.ndim, adversary.AXES)
+    axes_of(f"{path_name(path)}", leaf.ndim, discriminators.AXES)
 
 
 def test_rates_are_really_halved(key):
   """The published code hands all of its scales the same sound."""
   config = dataclasses.replace(SMALL, kinds=("msd",))
-  params = adversary.init(config, key)
+  params = discriminators.init(config, key)
   audio = jax.random.normal(key, (1, 2048, 1))
-  first, second = adversary.discriminate(config, params, audio)["msd"]
-  one, half = (judged.features[0].shape[1] for judged in (first, second))
+  first, second = discriminators.discriminate(config, params, audio)["msd"]
+  one, half = (output.features[0].shape[1] for output in (first, second))
   assert 2 * half - 2 <= one <= 2 * half + 2  # whole frames
 
 
 def test_the_gradient_of_the_last_biases_cancels(key):
   """Exactly, or Adam would make full steps of a rounding error."""
-  params = adversary.init(SMALL, key)
+  params = discriminators.init(SMALL, key)
   real, fake = 0.05 * jax.random.normal(key, (2, 2, 800, 1))
 
   @jax.jit
   @jax.grad
   def gradient(params):
-    return adversary.discriminator_loss(
+    return adversarial.discriminator_loss(
       SMALL,
-      adversary.discriminate(SMALL, params, real),
-      adversary.discriminate(SMALL, params, fake),
+      discriminators.discriminate(SMALL, params, real),
+      discriminators.discriminate(SMALL, params, fake),
     )
 
   for scale in gradient(params)["msstft"].values():
@@ -104,9 +110,9 @@ def test_the_gradient_of_the_last_biases_cancels(key):
 
 
 def test_a_sound_shorter_than_the_longest_window(key):
-  params = adversary.init(SMALL, key)
+  params = discriminators.init(SMALL, key)
   with pytest.raises(InputError, match="128"):
-    adversary.discriminate(SMALL, params, jnp.zeros((1, 50, 1)))
+    discriminators.discriminate(SMALL, params, jnp.zeros((1, 50, 1)))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +124,4 @@ def test_a_sound_shorter_than_the_longest_window(key):
 )
 def test_what_cannot_be(given, said):
   with pytest.raises(InputError, match=said):
-    AdversaryConfig(**given)
+    DiscriminatorConfig(**given)

@@ -1,4 +1,4 @@
-"""Discriminators: networks that tell recordings from what a codec makes.
+"""Discriminators: networks that tell recordings from what a generator makes.
 
     msstft   complex spectra at five resolutions     Défossez et al., 2022, §3.4
     mpd      the wave folded at five periods         Kong et al., 2020
@@ -8,7 +8,6 @@ The released recipe uses the first alone.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from audiogen_jax.audio import dsp
-from audiogen_jax.codec.layers import uniform, weight_normed
+from audiogen_jax.core import weight_norm
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
@@ -32,7 +31,7 @@ AXES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AdversaryConfig:
+class DiscriminatorConfig:
   """Discriminators and their losses; the defaults are the released recipe's.
 
   Attributes:
@@ -64,19 +63,19 @@ class AdversaryConfig:
       )
 
 
-class Judgement(NamedTuple):
-  """What one discriminator says.
+class Output(NamedTuple):
+  """Output of one discriminator.
 
   Attributes:
     logits: High for what it takes for a recording.
-    features: Its inner activations.
+    features: Its inner activations, for feature matching.
   """
 
   logits: Float[Array, "b ..."]
   features: list[Float[Array, "b ..."]]
 
 
-Verdict: TypeAlias = dict[str, list[Judgement]]  # of each kind
+Outputs: TypeAlias = dict[str, list[Output]]  # by kind
 
 
 class _Conv(nn.Module):
@@ -108,10 +107,10 @@ class _Conv(nn.Module):
     for size in self.shape:
       fan_in *= size
     if self.normed:
-      kernel = weight_normed(self, shape, fan_in, axis=len(shape) - 1)
+      kernel = weight_norm.kernel(self, shape, fan_in, axis=len(shape) - 1)
     else:
-      kernel = self.param("kernel", uniform(fan_in), shape)
-    bias = self.param("bias", uniform(fan_in), (self.features,))
+      kernel = self.param("kernel", weight_norm.uniform(fan_in), shape)
+    bias = self.param("bias", weight_norm.uniform(fan_in), (self.features,))
     letters = "HW"[: len(self.shape)]
     x = jax.lax.conv_general_dilated(
       x,
@@ -125,14 +124,14 @@ class _Conv(nn.Module):
     return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-class SpectrumJudge(nn.Module):
+class STFTDiscriminator(nn.Module):
   """One scale of `msstft`: real and imaginary parts as channels."""
 
-  config: AdversaryConfig
+  config: DiscriminatorConfig
   n_fft: int
 
   @nn.compact
-  def __call__(self, audio: Float[Array, "b n c"]) -> Judgement:
+  def __call__(self, audio: Float[Array, "b n c"]) -> Output:
     c = self.config
     spectrum = dsp.stft(
       jnp.moveaxis(audio, -1, 1),
@@ -158,17 +157,17 @@ class SpectrumJudge(nn.Module):
       x = jax.nn.leaky_relu(x, c.slope)
       features.append(x)
     logits = _Conv(1, (3, 3), (1, 1), (1, 1), (1, 1), name="conv_post")(x)
-    return Judgement(logits[..., 0], features)
+    return Output(logits[..., 0], features)
 
 
-class PeriodJudge(nn.Module):
+class PeriodDiscriminator(nn.Module):
   """One period of `mpd`: every `period`-th sample in a column."""
 
-  config: AdversaryConfig
+  config: DiscriminatorConfig
   period: int
 
   @nn.compact
-  def __call__(self, audio: Float[Array, "b n c"]) -> Judgement:
+  def __call__(self, audio: Float[Array, "b n c"]) -> Output:
     c, p = self.config, self.period
     b, n, channels = audio.shape
     room = -n % p
@@ -187,10 +186,10 @@ class PeriodJudge(nn.Module):
       x = jax.nn.leaky_relu(x, c.slope)
       features.append(x)
     logits = _Conv(1, (3, 1), (1, 1), (1, 1), (1, 0), name="conv_post")(x)
-    return Judgement(logits[..., 0], [*features, logits])
+    return Output(logits[..., 0], [*features, logits])
 
 
-class RateJudge(nn.Module):
+class ScaleDiscriminator(nn.Module):
   """One rate of `msd`: grouped convolutions along the wave.
 
   Two departures from the published code: the sound really is halved in rate
@@ -198,10 +197,10 @@ class RateJudge(nn.Module):
   not spectral norm, which would need a state.
   """
 
-  config: AdversaryConfig
+  config: DiscriminatorConfig
 
   @nn.compact
-  def __call__(self, audio: Float[Array, "b n c"]) -> Judgement:
+  def __call__(self, audio: Float[Array, "b n c"]) -> Output:
     c = self.config
     x = jnp.pad(audio, ((0, 0), (7, 7), (0, 0)), "reflect")
     first = c.filters // 2
@@ -218,124 +217,57 @@ class RateJudge(nn.Module):
       x = jax.nn.leaky_relu(x, c.slope)
       features.append(x)
     logits = _Conv(1, (3,), (1,), (1,), (1,), name="conv_post")(x)
-    return Judgement(logits[..., 0], [*features, logits])
+    return Output(logits[..., 0], [*features, logits])
 
 
-class _Judges(nn.Module):
-  """All of one kind."""
+class _Discriminators(nn.Module):
+  """All discriminators of one kind."""
 
-  config: AdversaryConfig
+  config: DiscriminatorConfig
   kind: Kind
 
   @nn.compact
-  def __call__(self, audio: Float[Array, "b n c"]) -> list[Judgement]:
+  def __call__(self, audio: Float[Array, "b n c"]) -> list[Output]:
     c = self.config
     if self.kind == "msstft":
       return [
-        SpectrumJudge(c, n_fft, name=f"scale_{i}")(audio)
+        STFTDiscriminator(c, n_fft, name=f"scale_{i}")(audio)
         for i, n_fft in enumerate(c.n_ffts)
       ]
     if self.kind == "mpd":
       return [
-        PeriodJudge(c, period, name=f"period_{period}")(audio)
+        PeriodDiscriminator(c, period, name=f"period_{period}")(audio)
         for period in c.periods
       ]
-    judged = []
+    outputs = []
     for i in range(c.rates):
-      judged.append(RateJudge(c, name=f"rate_{i}")(audio))
+      outputs.append(ScaleDiscriminator(c, name=f"rate_{i}")(audio))
       audio = nn.avg_pool(audio, (4,), (2,), ((2, 2),))
-    return judged
+    return outputs
 
 
-def init(config: AdversaryConfig, key: jax.Array, channels: int = 1) -> Tree:
+def init(
+  config: DiscriminatorConfig, key: jax.Array, channels: int = 1
+) -> Tree:
   """Fresh parameters, by kind."""
   # A second of any rate: parameters do not depend on the length.
   audio = jnp.zeros((1, 16000, channels))
   keys = jax.random.split(key, max(1, len(config.kinds)))
   return {
-    kind: _Judges(config, kind).init(key, audio)["params"]
+    kind: _Discriminators(config, kind).init(key, audio)["params"]
     for kind, key in zip(config.kinds, keys, strict=False)
   }
 
 
 def discriminate(
-  config: AdversaryConfig, params: Tree, audio: Float[Array, "b n c"]
-) -> Verdict:
-  """What every discriminator says of some sounds.
+  config: DiscriminatorConfig, params: Tree, audio: Float[Array, "b n c"]
+) -> Outputs:
+  """Outputs of every discriminator for some sounds, by kind.
 
   Raises:
     InputError: For sounds shorter than the longest window.
   """
   return {
-    kind: _Judges(config, kind).apply({"params": params[kind]}, audio)
+    kind: _Discriminators(config, kind).apply({"params": params[kind]}, audio)
     for kind in config.kinds
   }
-
-
-def discriminator_loss(
-  config: AdversaryConfig, real: Verdict, fake: Verdict
-) -> Float[Array, ""]:
-  """What the discriminators are to make small: a sum over the kinds.
-
-  `real` and `fake` should come from two calls of `discriminate`.  Then the
-  gradients of the last biases, which differ in sign alone, cancel exactly; from
-  one call with both in a batch a rounding error would be left, and Adam, which
-  knows no size, would make a full step of it.
-  """
-  total = jnp.float32(0)
-  for kind in config.kinds:
-    parts = [
-      _of_fake(config, f.logits) + _of_real(config, r.logits)
-      for r, f in zip(real[kind], fake[kind], strict=True)
-    ]
-    total += sum(parts) / len(parts)
-  return total
-
-
-def generator_losses(
-  config: AdversaryConfig, real: Verdict, fake: Verdict
-) -> dict[str, Float[Array, ""]]:
-  """What the codec is to make small, for each kind.
-
-  `adv_<kind>` is low when the discriminators take its sounds for recordings;
-  `feat_<kind>`, feature matching, is the mean absolute difference of their
-  activations, not divided by the activations' size, unlike in EnCodec's paper.
-  """
-  losses = {}
-  for kind in config.kinds:
-    adv = [_deceived(config, f.logits) for f in fake[kind]]
-    feat = [
-      feature_matching(r.features, f.features)
-      for r, f in zip(real[kind], fake[kind], strict=True)
-    ]
-    losses[f"adv_{kind}"] = sum(adv) / len(adv)
-    losses[f"feat_{kind}"] = sum(feat) / len(feat)
-  return losses
-
-
-def feature_matching(
-  real: Sequence[Float[Array, "..."]], fake: Sequence[Float[Array, "..."]]
-) -> Float[Array, ""]:
-  """Mean over the maps of their mean absolute difference."""
-  apart = [jnp.mean(jnp.abs(r - f)) for r, f in zip(real, fake, strict=True)]
-  return sum(apart) / len(apart)
-
-
-def _of_real(config, logits):
-  if config.loss == "mse":
-    return jnp.mean(jnp.square(logits - 1))
-  return jnp.mean(jax.nn.relu(1 - logits))
-
-
-def _of_fake(config, logits):
-  if config.loss == "mse":
-    return jnp.mean(jnp.square(logits))
-  return jnp.mean(jax.nn.relu(1 + logits))
-
-
-def _deceived(config, logits):
-  if config.loss == "mse":
-    return jnp.mean(jnp.square(logits - 1))
-  if config.loss == "hinge2":
-    return jnp.mean(jax.nn.relu(1 - logits))
-  return -jnp.mean(logits)

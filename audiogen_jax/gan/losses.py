@@ -1,16 +1,15 @@
-"""What a codec is trained to make small, and how the parts are balanced.
+"""Losses of samples and of mel spectra, and their weights.
 
 Losses take `(real, fake)` and are means over all their elements.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from audiogen_jax.audio import distances, dsp
+from audiogen_jax.audio import distances, mel
+from audiogen_jax.audio.mel import MelConfig
 
 _SCALES = range(6, 11)  # windows of 64 to 1024 samples
 _PAPER_SCALES = range(5, 12)  # 32 to 2048
@@ -25,13 +24,13 @@ class LossWeights:
   A loss of weight 0 is not computed.
 
   Attributes:
-    adversarial: Of each kind of discriminator.
-    feature: Likewise.
-    l1: In time.
-    l2: In time.
+    adversarial: Adversarial loss, of each kind of discriminator.
+    feature: Feature matching, of each kind of discriminator.
+    l1: Mean absolute difference of samples.
+    l2: Mean squared difference of samples.
     msspec: Mel and log-mel at several scales.
     mel: Log-mel at one scale.
-    paper_mel: As the papers have it.
+    paper_mel: L1 and L2 of mel spectra, as the papers have it.
     si_snr: Negative scale-invariant SNR.
   """
 
@@ -67,7 +66,8 @@ def mel_l1(
   Raises:
     InputError: For sounds too short to be reflected at their ends.
   """
-  real, fake = (dsp.log_mel(_channels(x), rate_hz) for x in (real, fake))
+  bands = MelConfig(rate_hz, n_mels=_MELS, f_min_hz=_F_MIN_HZ)
+  real, fake = (mel.log_spectrogram(bands, _channels(x)) for x in (real, fake))
   return jnp.mean(jnp.abs(real - fake))
 
 
@@ -85,8 +85,9 @@ def multi_scale_mel(
   """
   total = 0.0
   for scale in _SCALES:
-    mels = [_mel(x, rate_hz, 2**scale) for x in (real, fake)]
-    logs = [jnp.log10(dsp.LOG_FLOOR + mel) for mel in mels]
+    bands = _bands(rate_hz, 2**scale)
+    mels = [mel.spectrogram(bands, _channels(x)) for x in (real, fake)]
+    logs = [mel.logarithm(bands, each) for each in mels]
     total += jnp.mean(jnp.abs(mels[0] - mels[1]))
     total += jnp.mean(jnp.square(logs[0] - logs[1]))
   return total / (2 * len(_SCALES))
@@ -108,7 +109,9 @@ def paper_mel(
   """
   total = 0.0
   for scale in _PAPER_SCALES:
-    apart = _mel(real, rate_hz, 2**scale) - _mel(fake, rate_hz, 2**scale)
+    bands = _bands(rate_hz, 2**scale)
+    mels = [mel.spectrogram(bands, _channels(x)) for x in (real, fake)]
+    apart = mels[0] - mels[1]
     square = jnp.mean(jnp.square(apart), axis=(1, 2, 3))
     # A root has no gradient at 0, where both are silent.
     total += jnp.mean(jnp.abs(apart)) + jnp.mean(jnp.sqrt(square + 1e-12))
@@ -122,93 +125,18 @@ def negative_si_snr(
   return -jnp.mean(distances.si_snr(real, fake, rate_hz))
 
 
-def _channels(audio):
-  """B n c -> b c n, time last, as `dsp` has it."""
+def _channels(audio: Float[Array, "b n c"]) -> Float[Array, "b c n"]:
+  """Time last, as `mel` has it."""
   return jnp.moveaxis(audio, -1, 1)
 
 
-def _mel(audio, rate_hz: int, window: int):
-  return dsp.mel_spectrogram(
-    _channels(audio),
+def _bands(rate_hz: int, window: int) -> MelConfig:
+  """64 bands over windows a quarter apart, normalised by their energy."""
+  return MelConfig(
     rate_hz,
     n_fft=window,
     hop=window // 4,
     n_mels=_MELS,
     f_min_hz=_F_MIN_HZ,
     normalized=True,
-  )
-
-
-class Balance(NamedTuple):
-  """Running norms of each loss's gradient.
-
-  Attributes:
-    total: Of each, the decayed sum of its norms.
-    count: The decayed number of them: the first steps then mean something.
-  """
-
-  total: dict[str, Float[Array, ""]]
-  count: Float[Array, ""]
-
-
-class Balanced(NamedTuple):
-  """What the balancer makes of several gradients.
-
-  Attributes:
-    gradient: The sum of them, scaled.
-    state: For the next step.
-    scales: What each was multiplied by.
-    ratios: Each one's share of the running norms.
-  """
-
-  gradient: Float[Array, "b n c"]
-  state: Balance
-  scales: dict[str, Float[Array, ""]]
-  ratios: dict[str, Float[Array, ""]]
-
-
-def init_balance(names: Mapping[str, float]) -> Balance:
-  """Nothing seen so far."""
-  return Balance({name: jnp.float32(0) for name in names}, jnp.float32(0))
-
-
-def balance(
-  gradients: Mapping[str, Float[Array, "b n c"]],
-  weights: Mapping[str, float],
-  state: Balance,
-  *,
-  total_norm: float = 1.0,
-  decay: float = 0.999,
-) -> Balanced:
-  """Weights decide how much each loss moves the output, whatever its scale.
-
-  Défossez et al. (2022), §3.4: each gradient with respect to the decoder's
-  output is divided by the running mean of its norm, so that its share of the
-  step is its weight's share of all weights.  Norms are taken for each row and
-  averaged over the batch: under `jax.jit` over the global one.
-
-  Args:
-    gradients: Of each loss, with respect to the output.
-    weights: Of the same names.
-    state: From the step before.
-    total_norm: Norm of the sum, if gradients did not point apart.
-    decay: Of the running means.
-  """
-  count = decay * state.count + 1
-  total, means = {}, {}
-  for name, gradient in gradients.items():
-    norm = jnp.mean(jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2))))
-    total[name] = decay * state.total[name] + norm
-    means[name] = total[name] / count
-  weight = sum(weights[name] for name in gradients)
-  scales = {
-    name: weights[name] / weight * total_norm / (1e-12 + mean)
-    for name, mean in means.items()
-  }
-  everything = jnp.maximum(sum(means.values()), 1e-12)
-  return Balanced(
-    gradient=sum(scales[name] * gradients[name] for name in gradients),
-    state=Balance(total, count),
-    scales=scales,
-    ratios={name: mean / everything for name, mean in means.items()},
   )

@@ -1,0 +1,151 @@
+"""Mel spectrograms: one configuration for every recipe in the project.
+
+    audio -> padding -> STFT -> power or magnitude -> mel bands -> logarithm
+
+Published systems differ in each of these; `MelConfig` names the differences,
+with the defaults of EnCodec's losses (Défossez et al., 2022, §3.4).
+"""
+
+import dataclasses
+import functools
+import math
+import warnings
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+from jaxtyping import Array, Float
+
+from audiogen_jax.audio import dsp
+from audiogen_jax.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class MelConfig:
+  """A mel recipe.
+
+  Attributes:
+    rate_hz: Sample rate.
+    n_fft: Samples of a frame; n_fft // 2 + 1 frequencies.
+    hop: Samples from one frame to the next.
+    window_length: Samples under the periodic Hann window, which sits in the
+      middle of the frame; None for `n_fft`.
+    n_mels: Mel bands.
+    f_min_hz: Where the lowest band begins.
+    f_max_hz: Where the highest band ends; None for half the rate.
+    scale: `htk`, 2595 log10(1 + f / 700), or `slaney`, linear below 1 kHz.
+    area_norm: Whether triangles have one area (Slaney) or one height.
+    magnitude: Whether bands sum magnitudes, not powers.
+    normalized: Divides spectra by the window's energy, sqrt(sum(window ** 2)).
+    padding: `frames` reflects (n_fft - hop) // 2 samples at either end, which
+      centres frame t on sample (t + 1/2) hop, and fills the last frame with
+      zeros: ceil(n / hop) frames.  `center` reflects n_fft // 2, which centres
+      frame t on sample t hop: n // hop + 1 frames.  `none` sees whole frames
+      alone.
+    log: Base of the logarithm: `log10`, or `ln`.
+    floor: Keeps the logarithm finite.
+    clamp: Whether what is below the floor is raised to it; otherwise the floor
+      is added.
+  """
+
+  rate_hz: int
+  n_fft: int = 1024
+  hop: int = 256
+  window_length: int | None = None
+  n_mels: int = 64
+  f_min_hz: float = 0.0
+  f_max_hz: float | None = None
+  scale: Literal["htk", "slaney"] = "htk"
+  area_norm: bool = False
+  magnitude: bool = False
+  normalized: bool = False
+  padding: Literal["frames", "center", "none"] = "frames"
+  log: Literal["log10", "ln"] = "log10"
+  floor: float = 1e-5
+  clamp: bool = False
+
+  def __post_init__(self):
+    if not 0 < self.hop <= self.n_fft:
+      raise InputError(
+        f"hop must be at most n_fft = {self.n_fft}, got {self.hop}"
+      )
+    top_hz = self.rate_hz / 2 if self.f_max_hz is None else self.f_max_hz
+    if not 0 <= self.f_min_hz < top_hz <= self.rate_hz / 2:
+      raise InputError(
+        f"mel bands from {self.f_min_hz:g} to {top_hz:g} Hz do not lie in 0 to"
+        f" {self.rate_hz / 2:g} Hz, half the rate"
+      )
+
+
+@functools.cache
+def filters(config: MelConfig) -> Float[np.ndarray, "f m"]:
+  """Triangles, one for each band; read-only, for callers share the array."""
+  with warnings.catch_warnings():
+    # More filters than bins leaves some empty.  The multi-scale spectral loss
+    # does that on purpose: 64 filters on the 33 bins of its shortest window.
+    warnings.filterwarnings("ignore", message="Empty filters detected")
+    triangles = librosa.filters.mel(
+      sr=config.rate_hz,
+      n_fft=config.n_fft,
+      n_mels=config.n_mels,
+      fmin=config.f_min_hz,
+      fmax=config.f_max_hz,
+      htk=config.scale == "htk",
+      norm="slaney" if config.area_norm else None,
+    )
+  triangles = np.ascontiguousarray(triangles.T)
+  triangles.flags.writeable = False
+  return triangles
+
+
+def spectrogram(
+  config: MelConfig, audio: Float[Array, "*b n"]
+) -> Float[Array, "*b t m"]:
+  """Power, or magnitude, in mel bands.
+
+  Raises:
+    InputError: For a sound too short to be reflected at its ends, or to fill a
+      frame.
+  """
+  c, n = config, audio.shape[-1]
+  if c.padding == "frames":
+    audio = dsp.reflect(audio.astype(jnp.float32), (c.n_fft - c.hop) // 2)
+    whole = (math.ceil(n / c.hop) - 1) * c.hop + c.n_fft
+    audio = dsp.pad(audio, 0, whole - audio.shape[-1])
+  spectrum = dsp.stft(
+    audio,
+    n_fft=c.n_fft,
+    hop=c.hop,
+    window_length=c.window_length,
+    center=c.padding == "center",
+    normalized=c.normalized,
+  )
+  if c.magnitude:
+    return to_bands(c, jnp.abs(spectrum))
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  return to_bands(c, power)
+
+
+def to_bands(
+  config: MelConfig, spectrum: Float[Array, "*b t f"]
+) -> Float[Array, "*b t m"]:
+  """Sums powers or magnitudes into mel bands."""
+  # A TPU would otherwise multiply in bfloat16: three digits.
+  return jnp.dot(spectrum, filters(config), precision=jax.lax.Precision.HIGHEST)
+
+
+def logarithm(
+  config: MelConfig, mel: Float[Array, "*b t m"]
+) -> Float[Array, "*b t m"]:
+  """The logarithm of a mel spectrogram, with the floor of `config`."""
+  mel = jnp.maximum(mel, config.floor) if config.clamp else mel + config.floor
+  return jnp.log10(mel) if config.log == "log10" else jnp.log(mel)
+
+
+def log_spectrogram(
+  config: MelConfig, audio: Float[Array, "*b n"]
+) -> Float[Array, "*b t m"]:
+  """`logarithm` of `spectrogram`, with its errors."""
+  return logarithm(config, spectrogram(config, audio))
