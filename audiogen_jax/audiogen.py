@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import adapters as adapter_files
-from audiogen_jax.convert import engine, loading, sources
+from audiogen_jax.convert import loading, opening
 from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -43,7 +43,7 @@ def load_codec(
   Raises:
     InputError: If there is none, or it is damaged.
   """
-  parts = sources.open_parts(source, need_text=False)
+  parts = opening.open_parts(source, need_text=False)
   return loading.codec(parts, Placement.make(mesh))
 
 
@@ -116,7 +116,7 @@ class AudioGen:
     """
     compute = types.sampling_dtype(dtype)
     placement = Placement.make(mesh)
-    parts = sources.open_parts(source, text_encoder=text_encoder)
+    parts = opening.open_parts(source, text_encoder=text_encoder)
     if parts.lm is None:
       raise InputError(f"{source} is a codec without a language model")
     opened = adapter_files.open_all(adapters, parts.lm)
@@ -145,7 +145,7 @@ class AudioGen:
       raise InputError(
         "int8 weights cannot be saved; load the model as float32"
       )
-    parts = engine.Parts(
+    parts = opening.Parts(
       codec=self.codec.config,
       codec_tree=self.codec.variables,
       lm=self.lm.config,
@@ -156,7 +156,7 @@ class AudioGen:
       window_s=self.window_s,
       guidance=self.guidance,
     )
-    sources.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
+    opening.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
 
   def encode_text(self, texts: Sequence[str | None]) -> Cond:
     """What each text says, at the language model's width.

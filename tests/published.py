@@ -10,8 +10,13 @@ from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert import audiocraft, engine, sources, torch_file
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert import (
+  audiocraft,
+  engine,
+  opening,
+  torch_file,
+)
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.transformer import TransformerConfig
@@ -77,7 +82,7 @@ def same(ours, theirs):
 
 
 def opened(folder):
-  return sources.open_parts(folder, need_text=False)
+  return opening.open_parts(folder, need_text=False)
 
 
 def edit_file(path, edit):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import opening
 from audiogen_jax.core import checkpoint
 from audiogen_jax.lm import windows
 
@@ -325,7 +325,10 @@ class TestOrbax:
 
   def test_config_says_what_it_is(self, saved):
     config = json.loads((saved / checkpoint.CONFIG).read_text())
-    assert (config["format"], config["version"]) == ("audiogen_jax", 1)
+    assert (config["format"], config["version"]) == ("audiogen_jax", 2)
+    assert config["family"] == "audiogen"
+    kinds = {name: room["kind"] for name, room in config["rooms"].items()}
+    assert kinds == {"codec": "encodec", "lm": "lm", "text": "t5"}
 
   def test_never_over_something_else(self, saved, model):
     with pytest.raises(ag.InputError, match="exists already"):
@@ -343,7 +346,11 @@ class TestOrbax:
   @pytest.mark.parametrize(
     ("edit", "words"),
     [
-      (dict(version=2), "format version 2"),
+      (dict(version=3), "format version 3"),
+      (dict(family="other"), "of the family other, not an AudioGen"),
+      (dict(rooms=[]), "rooms must hold keys and values"),
+      (dict(rooms={"codec": {}}), "rooms.'codec' has no config"),
+      (dict(rooms={}), "the room codec is missing"),
       (dict(format="other"), "describes"),
       (dict(surprise=1), "unknown configuration key 'surprise'"),
     ],
@@ -352,7 +359,7 @@ class TestOrbax:
     config = json.loads((saved / checkpoint.CONFIG).read_text()) | edit
     (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config))
     with pytest.raises(ag.InputError, match=words):
-      sources.open_parts(tmp_path)
+      opening.open_parts(tmp_path)
 
   def test_damaged(self, saved, tmp_path, one):
     config = json.loads((saved / checkpoint.CONFIG).read_text())

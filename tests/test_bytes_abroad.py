@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax.convert import export, sources
+from audiogen_jax.convert import export, opening
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.text import tokenizer
 
@@ -21,21 +21,21 @@ def abroad(tmp_path_factory):
 
 
 def test_what_was_lost_is_kept(abroad):
-  ours, again = (sources.open_parts(x) for x in ("nano", abroad))
+  ours, again = (opening.open_parts(x) for x in ("nano", abroad))
   assert (again.guidance, again.window_s) == (ours.guidance, ours.window_s)
   assert (again.lm, again.codec, again.text) == (ours.lm, ours.codec, ours.text)
   assert isinstance(tokenizer.load(again.tokenizer), tokenizer.ByteTokenizer)
 
 
 def test_guidance_and_window_of_the_published_format(tiny, tmp_path):
-  parts = sources.open_parts(tiny, need_text=False)
+  parts = opening.open_parts(tiny, need_text=False)
   cfg = tmp_path / "own"
   export.convert(tiny, cfg)
   config = json.loads((cfg / "config.json").read_text())
   config |= {"guidance": 4.5, "window_s": 7.25}
   (cfg / "config.json").write_text(json.dumps(config))
   export.convert(cfg, tmp_path / "published", to="audiocraft")
-  again = sources.open_parts(tmp_path / "published", need_text=False)
+  again = opening.open_parts(tmp_path / "published", need_text=False)
   assert (again.guidance, again.window_s) == (4.5, 7.25)
   assert again.text_name == parts.text_name
 

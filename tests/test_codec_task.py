@@ -13,7 +13,7 @@ from published_discriminators import adversary_of
 from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec.rvq import RVQTraining
 from audiogen_jax.convert import audiocraft, torch_file
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.gan import discriminators, losses
 from audiogen_jax.train.codec_task import CodecTask
 

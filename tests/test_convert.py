@@ -27,11 +27,11 @@ from audiogen_jax.convert import (
   audiocraft_yaml,
   engine,
   export,
+  opening,
   seanet,
-  sources,
   torch_file,
 )
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
@@ -235,7 +235,7 @@ def test_other_spellings_of_the_same_tensors(folder):
 
 def test_parts_of_published_arrays(folder):
   """What a host reads of each is what the whole has there."""
-  parts = sources.open_parts(folder, need_text=False)
+  parts = opening.open_parts(folder, need_text=False)
   seen = 0
   for tree in (parts.lm_tree, parts.codec_tree):
     for leaf in jax.tree.leaves(tree, is_leaf=lambda x: hasattr(x, "part")):

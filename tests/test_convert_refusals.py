@@ -28,11 +28,11 @@ from audiogen_jax.convert import (
   engine,
   export,
   huggingface_config,
+  opening,
   seanet,
-  sources,
   torch_file,
 )
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.text import t5
@@ -286,22 +286,22 @@ def write_encodec(folder, codec, tree):
 
 
 def test_folders_of_no_kind(tmp_path, tiny):
-  words = f"holds no model: neither {LM_FILE} nor {CODEC_FILE} nor config.json"
+  words = "holds no model: it is in none of the formats audiocraft, encodec, mu"
   with pytest.raises(InputError, match=words):
-    sources.open_parts(tmp_path)
+    opening.open_parts(tmp_path)
   (tmp_path / "config.json").write_text('{"model_type": "bert"}')
   with pytest.raises(InputError, match="describes 'bert', which is not"):
-    sources.open_parts(tmp_path)
+    opening.open_parts(tmp_path)
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(InputError, match="is not JSON"):
-    sources.open_parts(tmp_path)
-  with pytest.raises(InputError, match="is a text encoder, not an audio model"):
-    sources.open_parts(tiny / "t5")
+    opening.open_parts(tmp_path)
+  with pytest.raises(InputError, match="holds a t5, not an AudioGen"):
+    opening.open_parts(tiny / "t5")
   with pytest.raises(InputError, match="is not a folder with a model"):
-    sources.open_parts(tiny / LM_FILE)
+    opening.open_parts(tiny / LM_FILE)
   for name in ("./nothing", "/no/where", "a/b/c"):
     with pytest.raises(InputError, match=f"{name} does not exist"):
-      sources.open_parts(name)
+      opening.open_parts(name)
   with pytest.raises(InputError, match="'npz' is not one of orbax, audiocraft"):
     export.convert(tiny, tmp_path / "out", to="npz")
 
@@ -310,18 +310,18 @@ def test_text_encoders_that_do_not_fit(folder, tiny):
   with pytest.raises(
     InputError, match="states of 512; .* trained with 5 .some"
   ):
-    sources.open_parts(folder, text_encoder=tiny / "t5")
+    opening.open_parts(folder, text_encoder=tiny / "t5")
   with pytest.raises(InputError, match="is a audiocraft model, not a T5"):
-    sources.open_parts(folder, text_encoder=tiny)
+    opening.open_parts(folder, text_encoder=tiny)
   with pytest.raises(InputError, match="text encoder: .*/nothing does not"):
-    sources.open_parts(folder, text_encoder="./nothing")
+    opening.open_parts(folder, text_encoder="./nothing")
   # The checkpoint's own is a hub id, and there is no network.
   words = "text encoder: some-t5 is neither .*hf download some-t5 --local-dir"
   with pytest.raises(InputError, match=words):
-    sources.open_parts(folder)
+    opening.open_parts(folder)
 
 
 def test_a_hub_id_without_a_network():
   words = "facebook/audiogen-medium is neither a folder .* and name the folder"
   with pytest.raises(InputError, match=words):
-    sources.open_parts("facebook/audiogen-medium")
+    opening.open_parts("facebook/audiogen-medium")

@@ -18,6 +18,7 @@ from audiogen_jax.convert import (
   audiocraft,
   audiocraft_yaml,
   engine,
+  opening,
   seanet,
   torch_file,
 )
@@ -52,7 +53,7 @@ def published(tmp_path):
   """A full-size checkpoint in the published format: 3.7 GB and 0.24 GB."""
   if shutil.disk_usage(tmp_path).free < 9e9:
     pytest.skip("needs 9 GB of free disk")
-  parts = engine.Parts(
+  parts = opening.Parts(
     encodec.EncodecConfig(), None, model.LMConfig(), text_name="t5-large"
   )
   for name, table, dtype, config in (

@@ -9,7 +9,7 @@ from etils import epath
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import plan
-from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert import engine, opening
 from audiogen_jax.lm import model
 from audiogen_jax.train import __main__ as training
 from audiogen_jax.train.lm_sources import Origins
@@ -59,7 +59,7 @@ def test_the_rest_is_drawn_as_ever():
 
 def test_a_text_encoder_beside_the_base_comes_along(tiny, tmp_path):
   """Fine-tuned from a folder with `t5/`, the export needs no network."""
-  parts = sources.open_parts(tiny)
+  parts = opening.open_parts(tiny)
   read = {
     room: engine.realise(
       getattr(parts, room), lambda _, leaf: jnp.asarray(leaf.read())

@@ -13,8 +13,8 @@ import pytest
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert import audiocraft, sources, torch_file
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert import audiocraft, opening, torch_file
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh, path_name
 from audiogen_jax.core.types import Cond
@@ -41,7 +41,7 @@ def reference(pack):
 @pytest.fixture(scope="module")
 def task(pack, reference):
   """The released recipe, as the pack was made: a warm-up of two steps."""
-  parts = sources.open_parts(pack)
+  parts = opening.open_parts(pack)
   assert isinstance(parts.lm, LMConfig)
   task = LMTask(
     lm=parts.lm,
@@ -366,7 +366,7 @@ def test_what_cannot_be(changes, said):
 def test_sources_that_are_missing_or_differ(tmp_path):
   with pytest.raises(InputError, match="no codec: give --config.codec"):
     small().opened()
-  sources.write_orbax(tmp_path / "codec", published.parts_of(lm=None))
+  opening.write_orbax(tmp_path / "codec", published.parts_of(lm=None))
   codec = str(tmp_path / "codec")
   with pytest.raises(InputError, match="writes 4 codebooks of 10"):
     small(codec=codec).opened()

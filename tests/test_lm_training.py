@@ -15,7 +15,7 @@ from virtual_pod import Pod, keeping
 
 import audiogen_jax
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import opening
 from audiogen_jax.core import checkpoint
 from audiogen_jax.data.spec import SoundSpec
 
@@ -48,7 +48,7 @@ SMALL = {
 def made(tmp_path_factory):
   """A codec, a whole model, and sounds."""
   folder = tmp_path_factory.mktemp("made")
-  sources.write_orbax(folder / "codec", published.parts_of(lm=None))
+  opening.write_orbax(folder / "codec", published.parts_of(lm=None))
   recordings.dataset(
     folder / "data",
     [1600] * 24,

@@ -12,7 +12,7 @@ import pytest
 from audiogen_jax.audio import io
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.codec import encodec
-from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert import engine, opening
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model
 from audiogen_jax.text import t5
@@ -28,7 +28,7 @@ def nano():
 
 
 def test_it_is_as_small_as_it_says():
-  parts = sources.open_parts("nano")
+  parts = opening.open_parts("nano")
 
   def count(init, config):
     return sum(x.size for x in jax.tree.leaves(engine.abstract(init, config)))
@@ -72,9 +72,9 @@ def test_it_is_the_default(audiogen, tmp_path):
 def test_a_folder_of_its_name_is_another(tmp_path, monkeypatch):
   (tmp_path / "nano").mkdir()
   monkeypatch.chdir(tmp_path)
-  assert sources.open_parts("nano").lm is not None
+  assert opening.open_parts("nano").lm is not None
   with pytest.raises(InputError, match="holds no model"):
-    sources.open_parts("./nano")
+    opening.open_parts("./nano")
 
 
 @pytest.mark.parametrize("sounding_s", [0.3, 1.7, 4.0, 4.95, 5.0])

@@ -15,7 +15,7 @@ from signals import noise
 from test_pod import figures, underway
 from virtual_pod import Pod
 
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import opening
 from audiogen_jax.data.spec import SoundSpec
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,7 +65,7 @@ ONE = {"mesh.data": 1, "mesh.fsdp": 1}
 def made(tmp_path_factory):
   """A codec and sounds."""
   folder = tmp_path_factory.mktemp("made")
-  sources.write_orbax(folder / "codec", published.parts_of(lm=None))
+  opening.write_orbax(folder / "codec", published.parts_of(lm=None))
   recordings.dataset(
     folder / "data",
     [1600] * 24,

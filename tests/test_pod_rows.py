@@ -32,7 +32,7 @@ RULES = {"batch": ("data", "fsdp")}
 def meshes():
   """Those that README, configurations and launch files name, by axis."""
   files = [ROOT / "README.md", *(ROOT / "configs").glob("*.py")]
-  files += (ROOT / "launch").iterdir()
+  files += filter(pathlib.Path.is_file, (ROOT / "launch").iterdir())
   found = {(1, -1, 1), (-1, 1, 1)}  # the configurations' defaults
   for file in files:
     text = file.read_text()

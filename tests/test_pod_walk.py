@@ -10,7 +10,7 @@ from signals import noise
 from test_pod_models import LM
 from virtual_pod import Pod
 
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import opening
 
 RATE = 16_000
 SETTINGS = LM | {
@@ -55,7 +55,7 @@ def recordings(tmp_path):
 @pytest.mark.parametrize("cached", [True, False])
 def test_from_recordings_to_sounds(start, recordings, tmp_path, cached):
   codec, data = tmp_path / "codec", tmp_path / "data"
-  sources.write_orbax(codec, published.parts_of(lm=None))
+  opening.write_orbax(codec, published.parts_of(lm=None))
   alone = Pod(count=1, devices=1)
   start(
     alone,

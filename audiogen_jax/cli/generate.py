@@ -18,7 +18,7 @@ from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import models, plan, terminal
 from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.manifest import Manifest
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import opening
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import windows
@@ -357,7 +357,7 @@ def _read(path: Path, audiogen: AudioGen) -> Float[np.ndarray, "n c"]:
 
 def _guidance(model: str) -> float:
   """What suits the model."""
-  return sources.open_parts(model, need_text=False).guidance
+  return opening.open_parts(model, need_text=False).guidance
 
 
 def _by_length(jobs: list[_Job], words: tokenizer.Tokenizer) -> list[_Job]:

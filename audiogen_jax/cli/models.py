@@ -17,7 +17,7 @@ from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
 from audiogen_jax.codec import codes_file, encodec
 from audiogen_jax.convert import adapters as adapter_files
-from audiogen_jax.convert import engine, export, sources
+from audiogen_jax.convert import engine, export, opening, sources
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import model as language_model
@@ -153,11 +153,11 @@ def info(
   adapters: Adapters = None,
 ) -> None:
   """Say what a model is, and whether adapters fit it."""
-  parts = sources.open_parts(model, need_text=False)
+  parts = opening.open_parts(model, need_text=False)
   codec, tokens = parts.codec, parts.codec.tokens
   table = Table(title=model, show_header=False, title_justify="left")
   rows = [
-    ("format", sources.kind(sources.locate(model))),
+    ("format", sources.recognise(sources.locate(model)).name),
     ("sound", f"{codec.sample_rate_hz} Hz, {codec.channels} channel(s)"),
     ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
     ("codebooks", f"{tokens.codebooks} of {tokens.size}"),

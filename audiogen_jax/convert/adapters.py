@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from audiogen_jax.convert import engine, keys, sources
+from audiogen_jax.convert import engine, keys, placing
 from audiogen_jax.core import checkpoint, config, processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -86,7 +86,7 @@ class Adapters:
     """
     wanted = self._abstract(lm)
     tree = checkpoint.Folder(self.folder / _ROOM)
-    return sources.realise(tree, wanted, lora.AXES, placement)
+    return placing.realise(tree, wanted, lora.AXES, placement)
 
   def _abstract(self, lm: LMConfig) -> Tree:
     base = engine.abstract(model.init, lm)

@@ -7,12 +7,14 @@ configuration as YAML).
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import yaml
+from etils import epath
 
 from audiogen_jax import __version__
 from audiogen_jax.codec import encodec
@@ -21,11 +23,12 @@ from audiogen_jax.convert import (
   audiocraft_config,
   audiocraft_yaml,
   engine,
+  huggingface,
   seanet,
+  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import (
-  Parts,
   Stored,
   Table,
   array,
@@ -33,6 +36,7 @@ from audiogen_jax.convert.engine import (
   vector,
 )
 from audiogen_jax.convert.keys import RANGES, Keys
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.config import check_range, shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
@@ -230,3 +234,51 @@ def save(path: Path, state: Mapping[str, Any], cfg: dict[str, Any]) -> None:
   text = yaml.safe_dump(cfg, sort_keys=False)
   saved = {"best_state": dict(state), "xp.cfg": text, "exported": True}
   torch_file.write(path, saved | {"version": f"audiogen_jax {__version__}"})
+
+
+def _open_folder(source: epath.Path) -> Parts:
+  folder = Path(source)
+  codec = read_codec(folder)
+  if isinstance(codec, str):
+    # The pointer names a hub id, or a folder beside this one.
+    if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", codec):
+      raise InputError(
+        f"{folder / CODEC_FILE} names {shown(codec)} as its"
+        " codec, which is neither a hub id nor a folder beside it"
+      )
+    beside = folder / codec
+    codec = huggingface.read_encodec(
+      Path(sources.locate(beside if beside.is_dir() else codec))
+    )
+  if not (folder / LM_FILE).is_file():
+    return Parts(*codec)
+  lm, lm_tree, extra = read_lm(folder)
+  described, tree = first_codebooks(*codec, extra.pop("codec_codebooks"))
+  stereo = extra.pop("stereo_codes")
+  parts = Parts(
+    dataclasses.replace(described, stereo_codes=stereo),
+    tree,
+    lm=lm,
+    lm_tree=lm_tree,
+    **extra,
+  )
+  tokens = parts.codec.tokens
+  if (lm.codebooks, lm.size) != (tokens.codebooks, tokens.size):
+    raise InputError(
+      f"{folder}: the language model writes {lm.codebooks} codebooks of"
+      f" {lm.size}, the codec reads {tokens.codebooks} of {tokens.size}"
+    )
+  return parts
+
+
+sources.register(
+  sources.Format(
+    name="audiocraft",
+    recognise=lambda folder: any(
+      (folder / name).exists() for name in (LM_FILE, CODEC_FILE)
+    ),
+    family=lambda _: "audiogen",
+    open=_open_folder,
+    wanted=lambda names: [LM_FILE, CODEC_FILE] if LM_FILE in names else None,
+  )
+)

@@ -5,7 +5,7 @@ from typing import Any
 
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert.audiocraft_config import NORMS
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 
 

@@ -16,12 +16,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import jax
 import numpy as np
 
-from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.rules import Sampling
-from audiogen_jax.text.t5 import T5Config
 
 Index: TypeAlias = tuple[int | slice, ...]
 
@@ -288,37 +284,6 @@ def export(tree: Tree, table: Table) -> dict[str, Lazy]:
     dtype = np.dtype(ours[parts[0].path].dtype)
     foreign[name] = Lazy(shape, dtype, read)
   return foreign
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-  """A model as its parts, before or after it is anywhere in memory.
-
-  Trees are lazy arrays, arrays, or a `checkpoint.Folder` in our own format.
-
-  Attributes:
-    codec: Configuration of the codec.
-    codec_tree: Its variables.
-    lm: Configuration of the language model; None for a codec alone.
-    lm_tree: Its parameters, stacked.
-    text: Configuration of the text encoder, if it comes along.
-    text_tree: Its parameters.
-    tokenizer: Folder of its tokenizer; None for bytes.
-    text_name: Hub name or folder where the text encoder can be had.
-    window_s: The duration trained on, in seconds.
-    guidance: Classifier-free guidance that suits the model.
-  """
-
-  codec: EncodecConfig
-  codec_tree: Tree
-  lm: LMConfig | None = None
-  lm_tree: Tree = None
-  text: T5Config | None = None
-  text_tree: Tree = None
-  tokenizer: str | None = None
-  text_name: str | None = None
-  window_s: float = 10.0
-  guidance: float = Sampling.guidance
 
 
 def _some(verb: str, names: list[str]) -> str:

@@ -11,11 +11,11 @@ from audiogen_jax.convert import (
   audiocraft,
   engine,
   finite,
-  huggingface,
-  sources,
+  huggingface_export,
+  opening,
 )
 from audiogen_jax.convert.adapters import merge, open_all
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import checkpoint, writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
@@ -63,7 +63,7 @@ def convert(
     raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
 
   need_text = to == "transformers"
-  parts = sources.open_parts(
+  parts = opening.open_parts(
     source, text_encoder=text_encoder, need_text=need_text
   )
   lm, lm_tree = parts.lm, parts.lm_tree
@@ -89,7 +89,7 @@ def convert(
       )
     parts = dataclasses.replace(parts, text=None, text_tree=None)
   if to == "orbax":
-    sources.write_orbax(folder, parts, words, ready=ready)
+    opening.write_orbax(folder, parts, words, ready=ready)
     return parts
   parts = dataclasses.replace(
     parts,
@@ -101,10 +101,10 @@ def convert(
     if to == "audiocraft":
       audiocraft.write(work, parts)
     else:
-      huggingface.write_musicgen(work, parts)
+      huggingface_export.write_musicgen(work, parts)
       words.save(work)
       if isinstance(words, tokenizer.ByteTokenizer):
-        huggingface.write_bytes(work)
+        huggingface_export.write_bytes(work)
   return parts
 
 

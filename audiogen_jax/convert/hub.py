@@ -1,23 +1,29 @@
 """Repositories of the hub, of which only what is read here is downloaded."""
 
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants
 
-from audiogen_jax.convert import audiocraft
 from audiogen_jax.core.errors import InputError
 
 
-def download(hub_id: str) -> str:
+def download(
+  hub_id: str, wanted: Callable[[Sequence[str]], Sequence[str]]
+) -> str:
   """The folder with a repository's files.
+
+  Args:
+    hub_id: Such as "facebook/audiogen-medium".
+    wanted: Patterns of the files to download, from the names of all.
 
   Raises:
     InputError: If there is none, or no network.
   """
   try:
-    return _fetched(hub_id)
+    return _fetched(hub_id, wanted)
   except Exception as error:  # the hub's errors have no common ancestor
     name = hub_id if len(hub_id) < 100 else f"{hub_id[:96]} …"
     reason = " ".join(str(error).split()).split(". ")[0]
@@ -34,7 +40,9 @@ def holds(folder: str | None) -> bool:
   return folder is not None and Path(folder).is_relative_to(cache)
 
 
-def _fetched(hub_id: str) -> str:
+def _fetched(
+  hub_id: str, wanted: Callable[[Sequence[str]], Sequence[str]]
+) -> str:
   """The folder with those files of a hub repository that are read here."""
   try:
     found = huggingface_hub.model_info(hub_id, timeout=10).siblings
@@ -43,11 +51,6 @@ def _fetched(hub_id: str) -> str:
   except Exception:  # no network: what was downloaded before may do
     return huggingface_hub.snapshot_download(hub_id, local_files_only=True)
   names = [file.rfilename for file in found]
-  # Many repositories hold the same weights several times over.
-  if audiocraft.LM_FILE in names:
-    wanted = [audiocraft.LM_FILE, audiocraft.CODEC_FILE]
-  elif any(name.endswith(".safetensors") for name in names):
-    wanted = ["*.json", "*.model", "*.safetensors"]
-  else:
-    wanted = ["*.json", "*.model", "pytorch_model.bin"]
-  return huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted)
+  return huggingface_hub.snapshot_download(
+    hub_id, allow_patterns=list(wanted(names))
+  )

@@ -1,19 +1,18 @@
-"""Hugging Face folders: T5, EnCodec and MusicGen, read; MusicGen, written.
+"""Hugging Face folders: T5, EnCodec and MusicGen, read.
 
 A folder holds `config.json` and `model.safetensors` (or several of them with an
 index, or an old `pytorch_model.bin`).
 """
 
 import dataclasses
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
@@ -21,10 +20,10 @@ from audiogen_jax.convert import (
   engine,
   huggingface_config,
   seanet,
+  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import (
-  Parts,
   Stored,
   Table,
   array,
@@ -32,13 +31,13 @@ from audiogen_jax.convert.engine import (
   vector,
 )
 from audiogen_jax.convert.keys import Keys
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.config import read_json, shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.rules import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.t5 import T5Config
@@ -192,97 +191,6 @@ def read_musicgen(folder: Path) -> Parts:
   )
 
 
-def write_musicgen(folder: Path, parts: Parts) -> None:
-  """Writes a folder that `transformers` loads as MusicGen.
-
-  Raises:
-    InputError: For what that format cannot say: prepended text, biases,
-      patterns other than MusicGen's delays, or a text encoder that is not at
-      hand.
-  """
-  lm, text = parts.lm, parts.text
-  if lm is None or text is None:
-    raise InputError(
-      "a MusicGen folder holds codec, language model and text encoder; give the"
-      " text encoder too (--text-encoder)"
-    )
-  t = lm.transformer
-  delays = huggingface_config.delays(lm.codebooks, parts.codec.stereo_codes)
-  for name, bad in (
-    ("prepend_text", lm.prepend_text),
-    ("head_bias", lm.head_bias),
-    ("attention_bias", t.attention_bias),
-    ("ff_bias", t.ff_bias),
-    ("cross_attention = False", not t.cross_attention),
-    (f"pattern {lm.pattern}", lm.pattern != Pattern("delay", delays)),
-  ):
-    if bad:
-      raise InputError(f"the MusicGen format cannot hold {name}")
-  tensors = {
-    f"text_encoder.{k}": v
-    for k, v in engine.export(parts.text_tree, t5_table(text)).items()
-  }
-  codec = seanet.table(parts.codec, seanet.TRANSFORMERS)
-  for name, value in engine.export(parts.codec_tree, codec).items():
-    tensors[f"audio_encoder.{name}"] = value
-  tensors |= engine.export(parts.lm_tree, lm_table(lm))
-  if text.width == t.width:
-    kernel = np.asarray(parts.lm_tree["text_proj"]["kernel"])
-    bias = np.asarray(parts.lm_tree["text_proj"]["bias"])
-    if np.any(bias) or not np.array_equal(kernel, np.eye(t.width)):
-      raise InputError(
-        f"the MusicGen format has no text projection where both widths are"
-        f" {t.width}, and this model has one"
-      )
-    tensors = {k: v for k, v in tensors.items() if "enc_to_dec" not in k}
-  save_file(
-    {name: value.read() for name, value in tensors.items()},
-    folder / "model.safetensors",
-    metadata={"format": "pt"},
-  )
-  (folder / "config.json").write_text(
-    json.dumps(huggingface_config.musicgen(parts), indent=2)
-  )
-  generation = {
-    "decoder_start_token_id": lm.size,
-    "pad_token_id": lm.size,
-    "bos_token_id": lm.size,
-    "do_sample": True,
-    "guidance_scale": parts.guidance,
-    "max_length": parts.codec.tokens.frames(parts.window_s) + max(delays) + 1,
-  }
-  sound = {
-    "feature_extractor_type": "EncodecFeatureExtractor",
-    "processor_class": "MusicgenProcessor",
-    "feature_size": parts.codec.channels,
-    "sampling_rate": parts.codec.sample_rate_hz,
-    "padding_value": 0.0,
-    "padding_side": "left",
-    "return_attention_mask": True,
-    "chunk_length_s": parts.codec.chunk_s,
-    "overlap": parts.codec.overlap,
-  }
-  for name, values in (
-    ("generation_config.json", generation),
-    ("preprocessor_config.json", sound),
-  ):
-    (folder / name).write_text(json.dumps(values, indent=2))
-
-
-def write_bytes(folder: Path) -> None:
-  """Describes our byte tokenizer: ByT5's, without its spare tokens."""
-  described = {
-    "tokenizer_class": "ByT5Tokenizer",
-    "processor_class": "MusicgenProcessor",
-    "extra_ids": 0,
-    "pad_token": "<pad>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-  }
-  path = folder / "tokenizer_config.json"
-  path.write_text(json.dumps(described, indent=2))
-
-
 def _guidance(folder: Path) -> float:
   """What `generation_config.json` says of it, if there is one."""
   path = folder / "generation_config.json"
@@ -385,3 +293,29 @@ def _load_codec(
   table = seanet.table(config, seanet.TRANSFORMERS)
   abstract = engine.abstract(encodec.init, config)
   return config, engine.load(state, table, abstract, where=where)
+
+
+def _wanted(names: Sequence[str]) -> Sequence[str] | None:
+  """Safetensors where there are any; the same weights may lie beside them."""
+  safe = any(name.endswith(".safetensors") for name in names)
+  if not safe and "pytorch_model.bin" not in names:
+    return None
+  weights = "*.safetensors" if safe else "pytorch_model.bin"
+  return ["*.json", "*.model", weights]
+
+
+def _register(kind: str, family: str | None, read: Callable[[Path], Any]):
+  sources.register(
+    sources.Format(
+      name=kind,
+      recognise=lambda folder: sources.is_kind(folder, "model_type", kind),
+      family=lambda _: family,
+      open=lambda folder: read(Path(folder)),
+      wanted=_wanted,
+    )
+  )
+
+
+_register("musicgen", "audiogen", read_musicgen)
+_register("encodec", "audiogen", lambda folder: Parts(*read_encodec(folder)))
+_register("t5", None, lambda folder: (*read_t5(folder), str(folder)))

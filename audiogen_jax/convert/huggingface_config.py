@@ -6,8 +6,8 @@ from typing import Any
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert.engine import Parts
 from audiogen_jax.convert.keys import Keys, check_codec, check_lm, check_text
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig

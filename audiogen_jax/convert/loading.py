@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
-from audiogen_jax.convert import engine, sources
+from audiogen_jax.convert import engine, placing
 from audiogen_jax.convert.adapters import Adapters
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.lm import model
@@ -21,7 +21,7 @@ from audiogen_jax.text.encoder import TextEncoder
 def codec(parts: Parts, placement: Placement) -> Encodec:
   """Raises InputError if weights are damaged."""
   abstract = engine.abstract(encodec.init, parts.codec)
-  variables = sources.realise(
+  variables = placing.realise(
     parts.codec_tree, abstract, encodec.AXES, placement
   )
   return Encodec(parts.codec, variables, placement)
@@ -30,7 +30,7 @@ def codec(parts: Parts, placement: Placement) -> Encodec:
 def text_encoder(parts: Parts, placement: Placement) -> TextEncoder:
   """Raises InputError if weights or tokenizer are damaged."""
   abstract = engine.abstract(t5.init, parts.text)
-  params = sources.realise(parts.text_tree, abstract, t5.AXES, placement)
+  params = placing.realise(parts.text_tree, abstract, t5.AXES, placement)
   words = tokenizer.load(parts.tokenizer, rows=parts.text.vocabulary)
   return TextEncoder(parts.text, params, words, placement)
 
@@ -47,7 +47,7 @@ def language_model(
     lambda x: jax.ShapeDtypeStruct(x.shape, kind),
     engine.abstract(model.init, parts.lm),
   )
-  params = sources.realise(parts.lm_tree, abstract, model.AXES, placement)
+  params = placing.realise(parts.lm_tree, abstract, model.AXES, placement)
   made = LanguageModel.of(
     parts.lm, model.unstack(params), dtype=dtype, placement=placement
   )

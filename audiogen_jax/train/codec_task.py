@@ -24,8 +24,8 @@ from audiogen_jax.audio import distances
 from audiogen_jax.codec import encodec, layers, rvq, seanet, usage
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
-from audiogen_jax.convert import sources
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert import opening
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Tree
@@ -275,7 +275,7 @@ class CodecTask:
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the averaged codec in our format."""
     parts = Parts(codec=self.encodec, codec_tree=state.average)
-    sources.write_orbax(folder, parts)
+    opening.write_orbax(folder, parts)
 
   @property
   def _balanced(self) -> dict[str, float]:

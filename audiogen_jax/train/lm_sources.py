@@ -8,8 +8,8 @@ from etils import epath
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert import engine, hub, sources
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert import engine, hub, opening, placing
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import config, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
@@ -91,7 +91,7 @@ class Origins:
 
     def read(tree, init, described, axes):
       abstract = engine.abstract(init, described)
-      return sources.realise(tree, abstract, axes, placement)
+      return placing.realise(tree, abstract, axes, placement)
 
     codec = found.codec
     text = start = None
@@ -117,7 +117,7 @@ class Origins:
       parts = dataclasses.replace(
         parts, text_tree=None, text_name=found.text_name
       )
-    sources.write_orbax(folder, parts, tokenizer=self.tokenizer())
+    opening.write_orbax(folder, parts, tokenizer=self.tokenizer())
 
 
 class _Opened(NamedTuple):
@@ -133,11 +133,11 @@ class _Opened(NamedTuple):
 def _open(origins: Origins) -> _Opened:
   start, init_from = None, origins.init_from
   if init_from:
-    start = sources.open_parts(init_from, text_encoder=origins.text or None)
+    start = opening.open_parts(init_from, text_encoder=origins.text or None)
     if start.lm is None:
       raise InputError(f"init_from {init_from} has no language model")
   if origins.codec:
-    codec = sources.open_parts(origins.codec, need_text=False)
+    codec = opening.open_parts(origins.codec, need_text=False)
   elif start is not None:
     codec = start
   else:
@@ -149,7 +149,7 @@ def _open(origins: Origins) -> _Opened:
     words = (start.text, start.text_tree, start.tokenizer)
     return _Opened(start, codec, words, origins.text or start.text_name)
   if origins.text:
-    return _Opened(start, codec, sources.open_text(origins.text), origins.text)
+    return _Opened(start, codec, opening.open_text(origins.text), origins.text)
   if not origins.trained:
     raise InputError(
       "no text encoder: give --config.text.source=t5-large or a folder, or"

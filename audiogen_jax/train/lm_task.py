@@ -25,7 +25,7 @@ from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import adapters
-from audiogen_jax.convert.engine import Parts
+from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain

@@ -1,0 +1,262 @@
+"""Any source -> the parts of an AudioGen: codec, language model, text encoder.
+
+What `sources` recognises is opened here; nothing of the weights is read yet.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from etils import epath
+
+from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert import keys, orbax, sources
+from audiogen_jax.convert.orbax import Export, Room
+from audiogen_jax.core import checkpoint, config
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.text.t5 import T5Config
+from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
+
+FAMILY = "audiogen"
+_KINDS = {
+  "codec": ("encodec", EncodecConfig),
+  "lm": ("lm", LMConfig),
+  "text": ("t5", T5Config),
+}
+_BYTE_ROWS = 384  # ByT5's, spare tokens included
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """A model as its parts, before or after it is anywhere in memory.
+
+  Trees are lazy arrays, arrays, or a `checkpoint.Folder` in our own format.
+
+  Attributes:
+    codec: Configuration of the codec.
+    codec_tree: Its variables.
+    lm: Configuration of the language model; None for a codec alone.
+    lm_tree: Its parameters, stacked.
+    text: Configuration of the text encoder, if it comes along.
+    text_tree: Its parameters.
+    tokenizer: Folder of its tokenizer; None for bytes.
+    text_name: Hub name or folder where the text encoder can be had.
+    window_s: The duration trained on, in seconds.
+    guidance: Classifier-free guidance that suits the model.
+  """
+
+  codec: EncodecConfig
+  codec_tree: Tree
+  lm: LMConfig | None = None
+  lm_tree: Tree = None
+  text: T5Config | None = None
+  text_tree: Tree = None
+  tokenizer: str | None = None
+  text_name: str | None = None
+  window_s: float = 10.0
+  guidance: float = Sampling.guidance
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """What `config.json` says besides the rooms."""
+
+  text_name: str | None = None
+  tokenizer: Literal["bytes", "files"] | None = None
+  window_s: float = 10.0
+  guidance: float = Sampling.guidance
+
+
+def open_parts(
+  source: str | Path,
+  *,
+  text_encoder: str | Path | None = None,
+  need_text: bool = True,
+) -> Parts:
+  """The parts of a model, nothing of their values read yet.
+
+  Args:
+    source: As for `sources.locate`.
+    text_encoder: Source of the text encoder, where it does not come along or
+      another one is wanted.
+    need_text: Whether a text encoder that has to be fetched is fetched.
+
+  Raises:
+    InputError: For anything that is missing, damaged or of the wrong kind.
+  """
+  folder = sources.locate(source)
+  found = sources.recognise(folder)
+  family = found.family(folder)
+  if family != FAMILY:
+    held = f"a model of the family {family}" if family else f"a {found.name}"
+    raise InputError(f"{folder} holds {held}, not an AudioGen")
+  parts = found.open(folder)
+  if parts.lm is None:
+    return parts
+  beside = Path(folder) / "t5"
+  if text_encoder is None and parts.text is None:
+    if "://" not in str(folder) and beside.is_dir():
+      text_encoder = beside
+    elif need_text:
+      text_encoder = parts.text_name
+  if text_encoder is not None:
+    parts = _with_text(parts, text_encoder)
+  elif parts.text is None and need_text:
+    raise InputError(f"{source} names no text encoder; give one")
+  return parts
+
+
+def write_orbax(
+  folder: str | os.PathLike,
+  parts: Parts,
+  tokenizer: Tokenizer | None = None,
+  ready: Callable[[Tree], Tree] = lambda tree: tree,
+) -> None:
+  """Writes our own format, one room at a time.
+
+  Args:
+    folder: Where; must not exist yet.
+    parts: Configurations and trees.
+    tokenizer: Written along with the text encoder, if that is among them.
+    ready: Makes JAX arrays of a tree of `parts` when its turn comes.
+
+  Raises:
+    InputError: If the folder exists or cannot be written.
+  """
+  # The largest first, while memory is whole.
+  trees = {"lm": parts.lm_tree, "text": parts.text_tree}
+  trees["codec"] = parts.codec_tree
+  rooms = {
+    name: Room(_KINDS[name][0], config.as_dict(getattr(parts, name)), tree)
+    for name, tree in trees.items()
+    if tree is not None
+  }
+  settings = _Settings(
+    text_name=parts.text_name,
+    tokenizer=_kind_of(tokenizer) if "text" in rooms else None,
+    window_s=parts.window_s,
+    guidance=parts.guidance,
+  )
+
+  def extras(work: Path) -> None:
+    if "text" in rooms and tokenizer is not None:
+      tokenizer.save(work / "tokenizer")
+
+  orbax.write(
+    folder,
+    Export(FAMILY, rooms, config.as_dict(settings)),
+    ready=ready,
+    extras=extras,
+  )
+
+
+def _kind_of(words: Tokenizer | None) -> str:
+  return "bytes" if isinstance(words, ByteTokenizer | None) else "files"
+
+
+def _open_orbax(folder: epath.Path) -> Parts:
+  export = orbax.read(folder)
+  where = str(folder / checkpoint.CONFIG)
+  made = {}
+  try:
+    for name, room in export.rooms.items():
+      kind, cls = _KINDS.get(name, (None, None))
+      if room.kind != kind:
+        raise InputError(
+          f"the room {config.shown(name)} is of kind {config.shown(room.kind)};"
+          " an AudioGen has codec (encodec), lm (lm) and text (t5)"
+        )
+      made[name] = config.build(
+        cls, room.config, where=name, ranges=keys.RANGES
+      )
+    settings = config.build(_Settings, export.settings, ranges=keys.RANGES)
+    if "codec" not in made:
+      raise InputError("the room codec is missing")
+  except InputError as error:
+    raise InputError(f"{where}: {error}") from None
+  keys.check_codec(made["codec"], where)
+  if "lm" in made:
+    keys.check_lm(made["lm"], where)
+  trees = {f"{name}_tree": export.rooms[name].tree for name in made}
+  return Parts(
+    **made,
+    **trees,
+    tokenizer=_words(folder, made.get("text"), settings.tokenizer),
+    text_name=settings.text_name,
+    window_s=settings.window_s,
+    guidance=settings.guidance,
+  )
+
+
+def _words(
+  folder: epath.Path, text: T5Config | None, kind: str | None
+) -> str | None:
+  """The folder of the tokenizer; None for bytes.
+
+  Raises:
+    InputError: If the one that the text encoder was trained with is gone.
+  """
+  words = folder / "tokenizer"
+  if text is None:
+    return None
+  keys.check_text(text, str(folder / checkpoint.CONFIG))
+  if words.exists() and kind != "bytes":
+    return str(words)
+  # Older exports do not say; encoders of bytes have few rows.
+  few = text.vocabulary <= _BYTE_ROWS
+  if kind == "files" or not (kind or few):
+    raise InputError(
+      f"{words} is missing, the tokenizer that this text encoder of"
+      f" {text.vocabulary} rows was trained with; copy the whole"
+      " export again"
+    )
+  return None
+
+
+def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
+  """A text encoder: what it is, its parameters, the folder of its tokenizer.
+
+  Raises:
+    InputError: If there is none, or it is damaged.
+  """
+  try:
+    folder = sources.locate(source)
+    found = sources.recognise(folder)
+    if found.name != "t5":
+      raise InputError(f"{folder} is a {found.name} model, not a T5")
+    return found.open(folder)
+  except InputError as error:
+    raise InputError(f"text encoder: {error}") from None
+
+
+def _with_text(parts: Parts, source: str | Path) -> Parts:
+  text, tree, folder = open_text(source)
+  if text.width != parts.lm.text_width:
+    raise InputError(
+      f"text encoder {source} has states of {text.width}; the model was trained"
+      f" with {parts.lm.text_width}"
+      + (f" ({parts.text_name})" if parts.text_name else "")
+    )
+  return dataclasses.replace(
+    parts,
+    text=text,
+    text_tree=tree,
+    tokenizer=folder,
+    text_name=parts.text_name or str(source),
+  )
+
+
+sources.register(
+  sources.Format(
+    name="orbax",
+    recognise=lambda folder: sources.is_kind(folder, "format", orbax.FORMAT),
+    family=lambda folder: orbax.read(folder).family,
+    open=_open_orbax,
+    in_buckets=True,
+  )
+)
