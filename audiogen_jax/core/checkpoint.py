@@ -4,48 +4,17 @@ An exported model is a folder:
 
     config.json     what it is; written last, so a folder that has it is whole
     sizes.json      bytes of each file of the rooms
-    codec/          Orbax checkpoints, one a room, so that a codec can be had
-    lm/             without the language model
-    text/
-    tokenizer/      of the text encoder, unless it reads bytes
+    ROOM/           Orbax checkpoints, one a room, so that each can be had alone
+    others          such as a tokenizer's files
 
 A room is a plain Orbax checkpoint without placement, which any machine reads
 whatever wrote it, without this library:
 
     from orbax.checkpoint import StandardCheckpointer
     with StandardCheckpointer() as checkpointer:
-      lm = checkpointer.restore("/absolute/path/lm")
+      tree = checkpointer.restore("/absolute/path/ROOM")
 
-Its tree is nested dictionaries.  Axes: `k` codebooks, `v` entries of one, `d`
-width, `h` heads, `e` head size, `f` feed-forward, `w` samples or frames that a
-kernel covers, `i` and `o` channels in and out; `layers` comes first where
-layers are stacked.  Numbers have no unit but where one is named.
-
-    lm/embed                           k v+1 d    row v: the empty cell
-    lm/text_proj/(kernel|bias)         d_text d | d
-    lm/layers/self_attn/qkv/kernel     layers d 3 h e
-    lm/layers/cross_attn/q/kernel      layers d h e
-    lm/layers/cross_attn/kv/kernel     layers d 2 h e
-    lm/layers/(self|cross)_attn/out/kernel  layers h e d
-    lm/layers/(up|down)/kernel         layers d f | layers f d
-    lm/layers/(self|cross|ff)_norm/(scale|bias)  layers d
-    lm/out_norm/(scale|bias)           d
-    lm/heads/kernel                    k d v
-    text/embed                         rows d
-    text/position_bias                 buckets h
-    text/layers/(q|k|v), o             layers d h e, layers h e d
-    text/layers/(up|gate), down        layers d f, layers f d
-    text/(layers/(attention|ff)_norm, out_norm)  layers d, d
-    codec/params/(encoder|decoder)/…/kernel, kernel_v  w i o
-    codec/params/(encoder|decoder)/…/kernel_g  o 1 1 (i 1 1 transposed)
-    codec/params/(encoder|decoder)/lstm/layer_0_(input|hidden)_kernel  d 4d
-    codec/params/…/bias                o
-    codec/codebooks/(embed|embed_sum)  k v d      frames of latents
-    codec/codebooks/usage              k v        frames, a moving average
-    codec/codebooks/ready              k          1 once k-means has run
-
-Sound is in full scale (±1) at `sample_rate_hz` of `config.json`, which also
-holds `window_s` in seconds.
+Its tree is nested dictionaries; the file that opens a family lists its names.
 """
 
 import contextlib
