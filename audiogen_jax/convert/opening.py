@@ -2,10 +2,11 @@
 
 What `sources` recognises is opened here; nothing of the weights is read yet.
 
-In our own format the trees are nested dictionaries.  Axes: `k` codebooks, `v` entries of one, `d`
-width, `h` heads, `e` head size, `f` feed-forward, `w` samples or frames that a
-kernel covers, `i` and `o` channels in and out; `layers` comes first where
-layers are stacked.  Numbers have no unit but where one is named.
+In our own format the trees are nested dictionaries.  Axes: `k` codebooks, `v`
+entries of one, `d` width, `h` heads, `e` head size, `f` feed-forward, `w`
+samples or frames that a kernel covers, `i` and `o` channels in and out;
+`layers` comes first where layers are stacked.  Numbers have no unit but where
+one is named.
 
     lm/embed                           k v+1 d    row v: the empty cell
     lm/text_proj/(kernel|bias)         d_text d | d
