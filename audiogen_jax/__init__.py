@@ -20,7 +20,9 @@ _PUBLIC = {
   "Encodec": "audiogen_jax.codec.codec",
   "InputError": "audiogen_jax.core.errors",
   "Sampling": "audiogen_jax.lm.rules",
-  "load_codec": "audiogen_jax.audiogen",
+  "TextToAudio": "audiogen_jax.families",
+  "load": "audiogen_jax.families",
+  "load_codec": "audiogen_jax.convert.loading",
   "make_mesh": "audiogen_jax.core.sharding",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -7,57 +7,50 @@
 Everything here is numpy at the door and JAX inside.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from audiogen_jax import families
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import adapters as adapter_files
-from audiogen_jax.convert import loading, opening
+from audiogen_jax.convert import description, loading, opening
 from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
+from audiogen_jax.families import Description, Progress
 from audiogen_jax.lm import lora, model, windows
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.rules import Rules, Sampling
 from audiogen_jax.lm.sampler import LanguageModel
-from audiogen_jax.text import prompts
+from audiogen_jax.text import prompts, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 
 _REPORT_EVERY = 25  # steps between two reports of progress
 
-# Steps done, steps in all.
-Progress: TypeAlias = Callable[[int, int], None]
-
-
-def load_codec(
-  source: str | Path, *, mesh: jax.sharding.Mesh | None = None
-) -> Encodec:
-  """The codec of a model, or a codec alone; the source as for `AudioGen`.
-
-  Raises:
-    InputError: If there is none, or it is damaged.
-  """
-  parts = opening.open_parts(source, need_text=False)
-  return loading.codec(parts, Placement.make(mesh))
-
 
 class AudioGen:
-  """Text to sound.
+  """Text to sound; a `families.TextToAudio`.
 
   Attributes:
+    options: The class of `sampling`.
     codec: Sound <-> codes.
     text: Sentences -> states.
     lm: Codes and states -> codes.
     window_s: The duration trained on, in seconds.
     guidance: Of `sampling`, where nothing else is asked for.
     text_name: Where the text encoder came from.
+    sample_rate_hz: Of the sounds.
+    channels: Of the sounds.
+    placement: The devices that the language model lies on.
+    ranges: Narrower ends of options, for this model.
   """
+
+  options = Sampling
 
   def __init__(
     self,
@@ -76,6 +69,10 @@ class AudioGen:
     self.window_s = window_s
     self.guidance = guidance
     self.text_name = text_name
+    self.sample_rate_hz = codec.config.sample_rate_hz
+    self.channels = codec.config.channels
+    self.placement = lm.placement
+    self.ranges = {"top_k": (0, codec.tokens.size)}
     self._mask_text_padding = mask_text_padding
 
   @classmethod
@@ -129,6 +126,26 @@ class AudioGen:
       text_name=parts.text_name,
       mask_text_padding=mask_text_padding,
     )
+
+  @classmethod
+  def describe(
+    cls, source: str | Path, *, adapters: Sequence[str | Path] = ()
+  ) -> Description:
+    """What a source says of its model; raises as `from_pretrained` does."""
+    parts = opening.open_parts(source, need_text=False)
+    opened = adapter_files.open_all(adapters, parts.lm)
+    return Description(
+      Sampling(guidance=parts.guidance), description.rows(parts, opened)
+    )
+
+  def check(self, sampling: Sampling) -> None:
+    """Raises InputError for options that this model cannot follow."""
+    Rules.make(sampling, self.codec.tokens.size)
+
+  def text_lengths(self, texts: Sequence[str | None]) -> list[int]:
+    """Tokens of each text; raises InputError for a text of more than 512."""
+    _, mask = tokenizer.pad(self.text.tokenizer, prompts.checked(texts))
+    return mask.sum(axis=1).tolist()
 
   def save(self, folder: str | Path) -> None:
     """Exports the model; `from_pretrained(folder)` gives the same one.
@@ -307,22 +324,12 @@ class AudioGen:
   ) -> tuple[np.ndarray | None, list[tuple[int, int, int]]]:
     """Codes to continue, and the windows to sample."""
     window_s = self.window_s if window_s is None else window_s
-    values = {"duration": duration_s, "window": window_s, "stride": stride_s}
-    frames, window, stride = (
-      self.codec.tokens.some_frames(*item) for item in values.items()
-    )
-    if frames > window and stride >= window:
-      raise InputError(
-        f"stride {stride_s} s must be shorter than the window, {window_s} s"
-      )
+    tokens = self.codec.tokens
+    # Whatever is wrong is said before a long sound is encoded.
+    windows.plan(tokens, 0, duration_s, window_s, stride_s)
     codes = None if prompt is None else self.codec.encode(prompt)
     known = 0 if codes is None else codes.shape[2]
-    if known >= frames:
-      raise InputError(
-        f"duration {duration_s} s is not longer than the sound to continue,"
-        f" {known / self.codec.tokens.frame_rate_hz:g} s; ask for more"
-      )
-    return codes, windows.windows(known, frames, window, stride)
+    return codes, windows.plan(tokens, known, duration_s, window_s, stride_s)
 
   def _sample(
     self, texts, prompt, parts, sampling, seed, progress, every=None
@@ -384,3 +391,6 @@ class AudioGen:
 def _last(found: Iterator[np.ndarray]) -> np.ndarray:
   *_, codes = found
   return codes
+
+
+families.register(opening.FAMILY, AudioGen)

@@ -14,6 +14,7 @@ from audiogen_jax.evaluate import classes as evaluation
 from audiogen_jax.evaluate import classifier
 from audiogen_jax.evaluate.classifier import Classifier
 from audiogen_jax.evaluate.clips import Clips
+from audiogen_jax.families import TextToAudio
 from audiogen_jax.lm.rules import Sampling
 
 RATE = 16_000
@@ -47,10 +48,10 @@ class Codec:
     return np.float32(codes + noise(*codes.shape, scale=1e-3, seed=7))
 
 
-class Model:
+class Model(TextToAudio):
   """Makes what `hears` says of a prompt: a list of kinds, mixed."""
 
-  codec = Codec()
+  codec, sample_rate_hz = Codec(), RATE
 
   def __init__(self, makes):
     self.makes, self.calls = makes, []

@@ -256,7 +256,7 @@ class TestBadInput:
     assert not list((tmp_path / "out").iterdir())
 
   def test_wrong_kind_of_folder(self, refused, tiny):
-    assert "holds a t5, not an AudioGen" in refused("info", tiny / "t5")
+    assert "holds a t5, which makes no sounds" in refused("info", tiny / "t5")
 
   def test_a_hub_id_without_network(self, refused):
     error = refused("info", "facebook/audiogen-medium")

@@ -10,9 +10,9 @@ import optax
 import pytest
 from published_discriminators import adversary_of
 
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec.rvq import RVQTraining
 from audiogen_jax.convert import audiocraft, torch_file
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.convert.opening import Parts
 from audiogen_jax.gan import discriminators, losses
 from audiogen_jax.train.codec_task import CodecTask

@@ -18,7 +18,7 @@ import recordings
 from signals import noise
 from virtual_pod import HASTE, keeping
 
-from audiogen_jax.audiogen import load_codec
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.train import __main__ as command

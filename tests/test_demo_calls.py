@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from audiogen_jax.audiogen import AudioGen
+from audiogen_jax.lm.rules import Sampling
 
 gradio = pytest.importorskip("gradio")
 
@@ -72,7 +73,7 @@ def server(tiny, folder):
 
     app = fastapi.FastAPI()
     model = AudioGen.from_pretrained(tiny)
-    blocks = page.build(model, "tiny", folder, lambda: False)
+    blocks = page.build(model, Sampling(), "tiny", folder, lambda: False)
     page.mount(app, blocks, folder)
     with TestClient(app) as client:
       yield Server(client)

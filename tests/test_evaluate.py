@@ -111,7 +111,7 @@ def test_a_dataset(audiogen, tiny, dataset, tmp_path):
 
 
 def published_hop(folder):
-  from audiogen_jax.audiogen import load_codec
+  from audiogen_jax.convert.loading import load_codec
 
   return load_codec(folder).config.hop
 

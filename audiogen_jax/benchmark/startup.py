@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from audiogen_jax.audiogen import AudioGen
+from audiogen_jax import families
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 
@@ -29,7 +29,8 @@ class Stages(NamedTuple):
   Attributes:
     imports: From the start of the process until all is imported.
     load: Reading the model.
-    first: Until the first half second of sound, programs compiled or read.
+    first: Until the first half second of sound, programs compiled or read;
+      until all of it where a family cannot stream.
     rest: Until the last.
   """
 
@@ -77,9 +78,12 @@ def _child(words: list[str], duration_s: Seconds, cache: str) -> Stages:
 def run(duration_s: Seconds, start: float, model: str, *adapters: str) -> None:
   """Prints the seconds of each stage of this process, as JSON."""
   marks = [start, time.time()]
-  audiogen = AudioGen.from_pretrained(model, adapters=adapters)
+  loaded = families.load(model, adapters=adapters or None)
   marks.append(time.time())
-  stream = audiogen.stream("a dog barks", duration_s=duration_s)
+  if hasattr(loaded, "stream"):
+    stream = loaded.stream("a dog barks", duration_s=duration_s)
+  else:
+    stream = iter([loaded.generate(["a dog barks"], duration_s=duration_s)])
   next(stream)
   marks.append(time.time())
   for _ in stream:

@@ -20,6 +20,7 @@ from audiogen_jax.cli import (
   demo,
   evaluate,
   export,
+  flags,
   generate,
   models,
   plan,
@@ -61,7 +62,7 @@ def main() -> None:
   try:
     _check_arguments(sys.argv[1:])
     _remember_programs()
-    app()
+    flags.expand(app)()
   except (InputError, OSError) as error:
     terminal.err.print(
       f"error: {errors.line(error)}", style="red", markup=False, soft_wrap=True

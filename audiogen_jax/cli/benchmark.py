@@ -6,7 +6,6 @@ import jax
 import typer
 from rich.table import Table
 
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.benchmark import codec as codec_benchmark
 from audiogen_jax.benchmark import machine, rivals
 from audiogen_jax.benchmark import startup as startup_benchmark
@@ -23,6 +22,7 @@ from audiogen_jax.cli.sampling import (
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.train import configuration
 
 app = typer.Typer(

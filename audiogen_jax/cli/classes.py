@@ -1,25 +1,27 @@
 """`audiogen evaluate classes`."""
 
 import csv
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from audiogen_jax import families
 from audiogen_jax.audio import drawing
-from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import models, results, terminal
+from audiogen_jax.cli import flags, models, results, terminal
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.options import changed
+from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate import classes as class_evaluation
 from audiogen_jax.evaluate.classes import Report
 from audiogen_jax.evaluate.clips import Clips
 from audiogen_jax.evaluate.hearing import TOP, Hearing
-from audiogen_jax.lm.rules import Rules, Sampling
 
 
 def classes(
@@ -50,24 +52,8 @@ def classes(
     ),
   ] = None,
   duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
-  guidance: Annotated[
-    list[float] | None,
-    typer.Option(
-      help="Classifier-free guidance; again for another column."
-      "  [default: what suits the model]"
-    ),
-  ] = None,
   adapters: models.Adapters = None,
-  temperature: Annotated[
-    float, typer.Option(help="0 takes the likeliest token.")
-  ] = Sampling.temperature,
-  top_k: Annotated[
-    int | None,
-    typer.Option(
-      help="Draw among the k likeliest; 0 for all."
-      f"  [default: {Sampling.top_k}]"
-    ),
-  ] = None,
+  options: flags.Lists = None,
   seed: Annotated[int, typer.Option(help="Clip i uses seed + i.")] = 0,
   batch: Annotated[int, typer.Option(help="Clips made together.")] = 8,
   plot: Annotated[
@@ -83,19 +69,18 @@ def classes(
   asked = _read_prompts(prompts) if prompts is not None else {}
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
-    audiogen = AudioGen.from_pretrained(model, adapters=adapters or ())
-    codec = audiogen.codec.config
-    top_k = Sampling.top_k if top_k is None else top_k
-    samplings = [
-      Sampling(temperature=temperature, top_k=top_k, guidance=one)
-      for one in dict.fromkeys(guidance or [audiogen.guidance])
-    ]
-    Rules.make(samplings[0], audiogen.codec.tokens.size)
+    loaded = families.load(model, adapters=adapters)
+    ways = _ways(options)
+    usual = families.describe(model).sampling
+    samplings = [changed(usual, way, model) for way in ways]
+    if hasattr(loaded, "check"):
+      for each in samplings:
+        loaded.check(each)
     parts = [
       Clips.open(
         data,
-        rate_hz=codec.sample_rate_hz,
-        channels=codec.channels,
+        rate_hz=loaded.sample_rate_hz,
+        channels=loaded.channels,
         split=name,
       )
       for name in ("train", split)
@@ -105,7 +90,7 @@ def classes(
       bar.update(task, description=what, completed=done, total=total)
 
     report = class_evaluation.evaluate(
-      audiogen,
+      loaded,
       *parts,
       samplings,
       clips=clips,
@@ -116,7 +101,7 @@ def classes(
       batch=batch,
       progress=progress,
     )
-    columns = _columns(report)
+    columns = _columns(report, ways)
     if plot is not None:
       panels = [(name, heard.confusion) for name, heard in columns.items()]
       drawing.confusions(plot, panels, [*report.classes, "silence"])
@@ -128,11 +113,26 @@ def classes(
   results.name(plot, json_file)
 
 
-def _columns(report: Report) -> dict[str, Hearing]:
-  """What is told side by side."""
-  columns = {"held out": report.real, "through the codec": report.coded}
-  for way, heard in report.generated:
-    columns[f"guidance {way.guidance:g}"] = heard
+def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
+  """Every combination of what was given, each of them once."""
+  values = [dict.fromkeys(each) for each in given.values()]
+  return [
+    dict(zip(given, each, strict=True)) for each in itertools.product(*values)
+  ]
+
+
+def _columns(
+  report: Report, ways: Sequence[dict[str, Any]]
+) -> dict[str, Hearing]:
+  """What is told side by side; generated clips by what was asked for."""
+  columns = {"held out": report.real}
+  if report.coded is not None:
+    columns["through the codec"] = report.coded
+  for way, (sampling, heard) in zip(ways, report.generated, strict=True):
+    first = next(iter(option_values(sampling).items()), None)
+    told = way or dict([first] if first else [])
+    name = " ".join(f"{k.replace('_', '-')} {v:g}" for k, v in told.items())
+    columns[name or "generated"] = heard
   return columns
 
 

@@ -13,8 +13,8 @@ import typer
 from rich.table import Table
 
 from audiogen_jax.audio import io
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import (

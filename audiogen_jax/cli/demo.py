@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from audiogen_jax.audiogen import AudioGen
+from audiogen_jax import families
 from audiogen_jax.cli import models, terminal
 from audiogen_jax.core.errors import InputError
 
@@ -34,13 +34,14 @@ def demo(
     page = _page(folder)
     with terminal.bar() as bar:
       bar.add_task(f"loading {model}", total=None)
-      audiogen = AudioGen.from_pretrained(model, adapters=adapters or ())
+      sampling = families.describe(model).sampling
+      loaded = families.load(model, adapters=adapters)
     terminal.say(f"{_url(listener)} (Ctrl-C ends it)")
     stopping = threading.Event()
     # A folder's place on the server is nobody's business.
     place = pathlib.Path(model)
     name = place.resolve().name if place.exists() else model
-    blocks = page.build(audiogen, name, folder, stopping.is_set)
+    blocks = page.build(loaded, sampling, name, folder, stopping.is_set)
     with contextlib.suppress(KeyboardInterrupt):
       _serve(page, blocks, folder, listener, stopping)
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import classes, precision, results, terminal
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation

@@ -10,20 +10,18 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import typer
-from jaxtyping import Float
 from rich import progress as bars
 
+from audiogen_jax import families
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import models, plan, terminal
+from audiogen_jax.cli import flags, models, plan, terminal
 from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.manifest import Manifest
-from audiogen_jax.convert import opening
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.options import changed
+from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.lm import windows
-from audiogen_jax.lm.rules import Rules, Sampling
-from audiogen_jax.text import tokenizer
 
 _ROWS = 8  # sounds made together on each device
 
@@ -78,27 +76,7 @@ def generate(
     ),
   ] = None,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
-  guidance: Annotated[
-    float | None,
-    typer.Option(
-      help="Classifier-free guidance; 1 for none.  [default: what suits the"
-      f" model; {Sampling.guidance:g} for the published ones]"
-    ),
-  ] = None,
-  temperature: Annotated[
-    float, typer.Option(help="0 takes the likeliest token.")
-  ] = Sampling.temperature,
-  top_k: Annotated[
-    int | None,
-    typer.Option(
-      help="Draw among the k likeliest; 0 for all."
-      f"  [default: {Sampling.top_k}]"
-    ),
-  ] = None,
-  top_p: Annotated[
-    float,
-    typer.Option(help="Draw from the nucleus of mass p, instead of top-k."),
-  ] = Sampling.top_p,
+  options: flags.Options = None,
   dtype: Annotated[
     str | None,
     typer.Option(
@@ -144,26 +122,17 @@ def generate(
   texts = prompts_of.read(prompts, prompts_file, continue_from)
   stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)
-  sampling = Sampling(
-    temperature=temperature,
-    top_k=Sampling.top_k if top_k is None else top_k,
-    top_p=top_p,
-    guidance=_guidance(model) if guidance is None else guidance,
-  )
+  sampling = changed(families.describe(model).sampling, options, model)
   if not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
   settings = {
     "model": model,
     "duration_s": duration,
     "stride_s": stride,
-    "guidance": sampling.guidance,
-    "temperature": temperature,
-    "top_k": sampling.top_k,
-    "top_p": top_p,
     "dtype": dtype,
     "loudness_lufs": loudness if normalize else None,
     "continue_from": continue_from and str(continue_from),
-  }
+  } | option_values(sampling)
   if adapters:
     settings["adapters"] = adapters
   jobs = [
@@ -192,25 +161,17 @@ def generate(
       devices = mesh and sharding.make_mesh(
         **plan.sizes(mesh, ["data", "tensor"])
       )
-      audiogen = AudioGen.from_pretrained(
+      loaded = families.load(
         model,
         text_encoder=text_encoder,
         dtype=dtype,
         mesh=devices,
-        adapters=adapters or (),
+        adapters=adapters,
       )
-      Rules.make(sampling, audiogen.codec.tokens.size)
-      left = _by_length([jobs[i] for i in places], audiogen.text.tokenizer)
-      work = _Work(
-        audiogen,
-        duration_s=duration,
-        stride_s=stride,
-        sampling=sampling,
-        sound=None if continue_from is None else _read(continue_from, audiogen),
-        loudness_lufs=settings["loudness_lufs"],
-        spectrogram=spectrogram,
-      )
-      batches = _share(left, batch, audiogen.lm.placement)
+      asked = _asked(loaded, model, duration, stride, sampling, continue_from)
+      left = _by_length([jobs[i] for i in places], loaded)
+      work = _Work(loaded, asked, settings["loudness_lufs"], spectrogram)
+      batches = _share(left, batch, loaded.placement)
       _make(work, batches, folder, bar, task)
       folder.collect()
     if folder.primary:
@@ -221,13 +182,38 @@ def generate(
 class _Work(NamedTuple):
   """How sounds are made."""
 
-  audiogen: AudioGen
-  duration_s: float
-  stride_s: float
-  sampling: Sampling
-  sound: Float[np.ndarray, "n c"] | None  # to continue
+  model: families.TextToAudio
+  asked: dict[str, Any]  # of `generate`, alike for all sounds
   loudness_lufs: float | None
   spectrogram: bool
+
+
+def _asked(
+  loaded: families.TextToAudio,
+  name: str,
+  duration_s: float,
+  stride_s: float,
+  sampling: Any,
+  sound: Path | None,
+) -> dict[str, Any]:
+  """Arguments of `generate`, those alone that the family takes.
+
+  Raises:
+    InputError: For a sound to continue, or a stride, where it takes none.
+  """
+  if hasattr(loaded, "check"):
+    loaded.check(sampling)
+  asked = {"duration_s": duration_s, "sampling": sampling}
+  if families.takes(loaded, "stride_s"):
+    asked["stride_s"] = stride_s
+  elif stride_s != windows.STRIDE_S:
+    raise InputError(f"{name} makes no windows: leave --stride out")
+  if sound is not None:
+    if not families.takes(loaded, "prompt"):
+      raise InputError(f"{name} cannot continue sounds: no --continue-from")
+    rate_hz, channels = loaded.sample_rate_hz, loaded.channels
+    asked["prompt"], _ = io.read(sound, rate_hz=rate_hz, channels=channels)
+  return asked
 
 
 class _Folder:
@@ -305,8 +291,8 @@ def _make(
   task: bars.TaskID,
 ) -> None:
   """Makes all sounds of all batches, with a line for each."""
-  audiogen, rate = work.audiogen, work.audiogen.codec.config.sample_rate_hz
-  writes = folder.primary or not audiogen.lm.placement.spans
+  model, rate = work.model, work.model.sample_rate_hz
+  writes = folder.primary or not model.placement.spans
   made, in_all = 0, sum(map(len, batches))
   start, speed = time.monotonic(), ""
   for jobs in batches:
@@ -322,17 +308,17 @@ def _make(
         done, total = made * total + rows * done, in_all * total
         bar.update(task, description=label, completed=done, total=total)
 
-    audio = audiogen.generate(
+    asked = dict(work.asked)
+    if "prompt" in asked:
+      asked["prompt"] = np.stack([asked["prompt"]] * rows)
+    audio = model.generate(
       [job.text for job in jobs],
-      duration_s=work.duration_s,
-      stride_s=work.stride_s,
-      sampling=work.sampling,
       seed=[job.seed for job in jobs],
-      prompt=None if work.sound is None else np.stack([work.sound] * rows),
       progress=report,
+      **asked,
     )
     made += rows
-    speed = made * work.duration_s / (time.monotonic() - start)
+    speed = made * work.asked["duration_s"] / (time.monotonic() - start)
     speed = f", {speed:.1f} s of sound a second"
     if not writes:
       continue
@@ -346,27 +332,14 @@ def _make(
       folder.note(job.entry)
 
 
-def _read(path: Path, audiogen: AudioGen) -> Float[np.ndarray, "n c"]:
-  """A sound to continue, as the model's codec takes it."""
-  config = audiogen.codec.config
-  sound, _ = io.read(
-    path, rate_hz=config.sample_rate_hz, channels=config.channels
-  )
-  return sound
-
-
-def _guidance(model: str) -> float:
-  """What suits the model."""
-  return opening.open_parts(model, need_text=False).guidance
-
-
-def _by_length(jobs: list[_Job], words: tokenizer.Tokenizer) -> list[_Job]:
-  """Short texts first: a batch is as wide as its longest.
+def _by_length(jobs: list[_Job], loaded: families.TextToAudio) -> list[_Job]:
+  """Short texts first, if the family tells: a batch is as wide as its longest.
 
   Raises:
     InputError: For a text that is too long, before the hours of work.
   """
-  texts = [job.text for job in jobs]
-  _, mask = tokenizer.pad(words, texts)
-  order = np.argsort(mask.sum(axis=1), kind="stable")
+  if not hasattr(loaded, "text_lengths"):
+    return jobs
+  lengths = loaded.text_lengths([job.text for job in jobs])
+  order = np.argsort(lengths, kind="stable")
   return [jobs[i] for i in order]

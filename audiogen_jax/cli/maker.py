@@ -3,17 +3,16 @@
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.audiogen import AudioGen, Progress
 from audiogen_jax.cli import models
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.families import Progress, TextToAudio
 
 LONGEST_S = 30.0  # of a result
 CONTINUED_S = 20.0  # of an upload: a model attends to less than that
@@ -32,28 +31,28 @@ class Made(NamedTuple):
 
 
 def make(
-  audiogen: AudioGen,
+  model: TextToAudio,
   folder: pathlib.Path,
   *,
   prompt: str,
   upload: pathlib.Path | None,
   duration_s: Seconds,
   seed: int | None,
-  sampling: Sampling,
+  sampling: Any,
   progress: Progress,
   note: Callable[[str], None],
 ) -> Made:
   """Makes one sound, as `audiogen generate` would.
 
   Args:
-    audiogen: The model.
+    model: Any that turns sentences into sound.
     folder: Results go into a new folder in it.
     prompt: What to hear; empty to continue an upload without text.
     upload: A sound to continue, which the result includes.  Of a long one only
       the end is read.
     duration_s: Seconds in all, the upload's included.
     seed: None, as of an empty field, is an error.
-    sampling: How tokens are drawn.
+    sampling: Its options.
     progress: Called with (steps done, steps in all).
     note: Called with what the visitor should know.
 
@@ -72,18 +71,17 @@ def make(
     raise InputError(
       f"duration {duration_s:g} s is too long: ask for {LONGEST_S:g} s at most"
     )
-  config = audiogen.codec.config
-  rate = config.sample_rate_hz
-  sound = None
+  rate = model.sample_rate_hz
+  continued = {}
   if upload is not None:
-    sound = _end(upload, rate, config.channels, note)
-  audio = audiogen.generate(
+    continued["prompt"] = _end(upload, rate, model.channels, note)[None]
+  audio = model.generate(
     [text],
     duration_s=duration_s,
     sampling=sampling,
     seed=seed,
-    prompt=None if sound is None else sound[None],
     progress=progress,
+    **continued,
   )
   audio = models.normalize_loudness(audio, rate, models.LOUDNESS_LUFS)[0]
   # One folder a result, so that each keeps its name.

@@ -12,16 +12,13 @@ import typer
 from jaxtyping import Float
 from rich.table import Table
 
+from audiogen_jax import families
 from audiogen_jax.audio import dsp, io
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.cli import terminal
-from audiogen_jax.codec import codes_file, encodec
-from audiogen_jax.convert import adapters as adapter_files
-from audiogen_jax.convert import engine, export, opening, sources
-from audiogen_jax.core import checkpoint
+from audiogen_jax.codec import codes_file
+from audiogen_jax.convert import export, sources
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.lm import model as language_model
-from audiogen_jax.text import t5
 
 DEFAULT_MODEL = "nano"  # comes with the package
 LOUDNESS_LUFS = -14.0  # of AudioGen's documented examples
@@ -153,46 +150,11 @@ def info(
   adapters: Adapters = None,
 ) -> None:
   """Say what a model is, and whether adapters fit it."""
-  parts = opening.open_parts(model, need_text=False)
-  codec, tokens = parts.codec, parts.codec.tokens
+  family, _ = families.of(model)
+  format = sources.recognise(sources.locate(model)).name
+  described = families.describe(model, adapters=adapters)
   table = Table(title=model, show_header=False, title_justify="left")
-  rows = [
-    ("format", sources.recognise(sources.locate(model)).name),
-    ("sound", f"{codec.sample_rate_hz} Hz, {codec.channels} channel(s)"),
-    ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
-    ("codebooks", f"{tokens.codebooks} of {tokens.size}"),
-    ("bit rate", f"{codec.bitrate / 1000:.2f} kbit/s"),
-    ("codec", _size(encodec.init, codec, parts.codec_tree, "params")),
-  ]
-  if parts.lm is not None:
-    lm, t = parts.lm, parts.lm.transformer
-    text = [
-      name
-      for name, used in (
-        ("prepended", lm.prepend_text),
-        ("cross-attention", t.cross_attention),
-      )
-      if used
-    ]
-    rows += [
-      ("language model", _size(language_model.init, lm, parts.lm_tree)),
-      ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
-      ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
-      ("window", f"{parts.window_s:g} s"),
-      ("guidance", f"{parts.guidance:g}"),
-      ("text", " and ".join(text)),
-    ]
-    if parts.text is None:
-      rows.append(("text encoder", f"{parts.text_name} (outside)"))
-    else:
-      size = _size(t5.init, parts.text, parts.text_tree)
-      rows.append(("text encoder", f"{parts.text_name or ''} {size}".strip()))
-  for each in adapter_files.open_all(adapters or (), parts.lm):
-    told = each.config
-    rows.append(
-      ("adapters", f"{each.folder}, rank {told.rank}, alpha {told.alpha:g}")
-    )
-  for row in rows:
+  for row in [("family", family), ("format", format), *described.rows]:
     table.add_row(*row)
   terminal.out.print(table)
 
@@ -218,19 +180,3 @@ def stem(text: str | None, seed: int) -> str:
   # File systems count bytes, 255 at most.
   words = words[:60].encode()[:200].decode(errors="ignore")
   return f"{words or 'sound'}_seed{seed}"
-
-
-def _size(init, config, tree, part: str | None = None) -> str:
-  """Parameters of a room, and bytes as they are stored."""
-  shapes = engine.abstract(init, config)
-  counted = shapes[part] if part else shapes
-  count = sum(leaf.size for leaf in jax.tree.leaves(counted))
-  if isinstance(tree, checkpoint.Folder):
-    tree = tree.abstract()
-  stored = sum(
-    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-    for leaf in jax.tree.leaves(
-      tree, is_leaf=lambda x: isinstance(x, engine.Lazy)
-    )
-  )
-  return f"{count:,} parameters, {stored / 1e6:,.1f} MB"

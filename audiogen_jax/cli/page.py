@@ -1,14 +1,18 @@
 """The page of `audiogen demo`, built with Gradio (extra `demo`)."""
 
+import dataclasses
+import inspect
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import gradio as gr
 
-from audiogen_jax.audiogen import AudioGen
+from audiogen_jax import families
 from audiogen_jax.cli import door, maker
+from audiogen_jax.core import options
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.core.options import Option
 
 _EXAMPLES = (  # kinds of sound that `nano` has heard
   "a dog barks while rain falls",
@@ -72,7 +76,8 @@ def mount(app, blocks: gr.Blocks, folder: pathlib.Path) -> None:
 
 
 def build(
-  audiogen: AudioGen,
+  model: families.TextToAudio,
+  sampling: Any,
   name: str,
   folder: pathlib.Path,
   stopping: Callable[[], bool],
@@ -80,43 +85,34 @@ def build(
   """Builds the page.
 
   Args:
-    audiogen: The model.
+    model: Any that turns sentences into sound.
+    sampling: The options that suit it.
     name: What to call it.
     folder: Where Gradio keeps its files.
     stopping: Whether the server is about to end: no sound is finished then.
   """
+  inputs: dict[str, gr.components.Component] = {}
 
-  def respond(
-    prompt,
-    upload,
-    duration_s,
-    seed,
-    guidance,
-    temperature,
-    top_k,
-    top_p,
-    progress=gr.Progress(),  # noqa: B008 (where Gradio looks for it)
-  ):
+  def respond(*values):
+    *values, progress = values
+    given = dict(zip(inputs, values, strict=True))
+
     def report(done: int, total: int) -> None:
       if stopping():
         raise InputError("the server is ending: come back later")
       # The first steps take longest where they have to be compiled.
       progress((done, total), desc="Sampling" if done else "Getting ready")
 
+    upload = given.get("upload")
     try:
       made = maker.make(
-        audiogen,
+        model,
         folder,
-        prompt=prompt or "",
+        prompt=given["prompt"] or "",
         upload=pathlib.Path(upload) if upload else None,
-        duration_s=duration_s,
-        seed=seed,
-        sampling=Sampling(
-          temperature=temperature,
-          top_k=int(top_k),
-          top_p=top_p,
-          guidance=guidance,
-        ),
+        duration_s=given["duration_s"],
+        seed=given["seed"],
+        sampling=_chosen(model, sampling, given),
         progress=report,
         note=lambda line: gr.Info(f"{line}."),
       )
@@ -140,13 +136,14 @@ def build(
     )
     with gr.Row():
       with gr.Column():
-        inputs, button = _inputs(audiogen)
+        button = _add_inputs(model, sampling, inputs)
       with gr.Column():
         outputs = _outputs()
+    respond.__signature__ = _signature(inputs)
     gr.on(
-      [button.click, inputs[0].submit],
+      [button.click, inputs["prompt"].submit],
       respond,
-      inputs,
+      list(inputs.values()),
       outputs,
       api_name="generate",
       concurrency_limit=1,  # one model, one sound at a time
@@ -156,19 +153,52 @@ def build(
   return blocks.queue(max_size=_WAITING, api_open=False)
 
 
-def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
-  """The left half: what `respond` takes, in its order, and the button."""
-  defaults, size = Sampling(), audiogen.codec.tokens.size
-  prompt = gr.Textbox(
+def _signature(names: Iterable[str]) -> inspect.Signature:
+  """What clients call the values, and where Gradio finds its progress."""
+  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  parameters = [inspect.Parameter(name, kind) for name in names]
+  progress = inspect.Parameter("progress", kind, default=gr.Progress())
+  return inspect.Signature([*parameters, progress])
+
+
+def _chosen(
+  model: families.TextToAudio, sampling: Any, given: dict[str, Any]
+) -> Any:
+  """`sampling` with what was moved on the page; whole numbers as such."""
+  ranges, changed = getattr(model, "ranges", {}), {}
+  for name, option in options.of(type(sampling)).items():
+    # A slider that ends below the default shows its end.
+    _, high = ranges.get(name, option.ends)
+    if given[name] != min(getattr(sampling, name), high):
+      changed[name] = option.type(given[name])
+  return dataclasses.replace(sampling, **changed)
+
+
+def _add_inputs(
+  model: families.TextToAudio,
+  sampling: Any,
+  inputs: dict[str, gr.components.Component],
+) -> gr.Button:
+  """The left half; adds by name what `respond` takes, and returns the button.
+
+  A control for each option of the model's family; an upload where the family
+  can continue sounds.
+  """
+  inputs["prompt"] = gr.Textbox(
     label="Prompt",
     placeholder="What do you want to hear?",
     lines=2,
     autofocus=True,
     elem_id="prompt",
   )
-  gr.Examples([[text] for text in _EXAMPLES], inputs=prompt, label="Examples")
+  gr.Examples(
+    [[text] for text in _EXAMPLES], inputs=inputs["prompt"], label="Examples"
+  )
+  continues = families.takes(model, "prompt")
+  if continues:
+    inputs["upload"] = _upload()
   with gr.Row():
-    duration_s = gr.Slider(
+    inputs["duration_s"] = gr.Slider(
       0.5,
       maker.LONGEST_S,
       5.0,
@@ -176,7 +206,7 @@ def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
       label="Seconds",
       info="How long it lasts.",
     )
-    seed = gr.Number(
+    inputs["seed"] = gr.Number(
       0,
       label="Seed",
       info="Same seed, same sound.",
@@ -184,55 +214,52 @@ def _inputs(audiogen: AudioGen) -> tuple[list, gr.Button]:
       minimum=0,
       maximum=2**32 - 1,
     )
-  guidance = gr.Slider(
-    1,
-    10,
-    audiogen.guidance,
-    step=0.1,
-    label="Guidance",
-    info="More follows the prompt more closely; 1 is none.",
+  known = options.of(type(sampling))
+  ranges = getattr(model, "ranges", {})
+  for name, option in known.items():
+    if option.first:
+      inputs[name] = _slider(option, getattr(sampling, name), ranges)
+  if continues:
+    with gr.Accordion("Continue a sound", open=False):
+      inputs["upload"].render()
+      gr.Markdown(
+        "The result begins with it, and the seconds above include it. Of a"
+        f" sound longer than {maker.CONTINUED_S:g} s, the last"
+        f" {maker.CONTINUED_S:g} s are used. The prompt may stay empty."
+      )
+  others = [option for option in known.values() if not option.first]
+  if others:
+    with gr.Accordion("Sampling", open=False):
+      for option in others:
+        value = getattr(sampling, option.name)
+        inputs[option.name] = _slider(option, value, ranges)
+  return gr.Button("Make the sound", variant="primary", elem_id="make")
+
+
+def _upload() -> gr.Audio:
+  """A sound to continue, placed later."""
+  return gr.Audio(
+    sources=["upload"],
+    type="filepath",
+    label="Sound to continue",
+    buttons=[],
+    elem_id="upload",
+    render=False,
   )
-  with gr.Accordion("Continue a sound", open=False):
-    upload = gr.Audio(
-      sources=["upload"],
-      type="filepath",
-      label="Sound to continue",
-      buttons=[],
-      elem_id="upload",
-    )
-    gr.Markdown(
-      "The result begins with it, and the seconds above include it. Of a sound"
-      f" longer than {maker.CONTINUED_S:g} s, the last {maker.CONTINUED_S:g} s"
-      " are used. The prompt may stay empty."
-    )
-  with gr.Accordion("Sampling", open=False):
-    temperature = gr.Slider(
-      0,
-      2,
-      defaults.temperature,
-      step=0.05,
-      label="Temperature",
-      info="0 always takes the likeliest.",
-    )
-    top_k = gr.Slider(
-      0,
-      size,
-      min(defaults.top_k, size),
-      step=1,
-      label="Top-k",
-      info="Draw among the k likeliest; 0 for all.",
-    )
-    top_p = gr.Slider(
-      0,
-      1,
-      defaults.top_p,
-      step=0.01,
-      label="Top-p",
-      info="Draw from the nucleus of this mass, instead of top-k; 0 for off.",
-    )
-  button = gr.Button("Make the sound", variant="primary", elem_id="make")
-  rules = [guidance, temperature, top_k, top_p]
-  return [prompt, upload, duration_s, seed, *rules], button
+
+
+def _slider(
+  option: Option, value: float, ranges: dict[str, tuple[float, float]]
+) -> gr.Slider:
+  low, high = ranges.get(option.name, option.ends)
+  return gr.Slider(
+    low,
+    high,
+    min(value, high),
+    step=option.step,
+    label=option.title.capitalize(),
+    info=option.help,
+  )
 
 
 def _outputs() -> list:

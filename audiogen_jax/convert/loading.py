@@ -1,13 +1,14 @@
 """The parts of a model -> what runs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
-from audiogen_jax.convert import engine, placing
+from audiogen_jax.convert import engine, opening, placing
 from audiogen_jax.convert.adapters import Adapters
 from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
@@ -16,6 +17,18 @@ from audiogen_jax.lm import model
 from audiogen_jax.lm.sampler import LanguageModel
 from audiogen_jax.text import t5, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
+
+
+def load_codec(
+  source: str | Path, *, mesh: jax.sharding.Mesh | None = None
+) -> Encodec:
+  """The codec of a model of AudioGen, or a codec alone.
+
+  Raises:
+    InputError: If there is none, or it is damaged.
+  """
+  parts = opening.open_parts(source, need_text=False)
+  return codec(parts, Placement.make(mesh))
 
 
 def codec(parts: Parts, placement: Placement) -> Encodec:

@@ -36,7 +36,7 @@ from audiogen_jax.evaluate.hearing import (
   judge_pairs,
   label_of,
 )
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.families import TextToAudio
 
 _MIXES = 50  # of two recordings to train on, for each class
 _RATIO_DB = 5.0  # of the two in a mix, as AudioGen mixes
@@ -53,7 +53,7 @@ class Report:
       as recorded, and through the codec.
     trained_on: Recordings.
     real: How held-out recordings were heard.
-    coded: And how through the codec: the ceiling.
+    coded: And how through the codec, the ceiling; None without a codec.
     generated: How the model's clips were heard, with each way to sample.
   """
 
@@ -62,8 +62,8 @@ class Report:
   validated: tuple[float, float]
   trained_on: int
   real: Hearing
-  coded: Hearing
-  generated: Sequence[tuple[Sampling, Hearing]]
+  coded: Hearing | None
+  generated: Sequence[tuple[Any, Hearing]]
 
   @property
   def chance(self) -> tuple[float, float]:
@@ -83,7 +83,7 @@ class Report:
       ),
       "chance": dict(zip(("one", "both"), self.chance, strict=True)),
       "real": self.real.plain(self.classes),
-      "coded": self.coded.plain(self.classes),
+      "coded": self.coded and self.coded.plain(self.classes),
       "generated": [
         {"sampling": dataclasses.asdict(way)} | heard.plain(self.classes)
         for way, heard in self.generated
@@ -122,10 +122,10 @@ def classes_of(train: Clips, held_out: Clips) -> list[str]:
 
 
 def evaluate(
-  model: Any,
+  model: TextToAudio,
   train: Clips,
   held_out: Clips,
-  samplings: Sequence[Sampling],
+  samplings: Sequence[Any],
   *,
   clips: int = 20,
   pairs: int = 45,
@@ -141,10 +141,11 @@ def evaluate(
   first seconds of longer recordings, and shorter ones again and again.
 
   Args:
-    model: An `AudioGen`; its `generate` and its codec are used.
-    train: Recordings to train on, at the codec's rate.
+    model: Its `generate` is used, and its codec, if it has one.
+    train: Recordings to train on, at the model's rate.
     held_out: Others, to say how good the classifier is.
-    samplings: Ways to sample, each with the same prompts and seeds.
+    samplings: Ways to sample (`model.options`), each with the same prompts and
+      seeds.
     clips: Generated for each class.
     pairs: Clips of two classes, each of another pair as long as there are any;
       none with three classes or less, where any two are among the first three.
@@ -172,7 +173,7 @@ def evaluate(
   texts = [asked[a][j % clips % len(asked[a])] for j, a in enumerate(singles)]
   texts += [f"{asked[a][0]} and {asked[b][0]}" for a, b in wanted]
   report = progress or _tell_nobody
-  ear = Ear(model.codec, duration_s)
+  ear = Ear(model, duration_s)
   real, coded, labels, kept = ear.listen(train, names, "recordings", report)
   told = Classifier(real.features, coded.features, labels, seed=seed)
   told_two = None
@@ -202,7 +203,7 @@ def evaluate(
     validated=told.accuracy,
     trained_on=len(train),
     real=real,
-    coded=coded,
+    coded=coded if hasattr(model, "codec") else None,
     generated=generated,
   )
 
@@ -278,9 +279,9 @@ def _hear_mixes(
 
 
 def _generate(
-  model: Any,
+  model: TextToAudio,
   texts: Sequence[str],
-  way: Sampling,
+  way: Any,
   duration_s: float,
   seed: int,
   batch: int,
@@ -292,7 +293,7 @@ def _generate(
 
     def progress(done: int, steps: int, first=first, part=part) -> None:
       done = first * steps + len(part) * done
-      report(f"clips, guidance {way.guidance:g}", done, len(texts) * steps)
+      report("clips", done, len(texts) * steps)
 
     yield np.asarray(
       model.generate(

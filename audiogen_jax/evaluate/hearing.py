@@ -12,6 +12,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import classifier
 from audiogen_jax.evaluate.classifier import Classifier, MixClassifier
 from audiogen_jax.evaluate.clips import Clip, Clips
+from audiogen_jax.families import TextToAudio
 
 TOP = 3  # among which both classes of a pair have to be
 _BATCH = 8  # recordings coded together
@@ -94,11 +95,14 @@ class Heard(NamedTuple):
 
 
 class Ear:
-  """Hears clips of one length, as they are and through a codec."""
+  """Hears clips of one length, as they are and through the model's codec.
 
-  def __init__(self, codec: Any, duration_s: float):
-    self._codec = codec
-    self._rate_hz = codec.config.sample_rate_hz
+  Of a model without a codec both are the clips as they are.
+  """
+
+  def __init__(self, model: TextToAudio, duration_s: float):
+    self._codec = getattr(model, "codec", None)
+    self._rate_hz = model.sample_rate_hz
     self._samples = round(duration_s * self._rate_hz)
 
   def hear(self, audio: np.ndarray) -> Heard:
@@ -121,7 +125,9 @@ class Ear:
     while some := list(itertools.islice(sounds, _BATCH)):
       audio = np.stack(some)
       real.append(self.hear(audio))
-      coded.append(self.hear(self._codec.decode(self._codec.encode(audio))))
+      if self._codec is not None:
+        audio = self._codec.decode(self._codec.encode(audio))
+      coded.append(self.hear(audio))
     return Heard.join(real), Heard.join(coded)
 
   def listen(

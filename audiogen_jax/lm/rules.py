@@ -1,7 +1,6 @@
 """The rules of sampling: from the logits of one step to its tokens."""
 
 import dataclasses
-import numbers
 from typing import NamedTuple
 
 import jax
@@ -9,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from audiogen_jax.core import options
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.options import option
 from audiogen_jax.core.types import AnyArray
 
 # Far beyond what is of use, and far below where float32 overflows: NaN would
@@ -40,31 +41,37 @@ class Sampling:
     InputError: For a value out of range.
   """
 
-  temperature: float = 1.0
-  top_k: int = _Usual(250)
-  top_p: float = 0.0
-  guidance: float = 3.0
+  temperature: float = option(
+    1.0,
+    "0 takes the likeliest token.",
+    most=_LARGEST,
+    ends=(0, 2),
+    step=0.05,
+  )
+  top_k: int = option(
+    _Usual(250), "Draw among the k likeliest; 0 for all.", ends=(0, 1024)
+  )
+  top_p: float = option(
+    0.0,
+    "Draw from the nucleus of mass p, instead of top-k; 0 for off.",
+    most=1,
+    ends=(0, 1),
+    step=0.01,
+  )
+  guidance: float = option(
+    3.0,
+    "Classifier-free guidance: more follows the prompt more closely; 1 for"
+    " none.",
+    least=-_LARGEST,
+    most=_LARGEST,
+    ends=(1, 10),
+    step=0.1,
+    first=True,
+  )
   greedy: bool = False
 
   def __post_init__(self):
-    for name in ("temperature", "top_p", "guidance"):
-      value = getattr(self, name)
-      if not isinstance(value, numbers.Real):
-        raise InputError(f"{name} {str(value)[:50]!r} must be a number")
-    if not isinstance(self.top_k, numbers.Integral):
-      raise InputError(f"top-k {str(self.top_k)[:50]!r} must be a whole number")
-    if not 0 <= self.temperature <= _LARGEST:
-      raise InputError(
-        f"temperature {self.temperature} must lie in [0, {_LARGEST}]"
-      )
-    if self.top_k < 0:
-      raise InputError(f"top-k {self.top_k} must be 0 (all) or more")
-    if not 0 <= self.top_p <= 1:
-      raise InputError(f"top-p {self.top_p} must lie in [0, 1]")
-    if not abs(self.guidance) <= _LARGEST:
-      raise InputError(
-        f"guidance {self.guidance} must lie in [-{_LARGEST}, {_LARGEST}]"
-      )
+    options.check(self)
 
 
 class Rules(NamedTuple):

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import AnyArray, Seconds
+from audiogen_jax.core.types import AnyArray, Seconds, TokenSpec
 
 STRIDE_S: Seconds = 2.0  # by which windows move on, unless said otherwise
 
@@ -41,6 +41,41 @@ def windows(
     found.append((at, known, end))
     at, known = at + stride, end
   return found
+
+
+def plan(
+  tokens: TokenSpec,
+  known: int,
+  duration_s: Seconds,
+  window_s: Seconds,
+  stride_s: Seconds,
+) -> list[tuple[int, int, int]]:
+  """`windows` of durations in seconds.
+
+  Args:
+    tokens: Of the codec.
+    known: Frames of a prompt.
+    duration_s: In all.
+    window_s: Of a window.
+    stride_s: By which windows move on.
+
+  Raises:
+    InputError: If they are no durations, or do not fit each other.
+  """
+  values = {"duration": duration_s, "window": window_s, "stride": stride_s}
+  frames, window, stride = (
+    tokens.some_frames(*item) for item in values.items()
+  )
+  if frames > window and stride >= window:
+    raise InputError(
+      f"stride {stride_s} s must be shorter than the window, {window_s} s"
+    )
+  if known >= frames:
+    raise InputError(
+      f"duration {duration_s} s is not longer than the sound to continue,"
+      f" {known / tokens.frame_rate_hz:g} s; ask for more"
+    )
+  return windows(known, frames, window, stride)
 
 
 def seeds(

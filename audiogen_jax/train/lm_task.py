@@ -21,10 +21,10 @@ import optax
 from etils import epath
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from audiogen_jax.audiogen import load_codec
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import adapters
+from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError

@@ -1,0 +1,72 @@
+"""What `audiogen info` says of an AudioGen."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from audiogen_jax.codec import encodec
+from audiogen_jax.convert import engine
+from audiogen_jax.convert.adapters import Adapters
+from audiogen_jax.convert.opening import Parts
+from audiogen_jax.core import checkpoint
+from audiogen_jax.core.types import Tree
+from audiogen_jax.lm import model as language_model
+from audiogen_jax.text import t5
+
+
+def rows(
+  parts: Parts, adapters: Sequence[Adapters] = ()
+) -> list[tuple[str, str]]:
+  """Names and values: sound, codes, sizes of the rooms, text, adapters."""
+  codec, tokens = parts.codec, parts.codec.tokens
+  found = [
+    ("sound", f"{codec.sample_rate_hz} Hz, {codec.channels} channel(s)"),
+    ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
+    ("codebooks", f"{tokens.codebooks} of {tokens.size}"),
+    ("bit rate", f"{codec.bitrate / 1000:.2f} kbit/s"),
+    ("codec", _size(encodec.init, codec, parts.codec_tree, "params")),
+  ]
+  if parts.lm is not None:
+    lm, t = parts.lm, parts.lm.transformer
+    ways = {"prepended": lm.prepend_text, "cross-attention": t.cross_attention}
+    found += [
+      ("language model", _size(language_model.init, lm, parts.lm_tree)),
+      ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
+      ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
+      ("window", f"{parts.window_s:g} s"),
+      ("guidance", f"{parts.guidance:g}"),
+      ("text", " and ".join(name for name, used in ways.items() if used)),
+    ]
+    text = f"{parts.text_name} (outside)"
+    if parts.text is not None:
+      size = _size(t5.init, parts.text, parts.text_tree)
+      text = f"{parts.text_name or ''} {size}".strip()
+    found.append(("text encoder", text))
+  for each in adapters:
+    rank, alpha = each.config.rank, each.config.alpha
+    found.append(("adapters", f"{each.folder}, rank {rank}, alpha {alpha:g}"))
+  return found
+
+
+def _size(
+  init: Callable[[Any, jax.Array], Tree],
+  config: Any,
+  tree: Tree,
+  part: str | None = None,
+) -> str:
+  """Parameters of a room, and bytes as they are stored."""
+  shapes = engine.abstract(init, config)
+  counted = shapes[part] if part else shapes
+  count = sum(leaf.size for leaf in jax.tree.leaves(counted))
+  if isinstance(tree, checkpoint.Folder):
+    tree = tree.abstract()
+  stored = sum(
+    math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    for leaf in jax.tree.leaves(
+      tree, is_leaf=lambda x: isinstance(x, engine.Lazy)
+    )
+  )
+  return f"{count:,} parameters, {stored / 1e6:,.1f} MB"
