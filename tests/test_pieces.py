@@ -104,7 +104,7 @@ def test_whatever_the_sizes_are(sizes):
   found = np.concatenate(parts, axis=1)
   np.testing.assert_allclose(found, codec.decode(codes), atol=1e-5)
   # What comes later than it could: what the decoder looks ahead.
-  before, after = pieces.looks(codec.config.seanet, "decoder")
+  before, after = pieces.receptive_fields(codec.config.seanet, "decoder")
   late = before.right + after.right
   certain = max(0, sizes[0] - late) * HOP
   assert len(sizes) == 1 or certain == 0 or parts[0].shape[1] == certain
@@ -121,7 +121,7 @@ def test_nothing_is_seen_beyond_a_look(shape, side):
   params = jax.tree.map(jnp.asarray, {"params": variables["params"][side]})
   frames, middle = 41, 20
   for method, look in zip(
-    ("before", "after"), pieces.looks(seanet, side), strict=True
+    ("before", "after"), pieces.receptive_fields(seanet, side), strict=True
   ):
     into = HOP if (side, method) == ("encoder", "before") else 1
     out = HOP if (side, method) == ("decoder", "after") else 1

@@ -151,7 +151,7 @@ from audiogen_jax.train.__main__ import TASKS, parse
 import toy, train_toy
 
 TASKS["toy"] = toy.Toy
-with processes.joined():
+with processes.distributed():
   for folder, of_all, of_one in json.loads(sys.argv[1]):
     config = train_toy.get_config()
     changes = of_all | (of_one if jax.process_index() else {})

@@ -24,7 +24,7 @@ _TOGETHER = textwrap.dedent("""
   from audiogen_jax.core.errors import InputError
 
   source, out, *texts = sys.argv[1:]
-  with processes.joined():
+  with processes.distributed():
     index = jax.process_index()
     mesh = ag.make_mesh(data=2, tensor=2)
     assert {d.process_index for d in mesh.devices.flat} == {0, 1}

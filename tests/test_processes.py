@@ -32,7 +32,7 @@ def script(tmp_path):
     tail = """
       if __name__ == "__main__":
         try:
-          with processes.joined():
+          with processes.distributed():
             main()
         except InputError as error:
           print(f"error: {error}", file=sys.stderr)
@@ -70,13 +70,13 @@ def test_alone(alone, monkeypatch):
   monkeypatch.setattr("socket.create_connection", refuse)
   monkeypatch.setattr("socket.create_server", refuse)
   begun = time.monotonic()
-  with processes.joined():
+  with processes.distributed():
     assert processes.agreed(lambda: 7) == 7
     assert processes.gathered("x") == ["x"]
     processes.check_same({"a": 1})
     assert list(processes.passed_on()) == []
   assert time.monotonic() - begun < 1
-  with pytest.raises(InputError, match="as it was"), processes.joined():
+  with pytest.raises(InputError, match="as it was"), processes.distributed():
     raise InputError("as it was")
 
 
@@ -90,7 +90,7 @@ def test_a_task_of_one(alone, monkeypatch):
     "SLURM_LOCALID": "0",
   }.items():
     monkeypatch.setenv(name, value)
-  processes.join()
+  processes.initialize()
   assert processes.gathered(3) == [3]
 
 
@@ -171,7 +171,7 @@ def test_somebody_else_has_joined_them(script):
   body = "print(processes.agreed(lambda: jax.process_index()))"
   path = script(body)
   text = path.read_text().replace(
-    "    with processes.joined():\n      main()",
+    "    with processes.distributed():\n      main()",
     "    import os\n"
     "    jax.distributed.initialize(\n"
     "      os.environ.pop('JAX_COORDINATOR_ADDRESS'),\n"
@@ -219,7 +219,7 @@ def test_an_environment_that_contradicts_itself(
   }.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(InputError, match=words):
-    processes.join()
+    processes.initialize()
 
 
 def test_a_cluster_that_cannot_be_told(alone, monkeypatch):
@@ -230,7 +230,7 @@ def test_a_cluster_that_cannot_be_told(alone, monkeypatch):
     processes.ClusterEnv, "auto_detect_unset_distributed_params", refuse
   )
   with pytest.raises(InputError, match="who is in it: no permission; set JAX_"):
-    processes.join()
+    processes.initialize()
 
 
 def test_tpus_without_a_metadata_server(alone, monkeypatch):
@@ -241,5 +241,5 @@ def test_tpus_without_a_metadata_server(alone, monkeypatch):
     processes.ClusterEnv, "auto_detect_unset_distributed_params", refuse
   )
   with pytest.warns(UserWarning, match="going on as one process"):
-    processes.join()
+    processes.initialize()
   assert processes.gathered(1) == [1]

@@ -67,7 +67,7 @@ class Toy:
       params,
       {},
       now.extra | {"seen": seen},
-      state.moved(now.average, params, 0.9),
+      state.ema_step(now.average, params, 0.9),
     ), {"input_rms": jnp.sqrt(jnp.mean(jnp.square(audio))), "loss": value}
 
   def eval_step(self, now, batch):

@@ -20,8 +20,8 @@ from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate import classes as class_evaluation
 from audiogen_jax.evaluate.classes import Report
+from audiogen_jax.evaluate.classified import TOP, Classified
 from audiogen_jax.evaluate.clips import Clips
-from audiogen_jax.evaluate.hearing import TOP, Hearing
 
 
 def classes(
@@ -123,7 +123,7 @@ def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
 
 def _columns(
   report: Report, ways: Sequence[dict[str, Any]]
-) -> dict[str, Hearing]:
+) -> dict[str, Classified]:
   """What is told side by side; generated clips by what was asked for."""
   columns = {"held out": report.real}
   if report.coded is not None:
@@ -137,7 +137,7 @@ def _columns(
 
 
 def _tell(
-  title: str, report: Report, columns: dict[str, Hearing], clips: int
+  title: str, report: Report, columns: dict[str, Classified], clips: int
 ) -> None:
   """A table, and what it does not hold."""
   table = Table(title=Text(title), title_justify="left")
@@ -145,7 +145,7 @@ def _tell(
   for name in columns:
     table.add_column(name.replace(" ", "\n", 1), justify="right")
 
-  def row(label: str, value: Callable[[Hearing], float | None]) -> None:
+  def row(label: str, value: Callable[[Classified], float | None]) -> None:
     shares = [value(heard) for heard in columns.values()]
     told = ["" if share is None else f"{share:.1%}" for share in shares]
     table.add_row(Text(label), *told)

@@ -142,7 +142,7 @@ def tokenize(
   config = TokenizeConfig(
     min_duration_s=min_duration, copies=copies, batch=batch, seed=seed
   )
-  with processes.joined() if distributed else contextlib.nullcontext():
+  with processes.distributed() if distributed else contextlib.nullcontext():
     process = jax.process_index(), jax.process_count()
     with terminal.bar(shown=process[0] == 0) as bar:
       task = bar.add_task(f"loading {model}", total=None)

@@ -146,7 +146,7 @@ def generate(
   ]
   keeps = prompts_file is not None and output.suffix not in models.SUFFIXES
   with (
-    processes.joined(),
+    processes.distributed(),
     contextlib.closing(_Folder(output if keeps else None)) as folder,
   ):
     places = processes.agreed(lambda: folder.missing(jobs))

@@ -33,7 +33,7 @@ Side = Literal["encoder", "decoder"]
 _CODERS = {"encoder": seanet.Encoder, "decoder": seanet.Decoder}
 
 
-class Look(NamedTuple):
+class ReceptiveField(NamedTuple):
   """Frames that a stage sees before and behind the one it is about."""
 
   left: int
@@ -46,7 +46,9 @@ def possible(config: EncodecConfig) -> bool:
   return one_norm and config.chunk_s is None and not config.renormalise
 
 
-def looks(config: SEANetConfig, side: Side) -> tuple[Look, Look]:
+def receptive_fields(
+  config: SEANetConfig, side: Side
+) -> tuple[ReceptiveField, ReceptiveField]:
   """What the stages before and behind the LSTM see."""
   sees = functools.partial(_sees, config.causal)
   steps = [sees(config.kernel - 1)]
@@ -69,7 +71,9 @@ def looks(config: SEANetConfig, side: Side) -> tuple[Look, Look]:
     ends, steps = [*steps[1:], sees(config.last_kernel - 1)], steps[:1]
   hops = (config.hop, 1) if side == "encoder" else (1, config.hop)
   return tuple(
-    Look(*(math.ceil(sum(part) / hop) for part in zip(*stage, strict=True)))
+    ReceptiveField(
+      *(math.ceil(sum(part) / hop) for part in zip(*stage, strict=True))
+    )
     for stage, hop in zip((steps, ends), hops, strict=True)
   )
 
@@ -103,7 +107,7 @@ class Pieces:
       lengths: Of each row in the end, in samples or frames.
       put: Sends rows to their devices.
     """
-    first, second = looks(config.seanet, side)
+    first, second = receptive_fields(config.seanet, side)
     hop = config.hop
     into, out = (hop, 1) if side == "encoder" else (1, hop)
     rows = 2 if config.stereo_codes else 1
@@ -272,7 +276,7 @@ def _remember(
   config: EncodecConfig,
   side: Side,
 ) -> tuple[Float[Array, "b t f"], Carry]:
-  return _apply(config, side, variables, "remember", x, length, carry)
+  return _apply(config, side, variables, "run_lstm", x, length, carry)
 
 
 @_compiled

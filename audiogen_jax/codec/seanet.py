@@ -145,10 +145,10 @@ class _Coder(_Block):
     self, x: Float[Array, "b n c"], length: Int[Array, " b"]
   ) -> tuple[Float[Array, "b m d"], Int[Array, " b"]]:
     x, length = self.before(x, length)
-    x, _ = self.remember(x, length)
+    x, _ = self.run_lstm(x, length)
     return self.after(x, length)
 
-  def remember(
+  def run_lstm(
     self,
     x: Float[Array, "b t f"],
     length: Int[Array, " b"],

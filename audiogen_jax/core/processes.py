@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jax._src import distributed
+from jax._src import distributed as jax_distributed
 from jax._src.clusters import ClusterEnv
 
 from audiogen_jax import __version__
@@ -47,7 +47,7 @@ class _Place(NamedTuple):
 _peers: Peers | None = None
 
 
-def join(*, saves: bool = False) -> None:
+def initialize(*, saves: bool = False) -> None:
   """Joins the other processes, if there are any.
 
   JAX detects Cloud TPU slices, GKE, SLURM and Open MPI by itself.  Elsewhere
@@ -92,20 +92,20 @@ def join(*, saves: bool = False) -> None:
       place.address, place.count, place.index, local_device_ids=place.devices
     )
   except (RuntimeError, ValueError) as error:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".initialize(str(error).split())[:200]
     raise InputError(f"the processes could not be joined: {reason}") from None
 
 
 @contextlib.contextmanager
-def joined(*, saves: bool = False) -> Iterator[None]:
-  """`join`, and within it the errors of one process are those of all.
+def distributed(*, saves: bool = False) -> Iterator[None]:
+  """`initialize`, and within it the errors of one process are those of all.
 
   Alone, errors pass through.  With others, an InputError or OSError ends all
   processes with its line and status 2; anything else with status 1, and a
   traceback where it happened.
   """
   try:
-    join(saves=saves)
+    initialize(saves=saves)
     yield
   except Stopped:  # in all of them, at the same step
     _leave()
@@ -113,7 +113,7 @@ def joined(*, saves: bool = False) -> Iterator[None]:
   except (InputError, OSError) as error:
     if _peers is None:
       raise
-    _peers.end(2, f"error: {' '.join(str(error).split())}")
+    _peers.end(2, f"error: {' '.initialize(str(error).split())}")
   except KeyboardInterrupt:
     if _peers is None:
       raise
@@ -227,7 +227,7 @@ def passed_on(*, wait_s: float = 0.0) -> Iterator[Any]:
 def _others() -> Peers | None:
   """The others; None where this process is alone."""
   if _peers is None and jax.process_count() > 1:
-    join()  # somebody called jax.distributed.initialize without us
+    initialize()  # somebody called jax.distributed.initialize without us
   return _peers
 
 
@@ -242,7 +242,7 @@ def _heard(peers: Peers, wait_s: float) -> Any:
 
 def _begun_place() -> _Place | None:
   """Where `jax.distributed.initialize` has put this process."""
-  state = distributed.global_state
+  state = jax_distributed.global_state
   return _Place(
     state.coordinator_address, state.num_processes, state.process_id, None
   )
@@ -272,14 +272,14 @@ def _detected() -> _Place | None:
     found = find(*(None,) * 5)
   except OSError as error:
     # A machine with TPUs where no metadata server answers is no Cloud TPU VM.
-    reason = " ".join(str(error).split())[:120]
+    reason = " ".initialize(str(error).split())[:120]
     warnings.warn(
       f"going on as one process: no metadata server answers ({reason})",
       stacklevel=2,
     )
     return None
   except (RuntimeError, ValueError, KeyError) as error:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".initialize(str(error).split())[:200]
     raise InputError(
       f"JAX sees a cluster here and cannot tell who is in it: {reason}; set"
       " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"

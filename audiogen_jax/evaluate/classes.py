@@ -23,19 +23,19 @@ import numpy as np
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.evaluate import classifier
-from audiogen_jax.evaluate.classifier import Classifier, MixClassifier
-from audiogen_jax.evaluate.clips import Clips
-from audiogen_jax.evaluate.hearing import (
+from audiogen_jax.evaluate.classified import (
   TOP,
-  Ear,
-  Heard,
-  Hearing,
+  Classified,
+  ClipFeatures,
+  FeatureExtractor,
   Pair,
   Progress,
-  judge,
-  judge_pairs,
+  both_in_top,
+  confusion_matrix,
   label_of,
 )
+from audiogen_jax.evaluate.classifier import Classifier, MixClassifier
+from audiogen_jax.evaluate.clips import Clips
 from audiogen_jax.families import TextToAudio
 
 _MIXES = 50  # of two recordings to train on, for each class
@@ -61,9 +61,9 @@ class Report:
   kind: str
   validated: tuple[float, float]
   trained_on: int
-  real: Hearing
-  coded: Hearing | None
-  generated: Sequence[tuple[Any, Hearing]]
+  real: Classified
+  coded: Classified | None
+  generated: Sequence[tuple[Any, Classified]]
 
   @property
   def chance(self) -> tuple[float, float]:
@@ -173,30 +173,38 @@ def evaluate(
   texts = [asked[a][j % clips % len(asked[a])] for j, a in enumerate(singles)]
   texts += [f"{asked[a][0]} and {asked[b][0]}" for a, b in wanted]
   report = progress or _tell_nobody
-  ear = Ear(model, duration_s)
-  real, coded, labels, kept = ear.listen(train, names, "recordings", report)
+  extractor = FeatureExtractor(model, duration_s)
+  real, coded, labels, kept = extractor.extract_clips(
+    train, names, "recordings", report
+  )
   told = Classifier(real.features, coded.features, labels, seed=seed)
   told_two = None
   if wanted:
     count = min(2 * len(labels), _MIXES * len(names))
     drawn = _draw_pairs(len(names), count, seed)
-    mixes = ear.hear_twice(_mix(kept, drawn, seed, report))
-    told_two = _hear_mixes((real, coded), labels, mixes, drawn)
-  *held, labels, kept = ear.listen(held_out, names, "held out", report)
+    mixes = extractor.extract_both(_mix(kept, drawn, seed, report))
+    told_two = _train_on_mixes((real, coded), labels, mixes, drawn)
+  *held, labels, kept = extractor.extract_clips(
+    held_out, names, "held out", report
+  )
   mixed = [pair for pair in wanted if all(kept[i] for i in pair)]
-  mixes = ear.hear_twice(_mix(kept, mixed, seed, report))
+  mixes = extractor.extract_both(_mix(kept, mixed, seed, report))
   real, coded = (
-    Hearing(judge(told, one, labels), mixed, judge_pairs(told_two, two, mixed))
+    Classified(
+      confusion_matrix(told, one, labels),
+      mixed,
+      both_in_top(told_two, two, mixed),
+    )
     for one, two in zip(held, mixes, strict=True)
   )
   generated = []
   for way in samplings:
     parts = _generate(model, texts, way, duration_s, seed, batch, report)
-    found = Heard.join([ear.hear(part) for part in parts])
+    found = ClipFeatures.join([extractor.extract(part) for part in parts])
     one, two = found.cut(len(singles))
-    confusion = judge(told, one, np.array(singles))
-    both = judge_pairs(told_two, two, wanted)
-    generated.append((way, Hearing(confusion, wanted, both)))
+    confusion = confusion_matrix(told, one, np.array(singles))
+    both = both_in_top(told_two, two, wanted)
+    generated.append((way, Classified(confusion, wanted, both)))
   return Report(
     classes=names,
     kind=told.name,
@@ -261,10 +269,10 @@ def _mix(
     yield mixed.astype(np.float32)
 
 
-def _hear_mixes(
-  heard: Sequence[Heard],
+def _train_on_mixes(
+  heard: Sequence[ClipFeatures],
   labels: np.ndarray,
-  mixes: Sequence[Heard],
+  mixes: Sequence[ClipFeatures],
   pairs: Sequence[Pair],
 ) -> MixClassifier:
   """Trained on recordings and mixes, each as it is and through the codec."""

@@ -214,7 +214,7 @@ class LM(nn.Module):
     self,
     tokens: Int[Array, "b k"],
     place: Int[Array, ""],
-    seen: Bool[Array, "b l"],
+    text_mask: Bool[Array, "b l"],
     texts: list[KeysValues | None],
     caches: list[KeysValues],
   ) -> tuple[Float[Array, "b k v"], list[KeysValues]]:
@@ -223,24 +223,24 @@ class LM(nn.Module):
     Args:
       tokens: One column.
       place: Which.
-      seen: The text's visible positions.
+      text_mask: The text's visible positions.
       texts: From `prefill`.
       caches: From `prefill` or the step before.
     """
-    before = seen.shape[1] if self.config.prepend_text else 0
+    before = text_mask.shape[1] if self.config.prepend_text else 0
     x = self._embedded(tokens[..., None])
-    x = self._placed(x, self._offset(seen) + place[None, None])
+    x = self._placed(x, self._offset(text_mask) + place[None, None])
     at = before + place
     key = jnp.arange(caches[0].k.shape[3])
     mask = (key <= at)[None, None]
     if before:
       shown = jnp.pad(
-        seen, ((0, 0), (0, len(key) - before)), constant_values=True
+        text_mask, ((0, 0), (0, len(key) - before)), constant_values=True
       )
       mask = mask & shown[:, None]
     new = []
     for block, text, cache in zip(self.blocks, texts, caches, strict=True):
-      x, cache = block(x, mask, text, seen, cache, at)
+      x, cache = block(x, mask, text, text_mask, cache, at)
       new.append(cache)
     return self._logits(x)[:, :, 0], new
 
@@ -248,11 +248,11 @@ class LM(nn.Module):
     book = jnp.arange(self.config.codebooks)[None, :, None]
     return jnp.sum(self.embed[book, steps], axis=1)
 
-  def _offset(self, seen: Bool[Array, "b l"]) -> Int[Array, "#b 1"]:
+  def _offset(self, text_mask: Bool[Array, "b l"]) -> Int[Array, "#b 1"]:
     """Places that prepended text takes up in front of the first step."""
     if not self.config.prepend_text:
       return jnp.zeros((1, 1), jnp.int32)
-    return jnp.sum(seen, axis=1, keepdims=True, dtype=jnp.int32)
+    return jnp.sum(text_mask, axis=1, keepdims=True, dtype=jnp.int32)
 
   def _placed(
     self, x: Float[Array, "b s d"], place: Int[Array, "#b s"]

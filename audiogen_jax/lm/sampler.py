@@ -76,7 +76,7 @@ def decode(
   params: Tree,
   state: State,
   texts: list[KeysValues | None],
-  seen: Bool[Array, "b l"],
+  text_mask: Bool[Array, "b l"],
   keys: Key[Array, " b"],
   rules: Rules,
   stop: Int[Array, ""],
@@ -89,7 +89,7 @@ def decode(
   """Writes steps until `stop`; known tokens are kept."""
   lm = apart(config, dtype)
   if guided:
-    seen = jnp.repeat(seen, 2, axis=0)
+    text_mask = jnp.repeat(text_mask, 2, axis=0)
 
   def body(state: State) -> State:
     last = jax.lax.dynamic_index_in_dim(
@@ -101,7 +101,7 @@ def decode(
       {"params": params},
       last,
       state.place - 1,
-      seen,
+      text_mask,
       texts,
       state.caches,
       method="step",

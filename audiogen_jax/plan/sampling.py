@@ -68,7 +68,7 @@ def of_sampling(
       one = jax.ShapeDtypeStruct(shape, dtype, sharding=wanted)
     return KeysValues(one, one)
 
-  seen = shaped((batch, length), jnp.bool_, "batch", None)
+  text_mask = shaped((batch, length), jnp.bool_, "batch", None)
   states_ = shaped((batch, length, t.width), dtype, "batch", None, None)
   steps = shaped(
     (batch, config.codebooks, room), jnp.int32, "batch", None, None
@@ -95,7 +95,7 @@ def of_sampling(
       placement,
       params,
       head,
-      Cond(states_, seen),
+      Cond(states_, text_mask),
       resident=resident,
       room=sampler.LEAST_STEPS,
       **options,
@@ -106,7 +106,7 @@ def of_sampling(
       params,
       state,
       texts,
-      seen,
+      text_mask,
       keys,
       rules,
       number(jnp.int32),

@@ -66,7 +66,7 @@ def main(arguments: list[Any]) -> None:
   # Orbax and JAX tell of every step they take, and warn of what is meant.
   logging.set_verbosity(logging.ERROR)
   try:
-    with processes.joined(saves=True):
+    with processes.distributed(saves=True):
       run, task = parse(values)
       if flags.FLAGS.workdir is None:
         raise InputError("no work folder: give --workdir=DIR")

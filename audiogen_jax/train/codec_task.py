@@ -217,7 +217,7 @@ class CodecTask:
       params={"codec": codec, "adversary": adversary},
       optimiser={"codec": moments, "adversary": after},
       extra={"codebooks": books, "balance": balanced.state._asdict()},
-      average=states.moved(state.average, new, self.average_decay),
+      average=states.ema_step(state.average, new, self.average_decay),
     ), metrics
 
   def generate(

@@ -19,7 +19,7 @@ def write(
   params: Tree,
   states: Float[Array, "b l e"],
   mask: Bool[Array, "b l"],
-  seen: Bool[Array, "b l"],
+  text_mask: Bool[Array, "b l"],
   *,
   frames: int,
   guidance: float,
@@ -34,7 +34,7 @@ def write(
     params: Its parameters, stacked, however they are split over the mesh.
     states: Of the text encoder.
     mask: Positions of the text.
-    seen: Positions that attention looks at.
+    text_mask: Positions that attention looks at.
     frames: How many to write.
     guidance: Classifier-free guidance.
     dtype: Of the products.
@@ -46,7 +46,7 @@ def write(
     cond = LM(config, dtype, stacked=False).apply(
       {"params": params}, states, mask, method="condition"
     )
-  cond = Cond(cond.states, seen)
+  cond = Cond(cond.states, text_mask)
   b, k = states.shape[0], config.codebooks
   layout = patterns.layout(config.pattern, k, frames)
   stop = layout.frame.shape[1]

@@ -235,7 +235,7 @@ class LMTask:
     )
     updates, moments = self._tx.update(gradient, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
-    average, averaged = states.averaged(
+    average, averaged = states.published_ema(
       state, params, decay=self.average_decay, every=self.average_every
     )
     metrics = {

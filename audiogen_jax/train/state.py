@@ -21,7 +21,8 @@ class TrainState(NamedTuple):
     params: What optimisers move.
     optimiser: Their own state.
     extra: What a task keeps beside parameters, such as codebooks.
-    average: Moving average of what the task evaluates and exports.
+    average: The EMA (exponential moving average) of what the task evaluates and
+      exports.
   """
 
   step: Int[Array, ""]
@@ -100,33 +101,33 @@ def _check_rules(axes: Mapping[str, Axes], placement: Placement) -> None:
         )
 
 
-def moved(average: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
+def ema_step(ema: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
   """An exponential moving average, one step on."""
-  return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
+  return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), ema, new)
 
 
-def averaged(
+def published_ema(
   state: TrainState, params: Tree, *, decay: float, every: int
 ) -> tuple[Tree, Float[Array, ""]]:
-  """The average and how much it has seen, as the published code has it.
+  """The EMA and its weight so far, as the published code has them.
 
-  Early averages are those of what there was: up to and with its first it is the
-  parameters themselves.
+  Early values weigh what there was: up to and with its first update the EMA is
+  the parameters themselves.
 
   Args:
-    state: Before the step; `extra["averaged"]` is how much was seen.
+    state: Before the step; `extra["averaged"]` is the weight so far.
     params: After it.
-    decay: Of the average.
-    every: Steps between its updates; 0 for no average.
+    decay: Of the EMA.
+    every: Steps between its updates; 0 for no EMA.
   """
-  seen = state.extra["averaged"]
+  weight = state.extra["averaged"]
   if not every:
-    return state.average, seen
+    return state.average, weight
   due = (state.step + 1) % every == 0
-  seen = jnp.where(due, seen * decay + 1, seen)
-  moves = due | (seen == 0)
-  share = jnp.where(moves, 1 / jnp.maximum(seen, 1), 0)
-  return moved(state.average, params, 1 - share), seen
+  weight = jnp.where(due, weight * decay + 1, weight)
+  moves = due | (weight == 0)
+  share = jnp.where(moves, 1 / jnp.maximum(weight, 1), 0)
+  return ema_step(state.average, params, 1 - share), weight
 
 
 def _by_name(tree: Tree) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""As what clips are heard, by a classifier and with or without a codec."""
+"""What a classifier takes clips for, as they are and through a codec."""
 
 import dataclasses
 import itertools
@@ -26,11 +26,11 @@ Pair: TypeAlias = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Hearing:
-  """As what some clips were heard.
+class Classified:
+  """What some clips were taken for.
 
   Attributes:
-    confusion: Clips of each class (rows) that were heard as each (columns); the
+    confusion: Clips of each class (rows) that were taken for each (columns); the
       last column is silence.
     pairs: Two classes of each clip of two.
     both: Whether both were heard, for each of them.
@@ -74,28 +74,28 @@ class Hearing:
     }
 
 
-class Heard(NamedTuple):
-  """Of some clips, the features, and which are silent."""
+class ClipFeatures(NamedTuple):
+  """Features of some clips, and which of them are silent."""
 
   features: np.ndarray
   silent: np.ndarray
 
   @classmethod
-  def join(cls, parts: "Sequence[Heard]") -> "Heard":
+  def join(cls, parts: "Sequence[ClipFeatures]") -> "ClipFeatures":
     if not parts:
       return cls(np.zeros((0, 0), np.float32), np.zeros(0, bool))
     return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-  def cut(self, at: int) -> "tuple[Heard, Heard]":
+  def cut(self, at: int) -> "tuple[ClipFeatures, ClipFeatures]":
     """The first `at` clips, and the rest."""
     return (
-      Heard(self.features[:at], self.silent[:at]),
-      Heard(self.features[at:], self.silent[at:]),
+      ClipFeatures(self.features[:at], self.silent[:at]),
+      ClipFeatures(self.features[at:], self.silent[at:]),
     )
 
 
-class Ear:
-  """Hears clips of one length, as they are and through the model's codec.
+class FeatureExtractor:
+  """Features of clips of one length, as they are and through the model's codec.
 
   Of a model without a codec both are the clips as they are.
   """
@@ -105,8 +105,8 @@ class Ear:
     self._rate_hz = model.sample_rate_hz
     self._samples = round(duration_s * self._rate_hz)
 
-  def hear(self, audio: np.ndarray) -> Heard:
-    """Clips [b n c] as they are."""
+  def extract(self, audio: np.ndarray) -> ClipFeatures:
+    """Features of clips [b n c] as they are."""
     audio = np.resize(
       np.moveaxis(audio, 1, 0), (self._samples, len(audio), audio.shape[2])
     )
@@ -116,24 +116,27 @@ class Ear:
         "the model makes NaN or infinite samples: its weights are damaged"
       )
     silent = np.sqrt(np.mean(np.square(audio), axis=(1, 2))) < _SILENCE
-    return Heard(classifier.features(audio, self._rate_hz), silent)
+    return ClipFeatures(classifier.features(audio, self._rate_hz), silent)
 
-  def hear_twice(self, sounds: Iterable[np.ndarray]) -> tuple[Heard, Heard]:
-    """Clips [n c] of one length as they are, and through the codec."""
+  def extract_both(
+    self, sounds: Iterable[np.ndarray]
+  ) -> tuple[ClipFeatures, ClipFeatures]:
+    """Features of clips [n c] as they are, and through the codec."""
     real, coded = [], []
     sounds = iter(sounds)
     while some := list(itertools.islice(sounds, _BATCH)):
       audio = np.stack(some)
-      real.append(self.hear(audio))
+      real.append(self.extract(audio))
       if self._codec is not None:
         audio = self._codec.decode(self._codec.encode(audio))
-      coded.append(self.hear(audio))
-    return Heard.join(real), Heard.join(coded)
+      coded.append(self.extract(audio))
+    return ClipFeatures.join(real), ClipFeatures.join(coded)
 
-  def listen(
+  def extract_clips(
     self, clips: Clips, names: Sequence[str], what: str, report: Progress
-  ) -> tuple[Heard, Heard, np.ndarray, list[list[np.ndarray]]]:
-    """Recordings twice, their classes, and the first few of each class."""
+  ) -> tuple[ClipFeatures, ClipFeatures, np.ndarray, list[list[np.ndarray]]]:
+    """Features of recordings as they are and through the codec, their classes,
+    and the first few recordings of each class."""
     labels: list[int] = []
     kept: list[list[np.ndarray]] = [[] for _ in names]
 
@@ -147,7 +150,7 @@ class Ear:
           kept[labels[-1]].append(audio)
         yield audio
 
-    real, coded = self.hear_twice(sounds())
+    real, coded = self.extract_both(sounds())
     return real, coded, np.array(labels), kept
 
 
@@ -165,18 +168,18 @@ def label_of(clip: Clip, title: str) -> str:
   return clip.tags[0]
 
 
-def judge(
-  told: Classifier, heard: Heard, labels: Int[np.ndarray, " b"]
+def confusion_matrix(
+  told: Classifier, heard: ClipFeatures, labels: Int[np.ndarray, " b"]
 ) -> Int[np.ndarray, "classes columns"]:
-  """As what clips of one class were heard, as in `Hearing.confusion`."""
+  """`Classified.confusion` of clips of one class."""
   confusion = np.zeros((told.classes, told.classes + 1), np.int64)
   first = np.where(heard.silent, told.classes, told.rank(heard.features)[:, 0])
   np.add.at(confusion, (labels, first), 1)
   return confusion
 
 
-def judge_pairs(
-  told: MixClassifier | None, heard: Heard, pairs: Sequence[Pair]
+def both_in_top(
+  told: MixClassifier | None, heard: ClipFeatures, pairs: Sequence[Pair]
 ) -> list[bool]:
   """Whether both classes of each clip were heard."""
   if not len(pairs):
