@@ -135,8 +135,7 @@ class FeatureExtractor:
   def extract_clips(
     self, clips: Clips, names: Sequence[str], what: str, report: Progress
   ) -> tuple[ClipFeatures, ClipFeatures, np.ndarray, list[list[np.ndarray]]]:
-    """Features of recordings as they are and through the codec, their classes,
-    and the first few recordings of each class."""
+    """Features of recordings (both ways), classes, the first few of each class."""
     labels: list[int] = []
     kept: list[list[np.ndarray]] = [[] for _ in names]
 
