@@ -88,15 +88,20 @@ class TextToAudio(Protocol):
     """Exports the model."""
 
 
-_families: dict[str, type[TextToAudio]] = {}
+_families: dict[str, type] = {}
 
 
-def register(name: str, family: type[TextToAudio]) -> None:
-  """Makes a family known; one of the same name is replaced."""
+def register(name: str, family: type) -> None:
+  """Makes a family known; one of the same name is replaced.
+
+  Args:
+    name: Of the family, as exports have it.
+    family: A class that follows `TextToAudio`.
+  """
   _families[name] = family
 
 
-def known() -> dict[str, type[TextToAudio]]:
+def known() -> dict[str, type]:
   """All families, by name."""
   _discover()
   return dict(_families)
@@ -110,7 +115,7 @@ def _discover() -> None:
     entry.load()
 
 
-def of(source: str | Path) -> tuple[str, type[TextToAudio]]:
+def of(source: str | Path) -> tuple[str, type]:
   """The family of a model: its name, and the class that opens it.
 
   Raises:
@@ -158,7 +163,7 @@ def describe(source: str | Path, **options: Any) -> Description:
   return _called(source, "describe", options)
 
 
-def takes(model: type[TextToAudio] | TextToAudio, argument: str) -> bool:
+def takes(model: type | TextToAudio, argument: str) -> bool:
   """Whether `generate` of a family has an argument, such as `prompt`."""
   return argument in inspect.signature(model.generate).parameters
 

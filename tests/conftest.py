@@ -1,5 +1,6 @@
 """What every test stands on; set before jax is imported for the first time."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -33,6 +34,11 @@ os.environ["XLA_FLAGS"] = _flags
 # From here on the shapes in signatures are checked at every call.
 jaxtyping.install_import_hook("audiogen_jax", "beartype.beartype")
 
+# What has been imported stays, and looking through it for garbage again and
+# again took a tenth of the time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
+
 _TINY_PACK = Path(__file__).parent / "golden" / "audiogen_tiny"
 
 
@@ -60,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
       if item.get_closest_marker("torch"):
         item.add_marker(skip)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+  """Files share few programs; kept, those of all took 6 GB a worker."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture

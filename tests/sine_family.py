@@ -27,7 +27,7 @@ class Sine:
   """A sine, whatever is asked for."""
 
   options = Tone
-  sample_rate_hz, channels, window_s = 8000, 1, 5.0
+  sample_rate_hz, channels, window_s = 16_000, 1, 5.0
 
   def __init__(self, pitch_hz: float):
     self.pitch_hz = pitch_hz
@@ -49,7 +49,8 @@ class Sine:
     if progress:
       progress(1, 1)
     sampling = sampling or Tone(self.pitch_hz)
-    at_s = np.arange(round(duration_s * self.sample_rate_hz)) / 8000
+    rate_hz = self.sample_rate_hz
+    at_s = np.arange(round(duration_s * rate_hz)) / rate_hz
     wave = 0.5 * np.sin(2 * np.pi * sampling.pitch_hz * at_s)
     return np.stack([wave[:, None].astype(np.float32)] * len(texts))
 

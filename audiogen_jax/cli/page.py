@@ -249,7 +249,7 @@ def _upload() -> gr.Audio:
 
 
 def _slider(
-  option: Option, value: float, ranges: dict[str, tuple[float, float]]
+  option: Option, value: float | int, ranges: dict[str, tuple]
 ) -> gr.Slider:
   low, high = ranges.get(option.name, option.ends)
   return gr.Slider(

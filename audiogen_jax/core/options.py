@@ -34,10 +34,10 @@ class Option(NamedTuple):
   type: type
   default: Any
   help: str
-  least: float
-  most: float | None
-  ends: tuple[float, float]
-  step: float
+  least: float | int
+  most: float | int | None
+  ends: tuple[float | int, float | int]
+  step: float | int
   first: bool
 
   @property
@@ -50,10 +50,10 @@ def option(
   default: Any,
   help: str,
   *,
-  least: float = 0,
-  most: float | None = None,
-  ends: tuple[float, float],
-  step: float = 1,
+  least: float | int = 0,
+  most: float | int | None = None,
+  ends: tuple[float | int, float | int],
+  step: float | int = 1,
   first: bool = False,
 ) -> Any:
   """A field of a dataclass of options; the arguments are those of `Option`."""

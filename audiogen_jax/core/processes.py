@@ -92,7 +92,7 @@ def initialize(*, saves: bool = False) -> None:
       place.address, place.count, place.index, local_device_ids=place.devices
     )
   except (RuntimeError, ValueError) as error:
-    reason = " ".initialize(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     raise InputError(f"the processes could not be joined: {reason}") from None
 
 
@@ -113,7 +113,7 @@ def distributed(*, saves: bool = False) -> Iterator[None]:
   except (InputError, OSError) as error:
     if _peers is None:
       raise
-    _peers.end(2, f"error: {' '.initialize(str(error).split())}")
+    _peers.end(2, f"error: {' '.join(str(error).split())}")
   except KeyboardInterrupt:
     if _peers is None:
       raise
@@ -272,14 +272,14 @@ def _detected() -> _Place | None:
     found = find(*(None,) * 5)
   except OSError as error:
     # A machine with TPUs where no metadata server answers is no Cloud TPU VM.
-    reason = " ".initialize(str(error).split())[:120]
+    reason = " ".join(str(error).split())[:120]
     warnings.warn(
       f"going on as one process: no metadata server answers ({reason})",
       stacklevel=2,
     )
     return None
   except (RuntimeError, ValueError, KeyError) as error:
-    reason = " ".initialize(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     raise InputError(
       f"JAX sees a cluster here and cannot tell who is in it: {reason}; set"
       " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"

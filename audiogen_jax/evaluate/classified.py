@@ -30,8 +30,8 @@ class Classified:
   """What some clips were taken for.
 
   Attributes:
-    confusion: Clips of each class (rows) that were taken for each (columns); the
-      last column is silence.
+    confusion: Clips of each class (rows) that were taken for each (columns);
+      the last column is silence.
     pairs: Two classes of each clip of two.
     both: Whether both were heard, for each of them.
   """
@@ -135,7 +135,7 @@ class FeatureExtractor:
   def extract_clips(
     self, clips: Clips, names: Sequence[str], what: str, report: Progress
   ) -> tuple[ClipFeatures, ClipFeatures, np.ndarray, list[list[np.ndarray]]]:
-    """Features of recordings (both ways), classes, the first few of each class."""
+    """Features of recordings (both ways), classes, some of each class."""
     labels: list[int] = []
     kept: list[list[np.ndarray]] = [[] for _ in names]
 

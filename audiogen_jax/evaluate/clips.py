@@ -132,7 +132,7 @@ def _source(data: Path, split: str, wanted: dict[str, int]):
     )
   if settings != wanted:
     raise InputError(
-      f"{data} holds {settings}, the codec takes {wanted}; build it with"
+      f"{data} holds {settings}, the model takes {wanted}; build it with"
       f" --rate {wanted['rate_hz']} --channels {wanted['channels']}"
     )
   return reading.Examples(builder, split)
