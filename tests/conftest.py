@@ -6,16 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+import haste
+
 _DEVICES = "--xla_force_host_platform_device_count"
 _flags = os.environ.get("XLA_FLAGS", "")
 if _DEVICES not in _flags:
   _flags = f"{_flags} {_DEVICES}=8".strip()
-# What is tested is small: compiling it takes most of the time, and this takes
-# two thirds off.
-_HASTE = "--xla_backend_optimization_level=0"
-_HASTE += " --xla_llvm_disable_expensive_passes=true"
-_HASTE += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{_flags} {_HASTE}"
+os.environ["XLA_FLAGS"] = f"{_flags} {haste.FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the network is a bug
 # The command line keeps programs from call to call; tests start afresh.

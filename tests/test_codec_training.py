@@ -11,12 +11,13 @@ import subprocess
 import sys
 import textwrap
 
+import haste
 import jax
 import numpy as np
 import pytest
 import recordings
 from signals import noise
-from virtual_pod import HASTE, keeping
+from virtual_pod import keeping
 
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.checkpoints import Checkpoints
@@ -267,7 +268,7 @@ def one_step():
   done = subprocess.run(
     [sys.executable, "-c", script],
     # No number is compared: quickly compiled is good enough.
-    env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": HASTE},
+    env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": haste.FLAGS},
     capture_output=True,
     text=True,
     timeout=300,

@@ -24,22 +24,19 @@ import subprocess
 import sys
 import threading
 
+import haste
+
 ROOT = pathlib.Path(__file__).parents[1]
 TOPOLOGIES = json.loads(
   (pathlib.Path(__file__).parent / "topologies.json").read_text()
 )
 KINDS = {"v5e": "TPU v5 lite", "v5p": "TPU v5"}
-# What is compiled is small and numbers are compared among these programs alone:
-# this takes most of the compiler's time off.
-HASTE = "--xla_backend_optimization_level=0"
-HASTE += " --xla_llvm_disable_expensive_passes=true"
-HASTE += " --xla_cpu_use_fusion_emitters=false"
 
 
 def keeping(cache):
   """Variables for programs that keep in `cache` what they compile, quickly."""
   return {
-    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {HASTE}",
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {haste.FLAGS}",
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -126,7 +123,7 @@ class Pod:
       env = os.environ | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={self.devices}"
-        f" {HASTE}",
+        f" {haste.FLAGS}",
         "VIRTUAL_POD": self.topology or "",
       }
       if by_metadata is None and not detected:
