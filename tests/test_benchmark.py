@@ -9,7 +9,7 @@ import pytest
 import audiogen_jax as ag
 from audiogen_jax.benchmark import long, machine, rivals
 from audiogen_jax.benchmark import sample as benchmark
-from audiogen_jax.benchmark.sample import Figures, Ours, Run, Work
+from audiogen_jax.benchmark.sample import Ours, Run, SampleFigures, Work
 from audiogen_jax.core.errors import InputError
 
 
@@ -30,7 +30,7 @@ class Slow:
 
 
 def test_figures_add_up():
-  figures = Figures(
+  figures = SampleFigures(
     name="x",
     work=Work(4, 2.0),
     steps=100,

@@ -35,15 +35,15 @@ class Ours:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class CodecFigures:
   """What one codec took.
 
   Attributes:
     name: The codec's.
     batch: Sounds at once.
     duration_s: Seconds of each.
-    encode_s: Seconds of each run.
-    decode_s: Likewise.
+    encode_s: Seconds of each run of the encoder.
+    decode_s: Seconds of each run of the decoder.
     peak_bytes: Most memory of device or process so far.
   """
 
@@ -78,7 +78,7 @@ def compare(
   *,
   runs: int,
   progress: Callable[[str, int, int], None],
-) -> list[Figures]:
+) -> list[CodecFigures]:
   """Every codec on noise of every shape, in turn; the first run is not told.
 
   Raises:
@@ -112,7 +112,7 @@ def compare(
           encoded.append(middle - start)
           decoded.append(time.perf_counter() - middle)
     found += [
-      Figures(
+      CodecFigures(
         each.name, batch, duration_s, *taken[each.name], machine.peak_bytes()
       )
       for each in contestants

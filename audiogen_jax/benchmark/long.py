@@ -19,7 +19,7 @@ from audiogen_jax.lm.rules import Sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class LongFigures:
   """What sounds of one duration took.
 
   Attributes:
@@ -52,7 +52,7 @@ def compare(
   guidance: float,
   runs: int,
   progress: Callable[[str, int, int], None],
-) -> list[Figures]:
+) -> list[LongFigures]:
   """One sound of every duration with every stride, in turn.
 
   A first run of all, which may compile, does not count.
@@ -79,4 +79,4 @@ def compare(
         taken[stride_s, duration_s].append(time.perf_counter() - start)
       else:
         peaks[stride_s, duration_s] = machine.peak_bytes()
-  return [Figures(*work, taken[work], peaks[work]) for work in works]
+  return [LongFigures(*work, taken[work], peaks[work]) for work in works]

@@ -74,7 +74,7 @@ class Contestant(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class SampleFigures:
   """What one contestant took for one piece of work.
 
   Attributes:
@@ -148,7 +148,7 @@ def compare(
   *,
   runs: int,
   progress: Callable[[str, int, int], None],
-) -> list[Figures]:
+) -> list[SampleFigures]:
   """Every contestant on all of the work, in turn.
 
   Runs alternate, so that whatever else the machine does meets all alike.
@@ -192,7 +192,7 @@ def compare(
       "peak_bytes": None if rivals else machine.peak_bytes(),
     }
     found += [
-      Figures(
+      SampleFigures(
         name=each.name,
         work=work,
         steps=lm.steps(frames),

@@ -17,7 +17,7 @@ from audiogen_jax.train.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
+class TrainFigures:
   """What training took.
 
   Attributes:
@@ -52,7 +52,7 @@ def measure(
   *,
   steps: int,
   progress: Callable[[str, int, int], None],
-) -> Figures:
+) -> TrainFigures:
   """Steps on one batch of noise, on the mesh of the run.
 
   Raises:
@@ -87,7 +87,7 @@ def measure(
     now, values = programs.step(now, batch)
     jax.block_until_ready(values)
     taken.append(time.perf_counter() - start)
-  return Figures(
+  return TrainFigures(
     batch=run.data.batch,
     devices=placement.mesh.devices.size,
     first_s=taken[0],

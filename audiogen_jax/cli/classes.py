@@ -19,7 +19,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate import classes as class_evaluation
-from audiogen_jax.evaluate.classes import Report
+from audiogen_jax.evaluate.classes import ClassReport
 from audiogen_jax.evaluate.classified import TOP, Classified
 from audiogen_jax.evaluate.clips import Clips
 
@@ -122,7 +122,7 @@ def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
 
 
 def _columns(
-  report: Report, ways: Sequence[dict[str, Any]]
+  report: ClassReport, ways: Sequence[dict[str, Any]]
 ) -> dict[str, Classified]:
   """What is told side by side; generated clips by what was asked for."""
   columns = {"held out": report.real}
@@ -137,7 +137,7 @@ def _columns(
 
 
 def _tell(
-  title: str, report: Report, columns: dict[str, Classified], clips: int
+  title: str, report: ClassReport, columns: dict[str, Classified], clips: int
 ) -> None:
   """A table, and what it does not hold."""
   table = Table(title=Text(title), title_justify="left")

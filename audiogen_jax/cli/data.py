@@ -31,7 +31,7 @@ from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
-from audiogen_jax.data.shards import Report
+from audiogen_jax.data.shards import BuildReport
 from audiogen_jax.data.spec import SoundSpec
 
 app = typer.Typer(
@@ -279,7 +279,7 @@ def _most(counts) -> str:
   return ", ".join(told + more) or "-"
 
 
-def _tell(folder: Path, report: Report) -> None:
+def _tell(folder: Path, report: BuildReport) -> None:
   """What was written, and the first few that were left out."""
   written = ", ".join(f"{n:,} in {s}" for s, n in report.examples.items())
   terminal.out.print(f"{folder}: {written}", markup=False, soft_wrap=True)

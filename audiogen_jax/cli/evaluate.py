@@ -20,7 +20,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
 from audiogen_jax.evaluate.clips import Clips
-from audiogen_jax.evaluate.codec import Piece, Report
+from audiogen_jax.evaluate.codec import CodecReport, Piece
 from audiogen_jax.evaluate.opus import Opus, OpusReport
 from audiogen_jax.evaluate.visqol import Visqol
 
@@ -206,7 +206,7 @@ def _opus(kbit_per_s: float) -> str:
 
 def _tell(
   title: str,
-  report: Report,
+  report: CodecReport,
   visqol: Visqol | None,
   others: Sequence[OpusReport],
 ) -> None:

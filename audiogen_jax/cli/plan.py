@@ -22,7 +22,7 @@ from audiogen_jax.plan import (
   sampling,
   search,
 )
-from audiogen_jax.plan.report import Report
+from audiogen_jax.plan.report import ProgramReport
 from audiogen_jax.train import configuration
 from audiogen_jax.train.lm_task import LMTask
 
@@ -165,7 +165,9 @@ def _check_slices(mesh, slices: int) -> None:
     )
 
 
-def _compiled(wanted, run, task, chip, devices, bar) -> dict[str, Report]:
+def _compiled(
+  wanted, run, task, chip, devices, bar
+) -> dict[str, ProgramReport]:
   """Reports of programs, compiled in turn."""
   shown = bar.add_task("", total=len(wanted))
   found = {}
@@ -185,7 +187,9 @@ def _compiled(wanted, run, task, chip, devices, bar) -> dict[str, Report]:
   return found
 
 
-def _search(run, task, chip, devices, slices, tries, bar) -> dict[str, Report]:
+def _search(
+  run, task, chip, devices, slices, tries, bar
+) -> dict[str, ProgramReport]:
   """Reports of some ways to train, by what they are: their steps alone."""
   ways = search.candidates(task, chip, len(devices), run.data.batch, slices)
   shown = bar.add_task("compiling", total=tries)

@@ -7,7 +7,7 @@ from rich.table import Table
 from audiogen_jax.cli import terminal
 from audiogen_jax.plan import reading
 from audiogen_jax.plan.chips import Chip
-from audiogen_jax.plan.report import Report
+from audiogen_jax.plan.report import ProgramReport
 
 _GIB = 2**30
 _HOSTS = 8  # that are shown one by one; --json has all
@@ -15,7 +15,7 @@ _HOSTS = 8  # that are shown one by one; --json has all
 _TOLD = ("step", "prefill", "decode")
 
 
-def tell(title: str, found: dict[str, Report], chip: Chip) -> None:
+def tell(title: str, found: dict[str, ProgramReport], chip: Chip) -> None:
   """All programs of a run in one table; times of the main ones."""
   _head(title)
   table = Table(
@@ -47,7 +47,7 @@ def tell(title: str, found: dict[str, Report], chip: Chip) -> None:
   terminal.say(f"compiled in {seconds:.0f} s")
 
 
-def rank(title: str, found: dict[str, Report], chip: Chip) -> None:
+def rank(title: str, found: dict[str, ProgramReport], chip: Chip) -> None:
   """Ways to train, the best first; their steps alone."""
   _head(title)
   table = Table()
@@ -62,7 +62,11 @@ def rank(title: str, found: dict[str, Report], chip: Chip) -> None:
 
 
 def tell_hosts(
-  hosts: dict[int, list[int]], duration_s: float, step: Report, *, sound: bool
+  hosts: dict[int, list[int]],
+  duration_s: float,
+  step: ProgramReport,
+  *,
+  sound: bool,
 ) -> None:
   """Which rows of a batch each host reads, and how fast it must.
 
@@ -98,7 +102,7 @@ def _head(title: str) -> None:
   terminal.out.print(title, markup=False, style="bold", soft_wrap=True)
 
 
-def _rows(made: Report, chip: Chip) -> Iterator[tuple[str, str]]:
+def _rows(made: ProgramReport, chip: Chip) -> Iterator[tuple[str, str]]:
   """Labels and values of one program."""
   yield "devices", f"{made.devices}"
   times = made.flops / made.model_flops if made.model_flops else 0
@@ -122,7 +126,7 @@ def _rows(made: Report, chip: Chip) -> Iterator[tuple[str, str]]:
     yield "MFU, estimated", _estimate(made, chip)[1]
 
 
-def _estimate(made: Report, chip: Chip) -> tuple[str, str]:
+def _estimate(made: ProgramReport, chip: Chip) -> tuple[str, str]:
   if not made.compute_s:
     return "unknown", "unknown"
   low, high = made.utilisation(chip.flops)

@@ -14,7 +14,7 @@ from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark import long as long_benchmark
 from audiogen_jax.benchmark import machine, rivals
 from audiogen_jax.benchmark import sample as sample_benchmark
-from audiogen_jax.benchmark.sample import Figures, Work
+from audiogen_jax.benchmark.sample import SampleFigures, Work
 from audiogen_jax.cli import models, plan, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
@@ -222,7 +222,7 @@ def _title(
   return f"{named}, {kind}, guidance {guidance:g}, {machine.name()}"
 
 
-def _tell_samples(title: str, found: list[Figures]) -> None:
+def _tell_samples(title: str, found: list[SampleFigures]) -> None:
   # Narrow enough for a terminal of 80 columns; units stand above.
   table = Table(
     title=title,
@@ -265,7 +265,7 @@ def _tell_samples(title: str, found: list[Figures]) -> None:
     terminal.say(f"peak memory {ours[-1].peak_bytes / GIB:.2f} GiB")
 
 
-def _draw(path: Path, found: list[Figures]) -> None:
+def _draw(path: Path, found: list[SampleFigures]) -> None:
   """Speed against batch; against duration, if there was one batch only."""
   durations = {each.work.duration_s for each in found}
   by_batch = len({each.work.batch for each in found}) > 1

@@ -179,7 +179,7 @@ def rows_of_sound(
 def sound_of_rows(
   config: EncodecConfig, audio: Float[Array, "bb n _"]
 ) -> Float[Array, "b n c"]:
-  """The inverse."""
+  """Stereo sound from pairs of mono rows; undoes `rows_of_sound`."""
   if not config.stereo_codes:
     return audio
   return audio[..., 0].reshape(len(audio) // 2, 2, -1).swapaxes(1, 2)
@@ -199,7 +199,7 @@ def rows_of_codes(
 def codes_of_rows(
   config: EncodecConfig, codes: Int[Array, "bb k t"]
 ) -> Int[Array, "b _ t"]:
-  """The inverse."""
+  """Codes of stereo sound from pairs of rows; undoes `rows_of_codes`."""
   if not config.stereo_codes:
     return codes
   bb, k, t = codes.shape

@@ -14,7 +14,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import builder, shards, sources
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.listings import Record
-from audiogen_jax.data.shards import About, LeftOut, Report
+from audiogen_jax.data.shards import About, BuildReport, LeftOut
 from audiogen_jax.data.spec import SoundSpec
 
 
@@ -27,7 +27,7 @@ def build(
   spec: SoundSpec | None = None,
   rules: CaptionRules | None = None,
   drop_speech: bool | None = None,
-) -> tuple[Path, Report]:
+) -> tuple[Path, BuildReport]:
   """Builds the dataset of one source; see `builder.build`.
 
   What cannot be read is left out, logged and counted in Beam's metrics; a run
@@ -71,7 +71,7 @@ def build(
   )
   place = Path(made.data_dir)
   examples = {name: s.num_examples for name, s in made.info.splits.items()}
-  report = Report(examples, reading.left_out)
+  report = BuildReport(examples, reading.left_out)
   shards.write_report(place, about, report)
   return place, report
 

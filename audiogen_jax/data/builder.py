@@ -21,7 +21,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import shards, sources
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.listings import Record
-from audiogen_jax.data.shards import About, LeftOut, Report, Shard
+from audiogen_jax.data.shards import About, BuildReport, LeftOut, Shard
 from audiogen_jax.data.spec import SoundSpec
 
 
@@ -75,7 +75,7 @@ def build(
   drop_speech: bool | None = None,
   workers: int | None = None,
   progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> BuildReport:
   """Builds the dataset of one source, or goes on with a build that was killed.
 
   Args:

@@ -22,7 +22,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import bucket
 from audiogen_jax.data import mixing, reading, shards, witness
 from audiogen_jax.data.mixing import MixConfig
-from audiogen_jax.data.shards import About, Report
+from audiogen_jax.data.shards import About, BuildReport
 from audiogen_jax.data.spec import CodeSpec
 
 
@@ -71,7 +71,7 @@ def tokenize(
   config: TokenizeConfig | None = None,
   process: tuple[int, int] = (0, 1),
   progress: Callable[[int, int], None] | None = None,
-) -> Report | None:
+) -> BuildReport | None:
   """Writes the codes of a dataset, or goes on with doing so.
 
   Args:

@@ -86,7 +86,7 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class BuildReport:
   """What a build wrote and what it left out."""
 
   examples: Mapping[str, int]
@@ -206,7 +206,7 @@ class Build:
         found.add((entry.name, entry.stat().st_size))
     return found
 
-  def finish(self, left_out: Iterable[LeftOut] = ()) -> Report:
+  def finish(self, left_out: Iterable[LeftOut] = ()) -> BuildReport:
     """Writes report and metadata: from here on it is a dataset.
 
     Args:
@@ -228,7 +228,7 @@ class Build:
       sizes[shard.split] = sizes.get(shard.split, 0) + tally["bytes"]
       left_out += [LeftOut(*row) for row in tally["left_out"]]
       digest.update(f"{shard.file} {tally.get('sha256')}\n".encode())
-    report = Report({k: sum(v) for k, v in lengths.items()}, left_out)
+    report = BuildReport({k: sum(v) for k, v in lengths.items()}, left_out)
     with folders.writing(self._folder):
       write_report(self._folder, self._about, report, digest.hexdigest())
       if not sum(report.examples.values()):
@@ -277,7 +277,7 @@ class Build:
 
 
 def write_report(
-  folder: Path, about: About, report: Report, digest: str | None = None
+  folder: Path, about: About, report: BuildReport, digest: str | None = None
 ) -> None:
   """Writes what is in a dataset, and what was left out of it and why.
 

@@ -43,7 +43,7 @@ _RATIO_DB = 5.0  # of the two in a mix, as AudioGen mixes
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ClassReport:
   """What `evaluate` found.
 
   Attributes:
@@ -134,7 +134,7 @@ def evaluate(
   seed: int = 0,
   batch: int = 8,
   progress: Progress | None = None,
-) -> Report:
+) -> ClassReport:
   """Trains a classifier on recordings, and lets it hear what a model makes.
 
   The same arguments give the same figures.  All clips have `duration_s`: the
@@ -205,7 +205,7 @@ def evaluate(
     confusion = confusion_matrix(told, one, np.array(singles))
     both = both_in_top(told_two, two, wanted)
     generated.append((way, Classified(confusion, wanted, both)))
-  return Report(
+  return ClassReport(
     classes=names,
     kind=told.name,
     validated=told.accuracy,

@@ -90,7 +90,7 @@ def mean_of(clips: Sequence[ClipFigures], figure: str) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class CodecReport:
   """What `evaluate` found.
 
   Attributes:
@@ -161,7 +161,7 @@ def evaluate(
   visqol: Visqol | None = None,
   keep: Keep | None = None,
   progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> CodecReport:
   """Encodes and decodes every clip, and says what became of it.
 
   Args:
@@ -201,7 +201,7 @@ def evaluate(
         progress(done, len(clips))
   used, entropy = (np.asarray(x) for x in code_statistics(coder.counts))
   frame_rate_hz = rate_hz / config.hop
-  return Report(
+  return CodecReport(
     clips=[joined(*told[i], figures[i]) for i in sorted(told)],
     frames=int(coder.counts[0].sum()),
     codebook_size=codec.tokens.size,

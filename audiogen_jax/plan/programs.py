@@ -34,7 +34,7 @@ class Compiled(NamedTuple):
 
   Attributes:
     arguments: Bytes on one device, looked at or not.
-    outputs: Likewise.
+    outputs: Bytes of the results on one device.
     aliased: Of the outputs, what takes the place of arguments.
     temporaries: Everything in between.
     text: The program; empty for what reads and places, and compiles nothing.

@@ -11,7 +11,7 @@ _LARGE = 1e6  # bytes of a copy worth telling
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ProgramReport:
   """A program on one device of so many.
 
   Times are estimates.  They assume peaks: all of the chip's FLOP/s in every
@@ -108,7 +108,7 @@ def of(
   *,
   model_flops: float = 0.0,
   in_place: bool = False,
-) -> Report:
+) -> ProgramReport:
   """A report.
 
   Args:
@@ -127,7 +127,7 @@ def of(
   def seconds(amount: float | int, speed: float) -> float:
     return amount / speed if speed else 0.0
 
-  return Report(
+  return ProgramReport(
     devices=devices,
     memory=chip.memory,
     resident=compiled.resident,

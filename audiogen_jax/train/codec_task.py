@@ -82,7 +82,7 @@ class CodecTask:
       raise InputError("all weights of losses are 0; there is nothing to learn")
 
   def opened(self) -> "CodecTask":
-    """See `task.Task`; everything is said already."""
+    """The task itself: a codec is described by its configuration alone."""
     return self
 
   def tokenizer(self) -> None:
@@ -90,7 +90,7 @@ class CodecTask:
 
   @property
   def axes(self) -> Mapping[str, Any]:
-    """See `task.Task`."""
+    """Meanings of the axes of everything in `TrainState`, by path."""
     tables = {
       "params/codec/": {
         rule.removeprefix("params/"): axes
@@ -109,19 +109,19 @@ class CodecTask:
 
   @property
   def rate_hz(self) -> int:
-    """See `task.Task`."""
+    """The codec's sample rate."""
     return self.encodec.sample_rate_hz
 
   @property
   def wants(self) -> SoundSpec:
-    """See `task.Task`."""
+    """What the rows of a dataset must hold."""
     return SoundSpec(self.rate_hz, self.encodec.channels)
 
   def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """See `task.Task`: any sounds will do."""
+    """Accepts any dataset of sounds."""
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
-    """See `task.Task`."""
+    """Shapes and types of a batch, by name, for so many rows and seconds."""
     samples = round(seconds * self.rate_hz)
     shape = (rows, samples, self.encodec.channels)
     return {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}

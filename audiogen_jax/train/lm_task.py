@@ -138,12 +138,12 @@ class LMTask:
 
   @property
   def rate_hz(self) -> int:
-    """See `task.Task`."""
+    """The codec's sample rate."""
     return self.encodec.sample_rate_hz
 
   @property
   def axes(self) -> Mapping[str, Any]:
-    """See `task.Task`."""
+    """Meanings of the axes of everything in `TrainState`, by path."""
     lm, text = ("extra", "params"), ("params", "extra")
     tables = {f"{part}/lm/": model.AXES for part in lm}
     tables |= {f"{part}/text/": t5.AXES for part in text}
@@ -157,18 +157,18 @@ class LMTask:
 
   @property
   def wants(self) -> SoundSpec | TokenSpec:
-    """See `task.Task`."""
+    """What the rows of a dataset must hold."""
     if self.cached_codes:
       return self.encodec.tokens
     return SoundSpec(self.rate_hz, self.encodec.channels)
 
   def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """See `task.Task`: codes must be those of this task's codec."""
+    """Raises InputError for cached codes of another codec."""
     if self.cached_codes:
       witness.check(load_codec(self.codec or self.init_from), settings, folders)
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
-    """See `task.Task`."""
+    """Shapes and types of a batch, by name, for so many rows and seconds."""
     tokens = self.encodec.tokens
     if self.cached_codes:
       shape = (rows, tokens.codebooks, round(seconds * tokens.frame_rate_hz))
