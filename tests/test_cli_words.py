@@ -58,3 +58,17 @@ def test_words_that_are_no_text(tmp_path):
     )
     assert run.returncode == 2 and told in run.stderr, run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_help_tells_defaults(audiogen, monkeypatch):
+  """Bare brackets are markup to Rich: what they held was shown to nobody."""
+  monkeypatch.setenv("COLUMNS", "200")
+  status, told, _ = audiogen("generate", "--help")
+  told = " ".join(told.replace("│", " ").split())
+  assert status == 0
+  for default in (
+    "default: bfloat16 on TPU and GPU, float32 on CPU]",
+    "default: 8 a device]",
+    "default: what suits the model, or 250]",
+  ):
+    assert default in told

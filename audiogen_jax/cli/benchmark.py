@@ -37,7 +37,7 @@ def codec(
   model: Annotated[
     str | None,
     typer.Option(
-      help="A model with a codec.  [default: AudioGen-medium's shape, random]"
+      help="A model with a codec.  \\[default: AudioGen-medium's shape, random]"
     ),
   ] = None,
   batch: Batches = None,

@@ -58,7 +58,7 @@ def build(
   channels: Annotated[int, typer.Option()] = SoundSpec.channels,
   workers: Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that decode.  [default: one a core]"),
+    typer.Option(min=1, help="Processes that decode.  \\[default: one a core]"),
   ] = None,
   lower: Annotated[
     bool, typer.Option("--lower", help="Captions in lower case.")
@@ -76,7 +76,7 @@ def build(
     bool | None,
     typer.Option(
       "--keep-speech/--drop-speech",
-      help="Clips whose tags or caption speak of speech.  [default: as in the"
+      help="Clips whose tags or caption speak of speech.  \\[default: as in the"
       " paper, dropped where they dominate]",
     ),
   ] = None,

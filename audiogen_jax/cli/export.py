@@ -20,7 +20,7 @@ def export(
   output: Annotated[
     Path | None,
     typer.Option(
-      "-o", "--output", help="A new folder.  [default: WORKDIR/export_STEP]"
+      "-o", "--output", help="A new folder.  \\[default: WORKDIR/export_STEP]"
     ),
   ] = None,
 ) -> None:

@@ -80,21 +80,21 @@ def generate(
   dtype: Annotated[
     str | None,
     typer.Option(
-      help="float32, bfloat16 or int8.  [default: bfloat16 on TPU and GPU,"
+      help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
       " float32 on CPU]"
     ),
   ] = None,
   batch: Annotated[
     int | None,
     typer.Option(
-      help=f"Sounds made together.  [default: {_ROWS} a device]", min=1
+      help=f"Sounds made together.  \\[default: {_ROWS} a device]", min=1
     ),
   ] = None,
   mesh: Annotated[
     str | None,
     typer.Option(
       help="Devices that make each batch together, such as data=4,tensor=2."
-      "  [default: each process's own, as data]"
+      "  \\[default: each process's own, as data]"
     ),
   ] = None,
   loudness: Annotated[

@@ -35,7 +35,7 @@ Model = Annotated[
 TextEncoder = Annotated[
   str | None,
   typer.Option(
-    help="Hub id or folder of the T5.  [default: what comes with the model, or"
+    help="Hub id or folder of the T5.  \\[default: what comes with the model, or"
     " what it names]"
   ),
 ]
@@ -123,7 +123,7 @@ def convert(
   dtype: Annotated[
     str | None,
     typer.Option(
-      help=f"Of the weights: one of {', '.join(export.DTYPES)}.  [default: as"
+      help=f"Of the weights: one of {', '.join(export.DTYPES)}.  \\[default: as"
       " they are stored]"
     ),
   ] = None,

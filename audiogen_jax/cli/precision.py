@@ -29,7 +29,7 @@ def precision(
   dtype: Annotated[
     list[str] | None,
     typer.Option(
-      help="bfloat16 or int8; again for more.  [default: both]",
+      help="bfloat16 or int8; again for more.  \\[default: both]",
     ),
   ] = None,
   prompts: Annotated[

@@ -44,7 +44,7 @@ _Guidance = Annotated[
 _Dtype = Annotated[
   str | None,
   typer.Option(
-    help="float32, bfloat16 or int8.  [default: bfloat16 on TPU and GPU,"
+    help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
     " float32 on CPU]"
   ),
 ]
@@ -128,7 +128,7 @@ def long(
     list[float] | None,
     typer.Option(
       help="Seconds by which windows move on; again for more."
-      f"  [default: {windows.STRIDE_S:g}, and half of the model's window]"
+      f"  \\[default: {windows.STRIDE_S:g}, and half of the model's window]"
     ),
   ] = None,
   guidance: _Guidance = 3.0,
