@@ -37,7 +37,8 @@ def codec(
   model: Annotated[
     str | None,
     typer.Option(
-      help="A model with a codec.  \\[default: AudioGen-medium's shape, random]"
+      help="A model with a codec.  \\[default: random, of AudioGen-medium's"
+      " shape]"
     ),
   ] = None,
   batch: Batches = None,
