@@ -35,8 +35,8 @@ Model = Annotated[
 TextEncoder = Annotated[
   str | None,
   typer.Option(
-    help="Hub id or folder of the T5.  \\[default: what comes with the model, or"
-    " what it names]"
+    help="Hub id or folder of the T5.  \\[default: what comes with the model,"
+    " or what it names]"
   ),
 ]
 Adapters = Annotated[
