@@ -87,9 +87,11 @@ def tiny() -> Path:
 def pack() -> Path:
   """A parity pack: a checkpoint and what the reference computed from it.
 
-  Tests that take it hold for any pack of that layout, whatever its sizes.
+  Tests that take it hold for any pack of that layout, whatever its sizes:
+  AUDIOGEN_PACKS names a folder with others, under the same names.
   """
-  folder = Path(os.environ.get("AUDIOGEN_PARITY_PACK", _TINY_PACK))
+  packs = os.environ.get("AUDIOGEN_PACKS", _TINY_PACK.parent)
+  folder = Path(packs) / _TINY_PACK.name
   if not (folder / "expected.npz").is_file():
     pytest.fail(f"{folder} is not a parity pack: it has no expected.npz")
   return folder

@@ -348,7 +348,7 @@ def test_widths_must_agree():
 # Parity with the reference
 
 
-def test_parity(pack):
+def test_parity_audiogen_codec(pack):
   want = np.load(pack / "expected.npz")
   codec = ag.load_codec(pack, mesh=ag.make_mesh(data=1))
   wav = want["codec_wav_in"][None, :, None]

@@ -295,7 +295,7 @@ def test_buckets_share_a_compilation():
   assert encoder._encode._cache_size() == before + 1
 
 
-def test_parity(pack):
+def test_parity_audiogen_text(pack):
   want = np.load(pack / "expected.npz")
   config, tree = huggingface.read_t5(pack / "t5")
   params = jax.tree.map(
