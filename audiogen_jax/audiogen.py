@@ -7,6 +7,7 @@
 Everything here is numpy at the door and JAX inside.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -134,9 +135,8 @@ class AudioGen:
     """What a source says of its model; raises as `from_pretrained` does."""
     parts = opening.open_parts(source, need_text=False)
     opened = adapter_files.open_all(adapters, parts.lm)
-    return Description(
-      Sampling(guidance=parts.guidance), description.rows(parts, opened)
-    )
+    rows = functools.partial(description.rows, parts, opened)
+    return Description(Sampling(guidance=parts.guidance), rows)
 
   def check(self, sampling: Sampling) -> None:
     """Raises InputError for options that this model cannot follow."""

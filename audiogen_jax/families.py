@@ -32,13 +32,15 @@ _GROUP = "audiogen_jax.families"
 class Description(NamedTuple):
   """What a folder says of its model, before weights are read.
 
+  Making one asks JAX for nothing: processes need not have joined yet.
+
   Attributes:
     sampling: The options that suit the model: an instance of its `options`.
-    rows: Names and values, for people.
+    rows: Makes names and values for people, which may trace the model.
   """
 
   sampling: Any
-  rows: Sequence[tuple[str, str]]
+  rows: Callable[[], Sequence[tuple[str, str]]]
 
 
 @runtime_checkable

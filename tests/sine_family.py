@@ -41,7 +41,7 @@ class Sine:
   def describe(cls, source):
     pitch_hz = orbax.read(sources.locate(source)).settings["pitch_hz"]
     rows = [("pitch", f"{pitch_hz:g} Hz")]
-    return families.Description(Tone(pitch_hz), rows)
+    return families.Description(Tone(pitch_hz), lambda: rows)
 
   def generate(
     self, texts, *, duration_s, sampling=None, seed=0, progress=None

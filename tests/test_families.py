@@ -149,3 +149,14 @@ def test_startup_finds_it_by_its_entry_point(sine, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert "to 5 s of sound" in done.stdout
+
+
+def test_describing_starts_no_backend():
+  """Or processes of a pod could not be joined any more."""
+  code = (
+    "from audiogen_jax import families; families.describe('nano')\n"
+    "from jax._src import xla_bridge as b; print(b.backends_are_initialized())"
+  )
+  command = [sys.executable, "-c", code]
+  told = subprocess.check_output(command, cwd=TESTS.parent, text=True)
+  assert told.split()[-1] == "False"

@@ -154,7 +154,7 @@ def info(
   format = sources.recognise(sources.locate(model)).name
   described = families.describe(model, adapters=adapters)
   table = Table(title=model, show_header=False, title_justify="left")
-  for row in [("family", family), ("format", format), *described.rows]:
+  for row in [("family", family), ("format", format), *described.rows()]:
     table.add_row(*row)
   terminal.out.print(table)
 
