@@ -25,7 +25,7 @@ from audiogen_jax.core.types import Seconds
 # Steps done, steps in all.
 Progress: TypeAlias = Callable[[int, int], None]
 
-_BUILT_IN = {"audiogen": "audiogen_jax.audiogen"}
+_BUILT_IN = ("audiogen_jax.audiogen",)  # each registers when imported
 _GROUP = "audiogen_jax.families"
 
 
@@ -87,7 +87,7 @@ class TextToAudio(Protocol):
     """Sounds from sentences, prompt i with seed + i, or one seed for each."""
 
   def save(self, folder: str | Path) -> None:
-    """Exports the model."""
+    """Writes our own format into a folder that does not exist yet."""
 
 
 _families: dict[str, type] = {}
@@ -111,7 +111,7 @@ def known() -> dict[str, type]:
 
 @functools.cache
 def _discover() -> None:
-  for module in _BUILT_IN.values():
+  for module in _BUILT_IN:
     importlib.import_module(module)
   for entry in importlib.metadata.entry_points(group=_GROUP):
     entry.load()

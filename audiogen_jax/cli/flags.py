@@ -76,11 +76,9 @@ def _every() -> dict[str, options.Option]:
 
 def _flag(option: options.Option, *, several: bool) -> inspect.Parameter:
   kind = option.type
+  text = option.help + "  Again for another column." * several
   # A bare bracket would be markup, and shown to nobody.
-  text = f"{option.help}  \\[default: what suits the model, or"
-  text += f" {option.default:g}]"
-  if several:
-    text = text.replace("  \\[", "  Again for another column.  \\[")
+  text += f"  \\[default: what suits the model, or {option.default:g}]"
   return inspect.Parameter(
     option.name,
     inspect.Parameter.KEYWORD_ONLY,
