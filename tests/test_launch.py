@@ -1,6 +1,6 @@
 """What starts training elsewhere: SLURM, GKE, and the README's commands.
 
-Each command of the README's "Train there" goes as far as it does without the
+Each command of the README's training page goes as far as it does without the
 cluster, and its mesh is held against the cluster's devices.
 """
 
@@ -46,8 +46,8 @@ def gpu(number):
 
 
 def commands():
-  """Commands of the README's "Train there", as words."""
-  text = (ROOT / "README.md").read_text()
+  """Commands of the README's training page, as words."""
+  text = (ROOT / "audiogen_jax/train/README.md").read_text()
   part = text[text.index("**3. Train there**") :]
   (block,) = re.findall(r"```\n(.*?)```", part[: part.index("| config")], re.S)
   lines = block.replace("\\\n", " ").splitlines()

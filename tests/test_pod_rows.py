@@ -31,7 +31,7 @@ RULES = {"batch": ("data", "fsdp")}
 
 def meshes():
   """Those that README, configurations and launch files name, by axis."""
-  files = [ROOT / "README.md", *(ROOT / "configs").glob("*.py")]
+  files = [*ROOT.glob("**/README.md"), *(ROOT / "configs").glob("*.py")]
   files += filter(pathlib.Path.is_file, (ROOT / "launch").iterdir())
   found = {(1, -1, 1), (-1, 1, 1)}  # the configurations' defaults
   for file in files:
