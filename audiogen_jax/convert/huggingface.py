@@ -259,7 +259,7 @@ def lm_table(config: LMConfig) -> Table:
       ("encoder_attn", "cross_attn", {"q": "q", "k": "kv", "v": "kv"}),
     ):
       for name in "qkv":
-        pack = packs[name] if t.packed else name
+        pack = packs[name]
         within = slice(None), pack.index(name)
         index = (i, *within) if len(pack) > 1 else (i,)
         part = linear(f"layers/{ours}/{pack}/kernel", heads, (d,), index)

@@ -13,7 +13,7 @@ from jax.experimental.layout import Format, Layout
 
 from audiogen_jax.core.sharding import Placement, moved, path_name
 from audiogen_jax.core.types import Tree
-from audiogen_jax.lm.transformer import KeysValues
+from audiogen_jax.lm.transformer import KVCache
 
 # `b h e s` with steps outermost: a step is written in one piece.
 _KEPT = (3, 1, 0, 2)
@@ -24,10 +24,10 @@ def matter(placement: Placement) -> bool:
   return placement.mesh.devices.flat[0].platform == "tpu"
 
 
-def kept(placement: Placement) -> KeysValues:
+def kept(placement: Placement) -> KVCache:
   """Where and how keys and values lie."""
   one = Format(Layout(_KEPT), placement.sharding("batch", "heads", None, None))
-  return KeysValues(one, one)
+  return KVCache(one, one)
 
 
 def laid_out(params: Tree, placement: Placement) -> Tree:
@@ -38,7 +38,7 @@ def laid_out(params: Tree, placement: Placement) -> Tree:
 
   def put(path, leaf):
     *_, name, last = ["", *path_name(path).split("/")]
-    if last != "kernel" or name not in ("q", "k", "v", "kv", "qkv"):
+    if last != "kernel" or name not in ("q", "kv", "qkv"):
       return leaf
     wanted = Format(Layout((*range(1, leaf.ndim), 0)), leaf.sharding)
     if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -21,12 +21,12 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import layouts, lora, memory, model, patterns
+from audiogen_jax.lm import layouts, lora, masks, memory, model, patterns
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.quantised import apart, quantise
 from audiogen_jax.lm.rules import Rules, Sampling, choose
-from audiogen_jax.lm.transformer import KeysValues
+from audiogen_jax.lm.transformer import KVCache
 
 _UNKNOWN = -1
 LEAST_STEPS = 128  # smallest room of a cache: 2.5 s at 50 Hz
@@ -45,7 +45,7 @@ class State(NamedTuple):
 
   steps: Int[Array, "b k s"]
   place: Int[Array, ""]
-  caches: list[KeysValues]
+  caches: list[KVCache]
 
 
 def prefill(
@@ -58,7 +58,7 @@ def prefill(
   placement: Placement,
   room: int,
   guided: bool,
-) -> tuple[list[KeysValues | None], list[KeysValues]]:
+) -> tuple[list[KVCache | None], list[KVCache]]:
   """Views of the text and caches; see `LM.prefill`.  Rows double if guided."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     if guided:
@@ -75,7 +75,7 @@ def prefill(
 def decode(
   params: Tree,
   state: State,
-  texts: list[KeysValues | None],
+  texts: list[KVCache | None],
   text_mask: Bool[Array, "b l"],
   keys: Key[Array, " b"],
   rules: Rules,
@@ -122,9 +122,9 @@ def decode(
     return jax.lax.while_loop(lambda s: s.place < stop, body, state)
 
 
-def grow(cache: KeysValues, *, more: int) -> KeysValues:
+def grow(cache: KVCache, *, more: int) -> KVCache:
   """One layer's cache, with room for more steps."""
-  return KeysValues(
+  return KVCache(
     *(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) for x in cache)
   )
 
@@ -184,7 +184,8 @@ def logits(
 ) -> Float[Array, "b k s v"]:
   """`LM.__call__`, compiled."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    return apart(config, dtype).apply({"params": params}, steps, cond)
+    mask = masks.causal(steps.shape[2])
+    return apart(config, dtype).apply({"params": params}, steps, cond, mask)
 
 
 class LanguageModel:

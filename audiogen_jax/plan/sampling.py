@@ -14,7 +14,7 @@ from audiogen_jax.core.types import Cond, bucket
 from audiogen_jax.lm import layouts, model, patterns, sampler
 from audiogen_jax.lm.rules import Rules
 from audiogen_jax.lm.sampler import State
-from audiogen_jax.lm.transformer import KeysValues
+from audiogen_jax.lm.transformer import KVCache
 from audiogen_jax.plan import programs
 from audiogen_jax.plan.programs import Compiled
 from audiogen_jax.text import t5
@@ -60,13 +60,13 @@ def of_sampling(
   params = layouts.laid_out(params, placement)
   before = length if config.prepend_text else 0
 
-  def kept(steps: int) -> KeysValues:
+  def kept(steps: int) -> KVCache:
     shape = (2 * batch, t.heads, t.head_size, steps)
     one = shaped(shape, dtype, "batch", "heads", None, None)
     if layouts.matter(placement):
       wanted = layouts.kept(placement).k
       one = jax.ShapeDtypeStruct(shape, dtype, sharding=wanted)
-    return KeysValues(one, one)
+    return KVCache(one, one)
 
   text_mask = shaped((batch, length), jnp.bool_, "batch", None)
   states_ = shaped((batch, length, t.width), dtype, "batch", None, None)
