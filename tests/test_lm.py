@@ -12,7 +12,7 @@ import scipy.special
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.core.types import Cond
-from audiogen_jax.lm import masks, model, sampler, transformer
+from audiogen_jax.lm import language_model, masks, model, transformer
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.transformer import TransformerConfig
 
@@ -263,17 +263,24 @@ def test_nan_under_the_mask_ends_at_condition():
   params = apart(config)
   placement = Placement.make(make_mesh(data=1))
   options = dict(
-    config=config, dtype=jnp.dtype(jnp.float32), placement=placement
+    config=config,
+    dtype=jnp.dtype(jnp.float32),
+    placement=placement,
+    rows=4,
+    mask_padding=True,
   )
   _, (_, mask) = inputs(config)
   states = jax.random.normal(jax.random.key(3), (3, 6, 8))
-  want = sampler.condition(params, states, mask, **options)
+  want = language_model.condition(params, states, mask, **options)
   bad = jnp.where(mask[..., None], states, jnp.nan)
-  got = sampler.condition(params, bad, mask, **options)
+  got = language_model.condition(params, bad, mask, **options)
   np.testing.assert_array_equal(got.states, want.states)
-  assert np.all(np.asarray(got.states)[~np.asarray(mask)] == 0)
-  assert np.all(np.asarray(got.states)[np.asarray(mask)] != 0)
-  np.testing.assert_array_equal(got.mask, mask)
+  assert np.all(np.asarray(got.states)[:3][~np.asarray(mask)] == 0)
+  assert np.all(np.asarray(got.states)[:3][np.asarray(mask)] != 0)
+  # A further row has no text, and one vector of zeros to attend to.
+  assert np.all(np.asarray(got.states)[3] == 0)
+  np.testing.assert_array_equal(got.mask[:3], mask)
+  np.testing.assert_array_equal(got.mask[3], np.arange(6) == 0)
 
 
 @ways

@@ -35,7 +35,7 @@ from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.lm import lora, loss, masks, model
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train import gradients, lm_samples
