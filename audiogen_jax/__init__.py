@@ -19,7 +19,7 @@ _PUBLIC = {
   "AudioGen": "audiogen_jax.audiogen",
   "Encodec": "audiogen_jax.codec.codec",
   "InputError": "audiogen_jax.core.errors",
-  "Sampling": "audiogen_jax.lm.rules",
+  "Sampling": "audiogen_jax.lm.sampling",
   "TextToAudio": "audiogen_jax.families",
   "load": "audiogen_jax.families",
   "load_codec": "audiogen_jax.convert.loading",

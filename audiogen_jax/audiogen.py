@@ -22,12 +22,12 @@ from audiogen_jax.convert import adapters as adapter_files
 from audiogen_jax.convert import description, loading, opening
 from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
 from audiogen_jax.families import Description, Progress
-from audiogen_jax.lm import lora, model, windows
-from audiogen_jax.lm.rules import Rules, Sampling
-from audiogen_jax.lm.sampler import LanguageModel
+from audiogen_jax.lm import lora, model, sampler, windows
+from audiogen_jax.lm.language_model import LanguageModel
+from audiogen_jax.lm.sampling import Sampling, TracedSampling
 from audiogen_jax.text import prompts, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 
@@ -43,7 +43,7 @@ class AudioGen:
     text: Sentences -> states.
     lm: Codes and states -> codes.
     window_s: The duration trained on, in seconds.
-    guidance: Of `sampling`, where nothing else is asked for.
+    guidance: Default of `sampling`.
     text_name: Where the text encoder came from.
     sample_rate_hz: Of the sounds.
     channels: Of the sounds.
@@ -140,7 +140,7 @@ class AudioGen:
 
   def check(self, sampling: Sampling) -> None:
     """Raises InputError for options that this model cannot follow."""
-    Rules.make(sampling, self.codec.tokens.size)
+    TracedSampling.make(sampling, self.codec.tokens.size)
 
   def text_lengths(self, texts: Sequence[str | None]) -> list[int]:
     """Tokens of each text; raises InputError for a text of more than 512."""
@@ -181,16 +181,18 @@ class AudioGen:
     Args:
       texts: Sentences; None or "" for no text.
 
+    Returns:
+      numpy arrays, as long as the longest text, with zeros where a row has no
+      text.  The mask shows what attention reads: of a row without text one
+      vector of zeros.
+
     Raises:
       InputError: For a text of more than 512 tokens.
     """
-    states, mask = self.text([text or None for text in prompts.checked(texts)])
-    cond = self.lm.condition(states, mask)
-    if not self._mask_text_padding:
-      return Cond(cond.states, np.ones_like(mask))
-    visible = mask.copy()
-    visible[:, 0] = True  # no text: one zero vector to look at
-    return Cond(cond.states, visible)
+    texts = prompts.checked(texts)
+    states, mask = (fetch(x)[: len(texts)] for x in self._condition(texts))
+    longest = np.count_nonzero(mask.any(axis=0))
+    return Cond(states[:, :longest], mask[:, :longest])
 
   def logits(
     self, codes: Int[AnyArray, "b k t"], texts: Sequence[str | None]
@@ -202,7 +204,7 @@ class AudioGen:
     """
     texts = prompts.checked(texts)
     codes = self._checked(codes, len(texts))
-    return self.lm.logits(codes, self.encode_text(texts))
+    return self.lm.logits(codes, self._condition(texts))
 
   def generate_codes(
     self,
@@ -230,13 +232,12 @@ class AudioGen:
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    tokens, given = self.codec.tokens, prompt_codes
+    tokens, prompt = self.codec.tokens, prompt_codes
     tokens.check_frames(frames)
-    known = 0 if given is None else tokens.checked(given).shape[2]
+    known = 0 if prompt is None else tokens.checked(prompt).shape[2]
     parts = windows.windows(known, frames, frames, 0)
-    return _last(
-      self._sample(texts, prompt_codes, parts, sampling, seed, progress)
-    )
+    *_, codes = self._sample(texts, prompt, parts, sampling, seed, progress)
+    return codes
 
   def generate(
     self,
@@ -278,7 +279,7 @@ class AudioGen:
       InputError: If something does not fit; the message names it.
     """
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
-    codes = _last(self._sample(texts, known, parts, sampling, seed, progress))
+    *_, codes = self._sample(texts, known, parts, sampling, seed, progress)
     audio = self.codec.decode(codes)
     return (audio, codes) if return_codes else audio
 
@@ -314,9 +315,16 @@ class AudioGen:
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
     every = self.codec.tokens.some_frames("chunk", chunk_s)
     texts, frames = prompts.checked(texts), parts[-1][2]
-    found = self._sample(texts, known, parts, sampling, seed, None, every)
-    return self.codec.decode_stream(
-      found, rows=len(texts), frames=frames, most=every
+    codes = self._sample(texts, known, parts, sampling, seed, None, every)
+    size = dict(rows=len(texts), frames=frames, most=every)
+    return self.codec.decode_stream(codes, **size)
+
+  def _condition(self, texts: list[str | None]) -> Cond:
+    """What each text says, in buckets: it stays on the devices."""
+    return self.lm.condition(
+      *self.text(texts),
+      rows=self.lm.rows(len(texts)),
+      mask_padding=self._mask_text_padding,
     )
 
   def _plan(
@@ -357,10 +365,11 @@ class AudioGen:
     if progress:
       progress(0, total)
       every = every or _REPORT_EVERY
-    cond = self.encode_text(texts)
+    cond = self._condition(texts)
     for i, (at, _, end) in enumerate(parts):
       before = codes[:, :, :at]
-      for steps, new in self.lm.generate(
+      for steps, new in sampler.generate(
+        self.lm,
         cond,
         frames=end - at,
         seeds=seeds,
@@ -386,11 +395,6 @@ class AudioGen:
         f"codes have {k} codebooks; the model {tokens.codebooks}"
       )
     return codes
-
-
-def _last(found: Iterator[np.ndarray]) -> np.ndarray:
-  *_, codes = found
-  return codes
 
 
 families.register(opening.FAMILY, AudioGen)

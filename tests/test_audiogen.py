@@ -10,7 +10,7 @@ import pytest
 import audiogen_jax as ag
 from audiogen_jax.convert import opening
 from audiogen_jax.core import checkpoint
-from audiogen_jax.lm import windows
+from audiogen_jax.lm import sampler, windows
 
 PROMPTS = ["a dog barks", "thunder", "footsteps on gravel, then a door"]
 GREEDY = ag.Sampling(greedy=True, guidance=3.0)
@@ -209,14 +209,14 @@ class TestGenerate:
   def test_a_stream_comes_early(self, model, monkeypatch):
     """The first chunk is there before the rest is sampled."""
     places = []
-    sample = model.lm.generate
+    sample = sampler.generate
 
     def told(*arguments, **options):
       for steps, codes in sample(*arguments, **options):
         places.append(codes.shape[2])
         yield steps, codes
 
-    monkeypatch.setattr(model.lm, "generate", told)
+    monkeypatch.setattr(sampler, "generate", told)
     stream = model.stream("a dog barks", chunk_s=0.5, duration_s=2.0)
     assert next(stream).shape[2] == 1 and places[-1] <= 25
 

@@ -15,7 +15,7 @@ from audiogen_jax.evaluate import classifier
 from audiogen_jax.evaluate.classifier import Classifier
 from audiogen_jax.evaluate.clips import Clips
 from audiogen_jax.families import TextToAudio
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 
 RATE = 16_000
 KINDS = ["click_track", "hiss", "hum", "whistle"]

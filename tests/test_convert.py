@@ -1,6 +1,5 @@
 """The published format, written and read."""
 
-import dataclasses
 import itertools
 import math
 
@@ -25,14 +24,12 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import (
   audiocraft,
   audiocraft_yaml,
-  engine,
   export,
   opening,
   seanet,
   torch_file,
 )
 from audiogen_jax.convert.opening import Parts
-from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
 
@@ -133,36 +130,6 @@ def test_types_survive(dtype, tmp_path):
   parts = parts_of(dtype=jax.numpy.dtype(dtype))
   audiocraft.write(tmp_path, parts)
   same(values(opened(tmp_path).lm_tree), parts.lm_tree)
-
-
-def test_projections_apart_are_written_alike(tmp_path):
-  packed = parts_of(lm=lm_of(dict(attention_bias=True)))
-  layers = dict(packed.lm_tree["layers"])
-  for room, whole, names in (
-    ("self_attn", "qkv", "qkv"),
-    ("cross_attn", "kv", "kv"),
-  ):
-    attention = dict(layers[room])
-    whole = attention.pop(whole)
-    for i, name in enumerate(names):
-      bias = whole["bias"][:, i]
-      attention[name] = {"kernel": whole["kernel"][:, :, i], "bias": bias}
-    layers[room] = attention
-  apart = dataclasses.replace(
-    packed,
-    lm=lm_of(dict(attention_bias=True, packed=False)),
-    lm_tree=packed.lm_tree | {"layers": layers},
-  )
-  for name, parts in (("packed", packed), ("apart", apart)):
-    (tmp_path / name).mkdir()
-    audiocraft.write(tmp_path / name, parts)
-  files = [(tmp_path / n / LM_FILE).read_bytes() for n in ("packed", "apart")]
-  assert files[0] == files[1]
-  state = torch_file.read(tmp_path / "apart" / LM_FILE)["best_state"]
-  table = audiocraft.lm_table(apart.lm, "description")
-  shapes = engine.abstract(model.init, apart.lm)
-  again = engine.load(state, table, shapes, where="apart")
-  same(values(again), apart.lm_tree)
 
 
 def test_layers_of_several_types_become_float32(folder):

@@ -13,7 +13,7 @@ import soundfile
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.cli import maker
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 
 gradio = pytest.importorskip("gradio")
 

@@ -8,6 +8,7 @@ import pytest
 import audiogen_jax as ag
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import engine, export, huggingface
+from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.text import tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 
@@ -141,8 +142,10 @@ def test_t5(torch, tmp_path, tiny, gated, decoder):
   config, lazy = huggingface.read_t5(tmp_path)
   params = engine.realise(lazy, lambda _, leaf: leaf.read())
   words = tokenizer.load(tmp_path)
-  states, mask = TextEncoder(config, params, words)(TEXTS)
-  ids, _ = tokenizer.pad(words, TEXTS)
+  placement = Placement.make(make_mesh(data=1))
+  states, _ = TextEncoder(config, params, words, placement)(TEXTS)
+  ids, mask = tokenizer.pad(words, TEXTS)
+  states = np.asarray(states)[: mask.shape[0], : mask.shape[1]]
   expected = model(
     torch.from_numpy(ids).long(), attention_mask=torch.from_numpy(mask).long()
   ).last_hidden_state.numpy()

@@ -12,7 +12,7 @@ import scipy.special
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.core.types import Cond
-from audiogen_jax.lm import model, sampler, transformer
+from audiogen_jax.lm import language_model, masks, model, transformer
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.transformer import TransformerConfig
 
@@ -25,7 +25,7 @@ TEXT = {  # how the model is told of text
 ways = pytest.mark.parametrize("way", TEXT)
 
 
-def tiny(way="cross", *, packed=True, bias=True):
+def tiny(way="cross", *, bias=True):
   return LMConfig(
     codebooks=3,
     size=24,
@@ -35,7 +35,6 @@ def tiny(way="cross", *, packed=True, bias=True):
       heads=2,
       ff=48,
       cross_attention=TEXT[way]["cross"],
-      packed=packed,
       attention_bias=bias,
       ff_bias=bias,
     ),
@@ -73,15 +72,18 @@ def inputs(config, *, b=3, s=12, lengths=(6, 3, 1), room=6, seed=0):
 
 
 @functools.partial(jax.jit, static_argnames=("config", "stacked", "dtype"))
-def whole(params, steps, cond, config, stacked=False, dtype=jnp.float32):
+def whole(
+  params, steps, cond, config, mask=None, stacked=False, dtype=jnp.float32
+):
   lm = LM(config, jnp.dtype(dtype), stacked=stacked)
-  return lm.apply({"params": params}, steps, cond)
+  mask = masks.causal(steps.shape[2]) if mask is None else mask
+  return lm.apply({"params": params}, steps, cond, mask)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "room", "dtype"))
-def prefill(params, steps, cond, config, room, dtype=jnp.float32):
+@functools.partial(jax.jit, static_argnames=("config", "capacity", "dtype"))
+def prefill(params, steps, cond, config, capacity, dtype=jnp.float32):
   lm = LM(config, jnp.dtype(dtype), stacked=False)
-  return lm.apply({"params": params}, steps, cond, room, method="prefill")
+  return lm.apply({"params": params}, steps, cond, capacity, method="prefill")
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
@@ -94,7 +96,7 @@ def step(params, tokens, place, seen, texts, caches, config, dtype=jnp.float32):
 # Against arithmetic written out
 
 
-def by_hand(p, config, steps, text):
+def by_hand(p, config, steps, text, mask=None):
   """Logits of one row without padding, in float64, from the equations."""
   t, s = config.transformer, steps.shape[1]
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
@@ -123,12 +125,15 @@ def by_hand(p, config, steps, text):
   i = np.arange(t.width // 2)
   phase = np.arange(len(x))[:, None] / 10000 ** (i / (t.width // 2 - 1))
   x = x + np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
-  causal = np.tri(len(x), dtype=bool)
+  n = len(x) - s
+  attended = np.tri(len(x), dtype=bool)
+  if mask is not None:
+    attended[n:, n:] = mask
   for n in range(t.layers):
     at = p[f"layer_{n}"]
     y, qkv = norm(x, at["self_norm"]), at["self_attn"]["qkv"]
     q, k, v = (project(y, qkv, i) for i in range(3))
-    x = x + attend(q, k, v, at["self_attn"]["out"], causal)
+    x = x + attend(q, k, v, at["self_attn"]["out"], attended)
     if t.cross_attention:
       cross = at["cross_attn"]
       query = {name: value[None] for name, value in cross["q"].items()}
@@ -161,8 +166,31 @@ def test_the_model_is_its_equations(way, bias):
     np.testing.assert_allclose(got[row], want, atol=8e-6)
 
 
+@pytest.mark.parametrize("kind", ["everything", "band", "one a row"])
+@ways
+def test_any_mask_is_followed(way, kind):
+  config, s = tiny(way), 12
+  params = apart(config)
+  steps, cond = inputs(config, s=s)
+  distance = np.abs(np.subtract.outer(np.arange(s), np.arange(s)))
+  mask = {  # the first two are MAGNeT's
+    "everything": np.ones((1, s, s), bool),
+    "band": distance[None] <= 5,
+    "one a row": distance[None] <= np.asarray([0, 3, 20])[:, None, None],
+  }[kind]
+  got = whole(params, steps, cond, config, mask)
+  for row, length in enumerate((6, 3, 1)):
+    text = np.asarray(cond.states[row, :length], np.float64)
+    own = mask[row if len(mask) > 1 else 0]
+    want = by_hand(params, config, np.asarray(steps[row]), text, own)
+    # 2.1e-6 measured of the causal one; logits reach 4.
+    np.testing.assert_allclose(got[row], want, atol=8e-6)
+  stacked = whole(drawn(config), steps, cond, config, mask, stacked=True)
+  np.testing.assert_allclose(stacked, got, atol=3e-6)
+
+
 def test_positions_are_the_published_ones():
-  got = transformer.positions(jnp.asarray([[3]]), 8)
+  got = transformer.sinusoids(jnp.asarray([[3]]), 8)
   want = [-0.989992, 0.990321, 0.999979, 1, 0.14112, 0.138798, 0.006463, 0.0003]
   np.testing.assert_allclose(got[0, 0], want, atol=1.2e-6)  # six digits: 5e-7
   assert got.dtype == jnp.float32
@@ -170,7 +198,7 @@ def test_positions_are_the_published_ones():
   # that each processor takes in its own way.
   i = np.arange(768)
   phase = 1500 / 10000 ** (i / 767)
-  far = transformer.positions(jnp.asarray([[1500]]), 1536)[0, 0]
+  far = transformer.sinusoids(jnp.asarray([[1500]]), 1536)[0, 0]
   want = np.concatenate([np.cos(phase), np.sin(phase)])
   np.testing.assert_allclose(far, want, atol=3.3e-4)
 
@@ -235,17 +263,24 @@ def test_nan_under_the_mask_ends_at_condition():
   params = apart(config)
   placement = Placement.make(make_mesh(data=1))
   options = dict(
-    config=config, dtype=jnp.dtype(jnp.float32), placement=placement
+    config=config,
+    dtype=jnp.dtype(jnp.float32),
+    placement=placement,
+    rows=4,
+    mask_padding=True,
   )
   _, (_, mask) = inputs(config)
   states = jax.random.normal(jax.random.key(3), (3, 6, 8))
-  want = sampler.condition(params, states, mask, **options)
+  want = language_model.condition(params, states, mask, **options)
   bad = jnp.where(mask[..., None], states, jnp.nan)
-  got = sampler.condition(params, bad, mask, **options)
+  got = language_model.condition(params, bad, mask, **options)
   np.testing.assert_array_equal(got.states, want.states)
-  assert np.all(np.asarray(got.states)[~np.asarray(mask)] == 0)
-  assert np.all(np.asarray(got.states)[np.asarray(mask)] != 0)
-  np.testing.assert_array_equal(got.mask, mask)
+  assert np.all(np.asarray(got.states)[:3][~np.asarray(mask)] == 0)
+  assert np.all(np.asarray(got.states)[:3][np.asarray(mask)] != 0)
+  # A further row has no text, and one vector of zeros to attend to.
+  assert np.all(np.asarray(got.states)[3] == 0)
+  np.testing.assert_array_equal(got.mask[:3], mask)
+  np.testing.assert_array_equal(got.mask[3], np.arange(6) == 0)
 
 
 @ways
@@ -322,32 +357,6 @@ def test_stacked_layers_are_layers_apart():
   np.testing.assert_allclose(got, want, atol=3e-6)  # 7.2e-7 measured
 
 
-@ways
-def test_packed_projections_are_separate_ones(way):
-  config = tiny(way)
-  packed = apart(config)
-
-  def separate(path, leaf):
-    name = sharding.path_name(path)
-    if name.endswith(("qkv/kernel", "kv/kernel")):
-      return [leaf[:, i] for i in range(leaf.shape[1])]
-    if name.endswith(("qkv/bias", "kv/bias")):
-      return [leaf[i] for i in range(leaf.shape[0])]
-    return leaf
-
-  parts = jax.tree_util.tree_map_with_path(separate, packed)
-  for layer in (parts[n] for n in parts if n.startswith("layer_")):
-    for name in ("self_attn", "cross_attn"):
-      for old in set(layer.get(name, ())) & {"qkv", "kv"}:
-        whole_ = layer[name].pop(old)
-        for i, new in enumerate(old):
-          layer[name][new] = {k: v[i] for k, v in whole_.items()}
-  steps, cond = inputs(config)
-  got = whole(parts, steps, cond, tiny(way, packed=False))
-  want = whole(packed, steps, cond, config)
-  np.testing.assert_array_equal(got, want)
-
-
 def test_bfloat16_stays_near():
   config = tiny("both")
   params = apart(config)
@@ -362,7 +371,7 @@ def test_bfloat16_stays_near():
   assert np.abs(np.asarray(rough - exact)).max() > 1e-3
   np.testing.assert_allclose(rough, exact, rtol=0, atol=0.1)
   texts, caches = prefill(
-    half(params), steps[:, :, :8], cond, room=16, **options
+    half(params), steps[:, :, :8], cond, capacity=16, **options
   )
   assert caches[0].k.dtype == jnp.bfloat16
   got, _ = step(

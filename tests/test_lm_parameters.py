@@ -19,7 +19,7 @@ def abstract(config):
   return jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
 
 
-def tiny(*, cross, packed, bias):
+def tiny(*, cross, bias):
   # More than ten layers: layer_10 must not come before layer_2.
   return LMConfig(
     codebooks=3,
@@ -30,7 +30,6 @@ def tiny(*, cross, packed, bias):
       heads=2,
       ff=48,
       cross_attention=cross,
-      packed=packed,
       attention_bias=bias,
       ff_bias=bias,
     ),
@@ -41,8 +40,8 @@ def tiny(*, cross, packed, bias):
 
 FLAGS = True, False
 VARIANTS = [
-  tiny(cross=cross, packed=packed, bias=bias)
-  for cross, packed, bias in itertools.product(FLAGS, FLAGS, FLAGS)
+  tiny(cross=cross, bias=bias)
+  for cross, bias in itertools.product(FLAGS, FLAGS)
 ]
 
 

@@ -18,7 +18,7 @@ from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh, path_name
 from audiogen_jax.core.types import Cond
-from audiogen_jax.lm import loss, model
+from audiogen_jax.lm import loss, masks, model
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.patterns import Pattern
@@ -249,7 +249,8 @@ def test_scanning_changes_nothing():
   def of(stacked):
     def value(params):
       lm = LM(task.lm, stacked=stacked)
-      said = lm.apply({"params": params}, steps[:, :, :-1], cond)
+      mask = masks.causal(steps.shape[2] - 1)
+      said = lm.apply({"params": params}, steps[:, :, :-1], cond, mask)
       return jnp.mean(loss.cross_entropy(steps, said, shown))
 
     return jax.jit(jax.value_and_grad(value))

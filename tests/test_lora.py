@@ -10,7 +10,7 @@ from etils import epath
 from audiogen_jax import AudioGen
 from audiogen_jax.convert import adapters, export
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.lm import lora, model, sampler
+from audiogen_jax.lm import language_model, lora, model
 from audiogen_jax.lm.lora import LoRAConfig
 
 TEXTS = ["a dog barks"]
@@ -81,7 +81,7 @@ def test_a_strength_is_a_value(tiny, plain, folders, codes):
   one = AudioGen.from_pretrained(tiny, dtype="float32", adapters=folders[:1])
   first, _ = one.logits(codes, TEXTS)
   want, _ = plain.logits(codes, TEXTS)
-  programs = sampler.logits, lora._beside
+  programs = language_model.logits, lora._beside
   compiled = [program._cache_size() for program in programs]
   one.lm.set_strengths([0])
   np.testing.assert_allclose(one.logits(codes, TEXTS)[0], want, atol=1e-5)

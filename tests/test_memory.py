@@ -73,7 +73,7 @@ def test_a_device_that_runs_out(tiny, monkeypatch):
     def fail(*_, **__):
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB")
 
-    return compiled(*arguments)[0], fail, None
+    return compiled(*arguments)._replace(decode=fail)
 
   monkeypatch.setattr(sampler, "compiled", full)
   with pytest.raises(InputError, match="ran out of memory with 3 .* try 1"):

@@ -12,12 +12,12 @@ from jax.sharding import AxisType
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement, make_mesh
-from audiogen_jax.core.types import Cond
+from audiogen_jax.core.types import Cond, bucket
 from audiogen_jax.lm import model, sampler
+from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
-from audiogen_jax.lm.rules import Sampling
-from audiogen_jax.lm.sampler import LanguageModel
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.lm.transformer import TransformerConfig
 
 SIZE = 24  # entries of a codebook; the default top-k, 250, is lowered to it
@@ -68,14 +68,26 @@ def told(*lengths, seed=0):
   return Cond(states, mask)
 
 
+def put(lm, cond):
+  """Rows and length in their buckets, on the devices; see `lm.condition`."""
+  b, length = cond.mask.shape
+  more = (0, lm.rows(b) - b), (0, bucket(length, least=16) - length)
+  states = np.pad(cond.states, (*more, (0, 0)))
+  mask = np.pad(cond.mask, more)
+  mask[b:, 0] = True
+  place = lm.placement.put
+  return Cond(place(states, "batch", None, None), place(mask, "batch", None))
+
+
 def generate(
   lm, cond, *, frames=20, seeds=None, sampling=WARM, prompt=None, **more
 ):
   b = len(cond.mask)
   if prompt is None:
     prompt = np.zeros((b, lm.config.codebooks, 0), np.int32)
-  *_, (_, codes) = lm.generate(
-    cond,
+  *_, (_, codes) = sampler.generate(
+    lm,
+    put(lm, cond),
     frames=frames,
     seeds=range(b) if seeds is None else seeds,
     sampling=sampling,
@@ -110,8 +122,8 @@ def test_greedy_takes_what_the_whole_model_likes_best(config):
   for guidance in (3.0, 1.0, 0.0):
     sampling = Sampling(greedy=True, guidance=guidance)
     codes = generate(lm, cond, frames=12, sampling=sampling)
-    given, valid = lm.logits(codes, cond)
-    without, _ = lm.logits(codes, nothing)
+    given, valid = lm.logits(codes, put(lm, cond))
+    without, _ = lm.logits(codes, put(lm, nothing))
     best = (without + guidance * (given - without)).argmax(-1)
     assert valid.sum() > 30
     np.testing.assert_array_equal(codes[:, valid], best[:, valid])
@@ -145,13 +157,13 @@ def test_without_guidance_rows_are_not_doubled(monkeypatch):
   compiled = sampler.compiled
 
   def spied(*args):
-    prefill, decode, grow = compiled(*args)
+    programs = compiled(*args)
 
     def spy(params, state, *args, **kwargs):
       rows.append(state.caches[0].k.shape[0])
-      return decode(params, state, *args, **kwargs)
+      return programs.decode(params, state, *args, **kwargs)
 
-    return prefill, spy, grow
+    return programs._replace(decode=spy)
 
   monkeypatch.setattr(sampler, "compiled", spied)
   for sampling in (dict(greedy=True), dict(temperature=0.9, top_p=0.8)):
@@ -218,8 +230,8 @@ def test_a_mesh_gives_the_tokens_of_one_device(mesh):
     options = dict(sampling=sampling, frames=16, seeds=SEEDS[:5])
     want = generate(one, cond, **options)
     np.testing.assert_array_equal(generate(many, cond, **options), want)
-  got, _ = many.logits(want, cond)
-  want, _ = one.logits(want, cond)
+  got, _ = many.logits(want, put(many, cond))
+  want, _ = one.logits(want, put(one, cond))
   np.testing.assert_allclose(got, want, atol=5e-6)  # 1.7e-6 measured
 
 
@@ -243,8 +255,9 @@ def test_results_on_the_way(known, frames):
   prompt = np.ones((2, 4, known), np.int32)
   want = generate(lm, cond, frames=frames, prompt=prompt)
   found = [
-    *lm.generate(
-      cond,
+    *sampler.generate(
+      lm,
+      put(lm, cond),
       frames=frames,
       seeds=range(2),
       sampling=WARM,
@@ -272,24 +285,24 @@ def test_caches_grow(monkeypatch, known, prepend):
   lm, cond = language_model(config), told(5, 2)
   prompt = np.ones((2, 4, known), np.int32)
   want = generate(lm, cond, frames=70, prompt=prompt, sampling=GREEDY)
-  rooms = []
+  capacities = []
   compiled = sampler.compiled
 
   def spied(*args):
-    prefill, decode, grow = compiled(*args)
+    programs = compiled(*args)
 
     def spy(params, state, *args, **kwargs):
-      rooms.append(state.steps.shape[2])
-      return decode(params, state, *args, **kwargs)
+      capacities.append(state.steps.shape[2])
+      return programs.decode(params, state, *args, **kwargs)
 
-    return prefill, spy, grow
+    return programs._replace(decode=spy)
 
   monkeypatch.setattr(sampler, "compiled", spied)
   monkeypatch.setattr(sampler, "LEAST_STEPS", 16)
   got = generate(lm, cond, frames=70, prompt=prompt, sampling=GREEDY)
   np.testing.assert_array_equal(got, want)
   first = {0: 16, 15: 16, 16: 32, 40: 64}[known]
-  assert rooms[-1] == 128 and rooms[0] in (first, 2 * first)
+  assert capacities[-1] == 128 and capacities[0] in (first, 2 * first)
 
 
 # Compilations

@@ -10,22 +10,22 @@ import scipy.special
 import scipy.stats
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.lm import rules as sampling_rules
 from audiogen_jax.lm import sampler
-from audiogen_jax.lm.rules import Rules, Sampling
+from audiogen_jax.lm import sampling as lm_sampling
+from audiogen_jax.lm.sampling import Sampling, TracedSampling
 
 SIZE = 24  # entries of a codebook; the default top-k, 250, is lowered to it
 GREEDY = Sampling(greedy=True)
 
-choose = jax.jit(sampling_rules.choose)
+draw = jax.jit(lm_sampling.draw)
 
 
 def draws(logits, sampling, *, count=20_000, place=5):
   """Tokens `count k` that as many keys draw from `logits` `k v`."""
   keys = sampler._keys(jnp.arange(count, dtype=jnp.uint32), jnp.int32(0))
-  rules = Rules.make(sampling, logits.shape[1])
+  traced = TracedSampling.make(sampling, logits.shape[1])
   logits = jnp.broadcast_to(logits, (count, *logits.shape)).astype(jnp.float32)
-  return np.asarray(choose(logits, keys, jnp.int32(place), rules))
+  return np.asarray(draw(logits, keys, jnp.int32(place), traced))
 
 
 def some_logits(k=2, v=8, seed=0):
@@ -162,11 +162,13 @@ def test_sampling_refuses(values, words):
 def test_top_k_and_the_codebook():
   words = r"top-k 25 is above the codebook size 24; take 24 or less, or 0 for"
   with pytest.raises(InputError, match=words):
-    Rules.make(Sampling(top_k=25), SIZE)
+    TracedSampling.make(Sampling(top_k=25), SIZE)
   with pytest.raises(InputError, match="top-k 250 is above"):
-    Rules.make(Sampling(top_k=250), SIZE)  # asked for, and no default
-  assert Rules.make(Sampling(), SIZE).top_k == SIZE
+    TracedSampling.make(Sampling(top_k=250), SIZE)  # asked for, and no default
+  assert TracedSampling.make(Sampling(), SIZE).top_k == SIZE
   for given, want in ((24, 24), (7, 7), (0, 24)):
-    assert Rules.make(Sampling(top_k=given), SIZE).top_k == want
-  assert Rules.make(Sampling(), 2048).top_k == 250
-  assert Rules.make(Sampling(greedy=True, top_k=25), SIZE).temperature == 0
+    assert TracedSampling.make(Sampling(top_k=given), SIZE).top_k == want
+  assert TracedSampling.make(Sampling(), 2048).top_k == 250
+  assert (
+    TracedSampling.make(Sampling(greedy=True, top_k=25), SIZE).temperature == 0
+  )

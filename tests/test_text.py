@@ -13,7 +13,7 @@ import audiogen_jax as ag
 from audiogen_jax.convert import huggingface
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.text import encoder, t5, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 from audiogen_jax.text.t5 import T5Config
@@ -268,24 +268,29 @@ def test_sentencepiece_alone_names_its_extra(tmp_path, monkeypatch):
 # At the door
 
 
-@pytest.mark.parametrize("placement", [None, "eight devices"])
-def test_neighbours_and_buckets_change_nothing(placement):
-  placement = Placement.make(None) if placement else None
+def one_device():
+  return Placement.make(make_mesh(data=1))
+
+
+@pytest.mark.parametrize("mesh", [dict(data=1), dict(data=8)], ids=str)
+def test_neighbours_and_buckets_change_nothing(mesh):
+  placement = Placement.make(make_mesh(**mesh))
   text = TextEncoder(SMALL, _random(SMALL), ByteTokenizer(), placement)
   texts = ["rain", None, "a dog barks at the moon", "wind"]
-  states, mask = text(texts)
-  assert states.shape == (4, 24, 12) and states.dtype == np.float32
+  states, mask = map(np.asarray, text(texts))
+  assert states.shape == (4, 32, 12) and states.dtype == np.float32
+  assert mask.sum(axis=1).tolist() == [5, 0, 24, 5]
   for i, one in enumerate(texts):
     alone, some = text([one])
     n = mask[i].sum()
-    np.testing.assert_array_equal(some[0, :n], True)
+    np.testing.assert_array_equal(some, np.arange(some.shape[1])[None] < n)
     # Measured: 2e-6.
     np.testing.assert_allclose(states[i, :n], alone[0, :n], atol=1e-5)
 
 
 def test_buckets_share_a_compilation():
   config = dataclasses.replace(SMALL, ff=10)
-  text = TextEncoder(config, _random(config), ByteTokenizer())
+  text = TextEncoder(config, _random(config), ByteTokenizer(), one_device())
   text(["x" * 15])
   before = encoder._encode._cache_size()
   for texts in (["x"], [None], ["rain"]):
@@ -308,7 +313,8 @@ def test_parity_audiogen_text(pack):
   ids, mask = tokenizer.pad(words, prompts)
   np.testing.assert_array_equal(ids, want["text_ids"])
   np.testing.assert_array_equal(mask, want["text_mask"])
-  states, _ = TextEncoder(config, params, words)(prompts)
+  states, _ = TextEncoder(config, params, words, one_device())(prompts)
+  states = np.asarray(states)[: mask.shape[0], : mask.shape[1]]
   # The reference masks what it returns only after the projection.  The bound is
   # that set for any pack; measured on the committed one: 2e-6.
   hidden = want["t5_hidden"][mask]

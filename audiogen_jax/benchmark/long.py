@@ -15,7 +15,7 @@ from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark import machine
 from audiogen_jax.benchmark.sample import PROMPT
 from audiogen_jax.core.types import Seconds
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 
 
 @dataclasses.dataclass(frozen=True)

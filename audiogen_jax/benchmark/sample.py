@@ -18,9 +18,9 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.lm import model
+from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.rules import Sampling
-from audiogen_jax.lm.sampler import LanguageModel
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.text import t5
 from audiogen_jax.text.encoder import TextEncoder

@@ -142,8 +142,6 @@ def lm_table(config: LMConfig, condition: str) -> Table:
   t, d = config.transformer, config.transformer.width
   heads = (t.heads, t.head_size)
   own, other = (("qkv", (3,)),), (("q", ()), ("kv", (2,)))
-  if not t.packed:
-    own = other = (("q", ()), ("k", ()), ("v", ()))
   made: dict[str, list] = {}
 
   def norm(theirs, ours, index=()):

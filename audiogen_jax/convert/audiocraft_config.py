@@ -20,7 +20,7 @@ from audiogen_jax.core.config import check_range, shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.lm.transformer import TransformerConfig
 
 NORMS = {

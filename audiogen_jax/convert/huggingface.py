@@ -38,7 +38,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm import model
 from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.t5 import T5Config
 
@@ -259,7 +259,7 @@ def lm_table(config: LMConfig) -> Table:
       ("encoder_attn", "cross_attn", {"q": "q", "k": "kv", "v": "kv"}),
     ):
       for name in "qkv":
-        pack = packs[name] if t.packed else name
+        pack = packs[name]
         within = slice(None), pack.index(name)
         index = (i, *within) if len(pack) > 1 else (i,)
         part = linear(f"layers/{ours}/{pack}/kernel", heads, (d,), index)

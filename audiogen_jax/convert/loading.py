@@ -14,7 +14,7 @@ from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.lm import model
-from audiogen_jax.lm.sampler import LanguageModel
+from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.text import t5, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 

@@ -37,9 +37,9 @@ holds `window_s` in seconds.
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from etils import epath
 
@@ -50,7 +50,7 @@ from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
 
@@ -204,7 +204,7 @@ def _open_orbax(folder: epath.Path) -> Parts:
           " an AudioGen has codec (encodec), lm (lm) and text (t5)"
         )
       made[name] = config.build(
-        cls, room.config, where=name, ranges=keys.RANGES
+        cls, _current(room.config), where=name, ranges=keys.RANGES
       )
     settings = config.build(_Settings, export.settings, ranges=keys.RANGES)
     if "codec" not in made:
@@ -223,6 +223,15 @@ def _open_orbax(folder: epath.Path) -> Parts:
     window_s=settings.window_s,
     guidance=settings.guidance,
   )
+
+
+def _current(room: Mapping[str, Any]) -> Mapping[str, Any]:
+  """A room's configuration without what older exports say of all models."""
+  transformer = room.get("transformer")
+  if not isinstance(transformer, Mapping) or not transformer.get("packed"):
+    return room
+  rest = {k: v for k, v in transformer.items() if k != "packed"}
+  return {**room, "transformer": rest}
 
 
 def _words(

@@ -1,8 +1,8 @@
 """Options as data: default, range and help of each stand once, in a dataclass.
 
-A family's options are a frozen dataclass (`lm.rules.Sampling`) whose fields are
-made by `option`.  The command line makes flags of them, the page sliders, the
-manifest keys; a field made otherwise is for the API alone.
+A family's options are a frozen dataclass (`lm.sampling.Sampling`) whose fields
+are made by `option`.  The command line makes flags of them, the page sliders,
+the manifest keys; a field made otherwise is for the API alone.
 """
 
 import dataclasses

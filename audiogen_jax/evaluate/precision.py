@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from audiogen_jax.core.types import Seconds
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 
 
 @dataclasses.dataclass(frozen=True)

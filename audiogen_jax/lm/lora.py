@@ -46,7 +46,7 @@ class LoRAConfig:
 
   rank: int = 0
   alpha: float = 16.0
-  where: str = r"(self|cross)_attn/(qkv|q|k|v|kv|out)"
+  where: str = r"(self|cross)_attn/(qkv|q|kv|out)"
 
   def __post_init__(self):
     if self.rank < 0:

@@ -1,8 +1,10 @@
 """The language model over codec tokens: steps and text -> logits.
 
 Each step's K tokens are embedded and summed, the transformer runs, and K heads
-predict the next step's tokens.  Text may be prepended to the steps, looked at
-by cross-attention, or both (AudioGen, §3.2).
+predict tokens: with a causal mask those of the next step (AudioGen, Kreuk et
+al., 2023, §3.2), with another those of the step itself (MAGNeT, Ziv et al.,
+2024, §3).  Text may be prepended to the steps, attended to by cross-attention,
+or both.
 
 Parameters come in two shapes.  Checkpoints and training hold all layers stacked
 (`layers/…` with a leading axis), so that one compiled layer is scanned.
@@ -17,17 +19,19 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
 from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.core.sharding import constrain, path_name
 from audiogen_jax.core.types import Cond, Tree
+from audiogen_jax.lm import masks
 from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.transformer import (
   Block,
-  KeysValues,
+  KVCache,
   TransformerConfig,
   norm,
-  positions,
+  sinusoids,
   truncated_normal,
   uniform,
 )
@@ -37,8 +41,8 @@ _LAYER = {
   "self_attn/qkv/bias": (None, "heads", None),
   "cross_attn/kv/kernel": ("embed", None, "heads", None),
   "cross_attn/kv/bias": (None, "heads", None),
-  "(self|cross)_attn/(q|k|v)/kernel": ("embed", "heads", None),
-  "(self|cross)_attn/(q|k|v)/bias": ("heads", None),
+  "cross_attn/q/kernel": ("embed", "heads", None),
+  "cross_attn/q/bias": ("heads", None),
   "(self|cross)_attn/out/kernel": ("heads", None, "embed"),
   "(self|cross)_attn/out/bias": ("embed",),
   "(self|cross|ff)_norm/(scale|bias)": (None,),
@@ -66,12 +70,12 @@ AXES = (
 MATRICES = {
   r"layers/self_attn/qkv/kernel": ((1,), (3, 4)),
   r"layers/cross_attn/kv/kernel": ((1,), (3, 4)),
-  r"layers/(self|cross)_attn/(q|k|v)/kernel": ((1,), (2, 3)),
+  r"layers/cross_attn/q/kernel": ((1,), (2, 3)),
   r"layers/(self|cross)_attn/out/kernel": ((1, 2), (3,)),
   r"layers/(up|down)/kernel": ((1,), (2,)),
 }
 
-# What of a layer is kept for the backward pass; the rest is computed again.
+# What of a layer is stored for the backward pass; the rest is recomputed.
 REMAT = {
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   "full": jax.checkpoint_policies.nothing_saveable,
@@ -103,7 +107,7 @@ class LMConfig:
 
 
 class LM(nn.Module):
-  """The model.
+  """The model: tokens and text -> logits, under whatever attention mask.
 
   Attributes:
     config: Its shape.
@@ -152,20 +156,30 @@ class LM(nn.Module):
   def condition(
     self, states: Float[Array, "b l e"], mask: Bool[Array, "b l"]
   ) -> Cond:
-    """Text states at the model's width; zeros where `mask` is false."""
+    """Text states at the model's width; zeros where `mask` is False."""
     projected = constrain(self.text_proj(states), "batch", None, None)
     return Cond(jnp.where(mask[..., None], projected, 0), mask)
 
   def __call__(
-    self, steps: Int[Array, "b k s"], cond: Cond
+    self,
+    steps: Int[Array, "b k s"],
+    cond: Cond,
+    mask: Bool[Array, "#b s s"],
   ) -> Float[Array, "b k s v"]:
-    """Logits for the step after each step, all steps at once.
+    """Logits at each step, all steps at once.
 
     Args:
       steps: Tokens in [0, V]; V is special.
       cond: What the text says.
+      mask: Whether step i (the first `s`) attends to step j (the second), each
+        to one at least: `masks.causal`, or any other.  One for all rows or one
+        for each; a traced value, so that masks that differ by codebook share
+        one compilation.  It says nothing of text: see `masks.with_text`.
+
+    Returns:
+      float32 logits: of the next step for a model trained with a causal mask.
     """
-    x, mask = self._whole(steps, cond)
+    x, mask = self._inputs(steps, cond, mask)
     if self.stacked:
       x, _ = self.layers(x, mask, cond.states, cond.mask)
     else:
@@ -174,109 +188,120 @@ class LM(nn.Module):
     return self._logits(x[:, x.shape[1] - steps.shape[2] :])
 
   def prefill(
-    self, steps: Int[Array, "b k s"], cond: Cond, room: int
-  ) -> tuple[list[KeysValues | None], list[KeysValues]]:
+    self, steps: Int[Array, "b k s"], cond: Cond, capacity: int
+  ) -> tuple[list[KVCache | None], list[KVCache]]:
     """Reads the text, and the first steps of a prompt if there are any.
 
-    The cache of one layer, for text prepended (`l`) and steps (`s`):
+    Causal, as `step` is: what a cache holds of a step must not depend on later
+    ones.  The KV cache of one layer, for text prepended (`l`) and steps (`s`):
 
         |  l0  l1  l2  |  s0  s1  s2   -   -  …  |
-        |<- prepended->|<-------- room --------->|
+        |<- prepended->|<------- capacity ------>|
 
     Args:
       steps: First steps; those past the prompt's end may hold anything, as each
-        place is written again before it is looked at.
+        position is written again before it is attended to.
       cond: What the text says.
-      room: Steps that the cache must hold.
+      capacity: Steps that the caches must hold, at least `s`.
 
     Returns:
-      Each layer's view of the text (None without cross-attention), and each
-      layer's cache.
+      KV caches, one a layer: of the text (None without cross-attention), and of
+      prepended text and steps.
     """
     t = self.config.transformer
     b, _, s = steps.shape
-    before = cond.mask.shape[1] if self.config.prepend_text else 0
-    empty = jnp.zeros((b, t.heads, t.head_size, before + room), self.dtype)
+    prepended = cond.mask.shape[1] if self.config.prepend_text else 0
+    empty = jnp.zeros(
+      (b, t.heads, t.head_size, prepended + capacity), self.dtype
+    )
     empty = constrain(empty, "batch", "heads", None, None)
-    caches = [KeysValues(empty, empty) for _ in self.blocks]
-    texts = [
-      block.text(cond.states) if t.cross_attention else None
+    caches = [KVCache(empty, empty) for _ in self.blocks]
+    text_caches = [
+      block.text_cache(cond.states) if t.cross_attention else None
       for block in self.blocks
     ]
-    if before + s:
-      x, mask = self._whole(steps, cond)
-      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, room - s)))
+    if prepended + s:
+      x, mask = self._inputs(steps, cond, masks.causal(s))
+      mask = jnp.pad(mask, ((0, 0), (0, 0), (0, capacity - s)))
       for i, block in enumerate(self.blocks):
-        x, caches[i] = block(x, mask, texts[i], cond.mask, caches[i])
-    return texts, caches
+        x, caches[i] = block(x, mask, text_caches[i], cond.mask, caches[i])
+    return text_caches, caches
 
   def step(
     self,
     tokens: Int[Array, "b k"],
-    place: Int[Array, ""],
+    step: Int[Array, ""],
     text_mask: Bool[Array, "b l"],
-    texts: list[KeysValues | None],
-    caches: list[KeysValues],
-  ) -> tuple[Float[Array, "b k v"], list[KeysValues]]:
-    """Logits for step `place + 1` from the tokens of step `place`.
+    text_caches: list[KVCache | None],
+    caches: list[KVCache],
+  ) -> tuple[Float[Array, "b k v"], list[KVCache]]:
+    """Logits for step `step + 1` from the tokens of step `step`.
 
     Args:
-      tokens: One column.
-      place: Which.
-      text_mask: The text's visible positions.
-      texts: From `prefill`.
+      tokens: The tokens of one step.
+      step: Its number, from 0.
+      text_mask: The text positions that are attended to.
+      text_caches: From `prefill`.
       caches: From `prefill` or the step before.
+
+    Returns:
+      float32 logits, and the caches with this step in them.
     """
-    before = text_mask.shape[1] if self.config.prepend_text else 0
+    prepended = text_mask.shape[1] if self.config.prepend_text else 0
     x = self._embedded(tokens[..., None])
-    x = self._placed(x, self._offset(text_mask) + place[None, None])
-    at = before + place
-    key = jnp.arange(caches[0].k.shape[3])
-    mask = (key <= at)[None, None]
-    if before:
-      shown = jnp.pad(
-        text_mask, ((0, 0), (0, len(key) - before)), constant_values=True
+    x = self._with_positions(x, self._first(text_mask) + step[None, None])
+    at = prepended + step
+    cached = jnp.arange(caches[0].k.shape[3])
+    mask = (cached <= at)[None, None]
+    if prepended:
+      visible = jnp.pad(
+        text_mask,
+        ((0, 0), (0, len(cached) - prepended)),
+        constant_values=True,
       )
-      mask = mask & shown[:, None]
-    new = []
-    for block, text, cache in zip(self.blocks, texts, caches, strict=True):
+      mask = mask & visible[:, None]
+    updated = []
+    for block, text, cache in zip(
+      self.blocks, text_caches, caches, strict=True
+    ):
       x, cache = block(x, mask, text, text_mask, cache, at)
-      new.append(cache)
-    return self._logits(x)[:, :, 0], new
+      updated.append(cache)
+    return self._logits(x)[:, :, 0], updated
 
   def _embedded(self, steps: Int[Array, "b k s"]) -> Float[Array, "b s d"]:
+    """The sum of each step's K embeddings."""
     book = jnp.arange(self.config.codebooks)[None, :, None]
     return jnp.sum(self.embed[book, steps], axis=1)
 
-  def _offset(self, text_mask: Bool[Array, "b l"]) -> Int[Array, "#b 1"]:
-    """Places that prepended text takes up in front of the first step."""
+  def _first(self, text_mask: Bool[Array, "b l"]) -> Int[Array, "#b 1"]:
+    """Position of the first step: that after the row's prepended text."""
     if not self.config.prepend_text:
       return jnp.zeros((1, 1), jnp.int32)
     return jnp.sum(text_mask, axis=1, keepdims=True, dtype=jnp.int32)
 
-  def _placed(
-    self, x: Float[Array, "b s d"], place: Int[Array, "#b s"]
+  def _with_positions(
+    self, x: Float[Array, "b s d"], position: Int[Array, "#b s"]
   ) -> Float[Array, "b s d"]:
-    x = x.astype(jnp.float32) + positions(place, x.shape[-1])
+    """Embeddings plus sinusoids, added in float32."""
+    x = x.astype(jnp.float32) + sinusoids(position, x.shape[-1])
     return constrain(x.astype(self.dtype), "batch", None, None)
 
-  def _whole(
-    self, steps: Int[Array, "b k s"], cond: Cond
+  def _inputs(
+    self,
+    steps: Int[Array, "b k s"],
+    cond: Cond,
+    mask: Bool[Array, "#b s s"],
   ) -> tuple[Float[Array, "b q d"], Bool[Array, "#b q q"]]:
-    """Input states and causal mask of a sequence read in one piece."""
+    """What the first block reads, prepended text included, and its mask."""
     x = self._embedded(steps)
-    place = jnp.arange(steps.shape[2])[None] + self._offset(cond.mask)
+    position = jnp.arange(steps.shape[2])[None] + self._first(cond.mask)
     if self.config.prepend_text:
       length = cond.mask.shape[1]
       x = jnp.concatenate([cond.states.astype(x.dtype), x], axis=1)
-      front = jnp.broadcast_to(jnp.arange(length), cond.mask.shape)
-      place = jnp.concatenate([front, place], axis=1)
-    mask = jnp.tri(x.shape[1], dtype=bool)[None]
-    if self.config.prepend_text:
-      rest = ((0, 0), (0, steps.shape[2]))
-      shown = jnp.pad(cond.mask, rest, constant_values=True)
-      mask = mask & shown[:, None]
-    return self._placed(x, place), mask
+      of_text = jnp.broadcast_to(jnp.arange(length), cond.mask.shape)
+      position = jnp.concatenate([of_text, position], axis=1)
+      mask = masks.with_text(mask, cond.mask)
+    return self._with_positions(x, position), mask
 
   def _logits(self, x: Float[Array, "b s d"]) -> Float[Array, "b k s v"]:
     return self.heads(self.out_norm(x).astype(self.dtype))
@@ -317,13 +342,13 @@ def init(config: LMConfig, key: jax.Array) -> Tree:
   states = jnp.zeros((1, 1, config.text_width))
   mask = jnp.ones((1, 1), bool)
 
-  def everything(lm: LM):
-    return lm(steps, lm.condition(states, mask))
+  def everything(lm: LM) -> Float[Array, "1 k 1 v"]:
+    return lm(steps, lm.condition(states, mask), masks.causal(1))
 
   params = nn.init(everything, LM(config))(key)["params"]
   depth = jnp.arange(1, config.transformer.layers + 1)
 
-  def scale(path, leaf):
+  def scale(path: KeyPath, leaf: Float[Array, "..."]) -> Float[Array, "..."]:
     if re.search(r"layers/.*(out|up|down)/kernel", path_name(path)):
       along = (-1,) + (1,) * (leaf.ndim - 1)
       return leaf * (2 * depth.reshape(along)) ** -0.5

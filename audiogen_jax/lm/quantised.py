@@ -20,7 +20,7 @@ _METHODS = ("__call__", "condition", "prefill", "step")
 # in parts, each with scales of its own: on CPUs long ones are slow (4096 x 1024
 # read at 7 GB/s, 1024 x 1024 at 30).
 _TILE = 1024
-_PRODUCTS = r"layer_\d+/((self_attn|cross_attn)/(qkv|kv|q|k|v|out)|up)|heads"
+_PRODUCTS = r"layer_\d+/((self|cross)_attn/(qkv|q|kv|out)|up)|heads"
 
 
 @functools.lru_cache(maxsize=8)
@@ -49,11 +49,12 @@ def quantise(config: LMConfig, params: Tree) -> Tree:
 
   lm = apart(config, jnp.dtype(jnp.int8))
   steps = jax.ShapeDtypeStruct((1, config.codebooks, 1), jnp.int32)
-  told = Cond(
+  cond = Cond(
     jax.ShapeDtypeStruct((1, 1, config.transformer.width), jnp.float32),
     jax.ShapeDtypeStruct((1, 1), jnp.bool_),
   )
-  like = jax.eval_shape(lm.init, jax.random.key(0), steps, told)["params"]
+  mask = jax.ShapeDtypeStruct((1, 1, 1), jnp.bool_)
+  like = jax.eval_shape(lm.init, jax.random.key(0), steps, cond, mask)["params"]
   found = {}
   for name in list(params):
     part = {name: params.pop(name)}

@@ -1,18 +1,19 @@
-"""Sampling: from text and a prompt's codes to new codes.
+"""Sampling, one step after another: from text and a prompt's codes to codes.
 
 One prompt is one row: what a row becomes depends on its text, its prompt, its
-own key and the rules, never on its neighbours.  With guidance each row is run
-twice, side by side in the batch, with its text and with that text's zeros.
+own key and the sampling options, never on its neighbours.  With guidance each
+row is run twice, side by side in the batch, with its text and with that text's
+zeros (classifier-free guidance, Ho & Salimans, 2022).
 
 The data flow, for S steps of which the first `start` are known:
 
-    prefill: text, steps[: start - 1] -> views of the text, caches
+    prefill: text, steps[: start - 1] -> KV caches of text and steps
     decode:  steps[s - 1] -> logits -> steps[s]       for s = start … S - 1
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +21,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from audiogen_jax.core.sharding import Placement, fetch
-from audiogen_jax.core.types import AnyArray, Cond, Tree, bucket, precision
-from audiogen_jax.lm import layouts, lora, memory, model, patterns
-from audiogen_jax.lm.lora import LoRAConfig
+from audiogen_jax.core.types import Cond, Tree, bucket, precision
+from audiogen_jax.lm import memory, patterns, tiling
+from audiogen_jax.lm.language_model import LEAST_PROMPT, LanguageModel
 from audiogen_jax.lm.model import LMConfig
-from audiogen_jax.lm.quantised import apart, quantise
-from audiogen_jax.lm.rules import Rules, Sampling, choose
-from audiogen_jax.lm.transformer import KeysValues
+from audiogen_jax.lm.patterns import Layout
+from audiogen_jax.lm.quantised import apart
+from audiogen_jax.lm.sampling import Sampling, TracedSampling, draw
+from audiogen_jax.lm.transformer import KVCache
 
 _UNKNOWN = -1
-LEAST_STEPS = 128  # smallest room of a cache: 2.5 s at 50 Hz
-_LEAST_PROMPT = 64
-_LEAST_TOKENS = 16
+LEAST_STEPS = 128  # smallest capacity of a KV cache: 2.5 s at 50 Hz
 
 
 class State(NamedTuple):
@@ -39,13 +39,180 @@ class State(NamedTuple):
 
   Attributes:
     steps: All tokens; -1 where still unknown.
-    place: The next step to write.
-    caches: One a layer; rows doubled under guidance.
+    step: The next step to write.
+    caches: KV caches, one a layer; rows are doubled under guidance.
   """
 
   steps: Int[Array, "b k s"]
-  place: Int[Array, ""]
-  caches: list[KeysValues]
+  step: Int[Array, ""]
+  caches: list[KVCache]
+
+
+class Inputs(NamedTuple):
+  """What all steps of decoding read.
+
+  Attributes:
+    text_caches: KV caches of the text, one a layer; None without
+      cross-attention.
+    text_mask: The text positions that are attended to.
+    keys: One a row.
+    sampling: How tokens are drawn.
+  """
+
+  text_caches: list[KVCache | None]
+  text_mask: Bool[Array, "b l"]
+  keys: Key[Array, " b"]
+  sampling: TracedSampling
+
+
+class Programs(NamedTuple):
+  """`prefill`, `decode` and `grow`, compiled."""
+
+  prefill: Callable[..., Any]
+  decode: Callable[..., Any]
+  grow: Callable[..., Any]
+
+
+def generate(
+  lm: LanguageModel,
+  cond: Cond,
+  *,
+  frames: int,
+  seeds: Sequence[int],
+  sampling: Sampling,
+  prompt: Int[np.ndarray, "b k p"],
+  window: int = 0,
+  every: int | None = None,
+) -> Iterator[tuple[int, Int[np.ndarray, "b k _"]]]:
+  """Codes for each row of `prompt`, the prompt's first.
+
+  Args:
+    lm: The model.
+    cond: What each row's text says: from `lm.condition`, `lm.rows(b)` rows.
+    frames: Frames in all, more than the prompt has.
+    seeds: One a row, in [0, 2^32).
+    sampling: How tokens are drawn.
+    prompt: Codes that each row begins with; none, if `p` is 0.
+    window: Which window of a long sound this is: each draws its own numbers.
+    every: Steps between two results; None for all in one piece.
+
+  Yields:
+    Steps done since the last result, and the frames finished so far; in the
+    end all of them.
+
+  Raises:
+    InputError: If `top_k` is larger than the codebooks, or memory runs out.
+  """
+  traced = TracedSampling.make(sampling, lm.config.size)
+  options = lm.options | {"guided": sampling.guidance != 1.0}
+  b, k, known = prompt.shape
+  layout = patterns.layout(lm.config.pattern, k, frames)
+  start, stop = patterns.first_step(layout, known), layout.frame.shape[1]
+  steps = _known_steps(lm, prompt, layout)
+  prepended = cond.mask.shape[1] if lm.config.prepend_text else 0
+  memory.check(b, len(steps), prepended + steps.shape[2], **options)
+  with memory.explained(b):
+    keys = _row_keys(lm, seeds, window)
+    state, text_caches = _prefilled(lm, steps, cond, start, options)
+    traced = TracedSampling(*map(lm.placement.put, traced))
+    inputs = Inputs(text_caches, cond.mask, keys, traced)
+    step = start
+    while step < stop:
+      capacity = state.steps.shape[2]
+      if step == capacity:
+        state, capacity = _grown(lm, state, steps), 2 * capacity
+      end = min(step + (every or stop), capacity, stop)
+      state = _decoded(lm, state, inputs, end, options)
+      steps[..., step:end] = fetch(state.steps)[..., step:end]
+      yield end - step, _finished(steps[:b], layout, end)
+      step = end
+
+
+def _known_steps(
+  lm: LanguageModel, prompt: Int[np.ndarray, "b k p"], layout: Layout
+) -> Int[np.ndarray, "r k s"]:
+  """All steps with the prompt in them, rows and steps in buckets.
+
+  -1 where a code is unknown; special tokens past the last step.
+  """
+  b, k, known = prompt.shape
+  frames, special = layout.step.shape[1], lm.config.size
+  codes = np.full((lm.rows(b), k, frames), _UNKNOWN, np.int32)
+  codes[:b, :, :known] = prompt
+  steps = patterns.interleave(codes, layout.frame, special)
+  stop = layout.frame.shape[1]
+  more = bucket(stop, least=LEAST_STEPS) - stop
+  return np.pad(steps, ((0, 0), (0, 0), (0, more)), constant_values=special)
+
+
+def _row_keys(
+  lm: LanguageModel, seeds: Sequence[int], window: int
+) -> Key[Array, " r"]:
+  """One key a row; rows beyond the prompts have that of seed 0."""
+  put = lm.placement.put
+  seeds = [*seeds] + [0] * (lm.rows(len(seeds)) - len(seeds))
+  seeds = put(np.asarray(seeds, np.uint32), "batch")
+  return _keys(seeds, put(np.int32(window)))
+
+
+def _prefilled(
+  lm: LanguageModel,
+  steps: Int[np.ndarray, "r k s"],
+  cond: Cond,
+  start: int,
+  options: dict[str, Any],
+) -> tuple[State, list[KVCache | None]]:
+  """The state at step `start`, and the KV caches of the text."""
+  # Caches grow with the sound, and attention reads no more than there is.
+  capacity = bucket(start, least=LEAST_STEPS)
+  # Prefill reads a bucket of steps, and all but the last known one of them
+  # matter; what it reads of unknown ones is written again before it is used.
+  # Windows of a long sound all read as much: a fine bucket costs them little.
+  read = bucket(start - 1, least=LEAST_PROMPT, parts=4) if start > 1 else 0
+  head = np.maximum(steps[..., : min(read, capacity)], 0)
+  put = lm.placement.put
+  text_caches, caches = compiled(lm.config, lm.placement).prefill(
+    lm.params,
+    put(head, "batch", None, None),
+    cond,
+    capacity=capacity,
+    **options,
+  )
+  steps = put(steps[..., :capacity], "batch", None, None)
+  return State(steps, put(np.int32(start)), caches), text_caches
+
+
+def _grown(
+  lm: LanguageModel, state: State, steps: Int[np.ndarray, "r k s"]
+) -> State:
+  """The state with twice the capacity, its tokens from `steps`."""
+  capacity = state.steps.shape[2]
+  grow = compiled(lm.config, lm.placement).grow
+  for i, cache in enumerate(state.caches):  # in turn: less memory
+    state.caches[i] = grow(cache, more=capacity)
+  steps = steps[..., : 2 * capacity]
+  return state._replace(steps=lm.placement.put(steps, "batch", None, None))
+
+
+def _decoded(
+  lm: LanguageModel,
+  state: State,
+  inputs: Inputs,
+  end: int,
+  options: dict[str, Any],
+) -> State:
+  """The state once all steps before `end` are written."""
+  decode = compiled(lm.config, lm.placement).decode
+  end = lm.placement.put(np.int32(end))
+  return decode(lm.params, state, inputs, end, **options)
+
+
+def _finished(
+  steps: Int[np.ndarray, "b k s"], layout: Layout, end: int
+) -> Int[np.ndarray, "b k _"]:
+  """The frames of which all codes lie before step `end`."""
+  count = np.count_nonzero(np.all(layout.step < end, axis=0))
+  return patterns.deinterleave(steps, layout.step)[:, :, :count]
 
 
 def prefill(
@@ -56,10 +223,10 @@ def prefill(
   config: LMConfig,
   dtype: jnp.dtype,
   placement: Placement,
-  room: int,
+  capacity: int,
   guided: bool,
-) -> tuple[list[KeysValues | None], list[KeysValues]]:
-  """Views of the text and caches; see `LM.prefill`.  Rows double if guided."""
+) -> tuple[list[KVCache | None], list[KVCache]]:
+  """KV caches of text and steps, see `LM.prefill`; rows double if guided."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     if guided:
       # Row pairs stay together, so that they stay on one device.
@@ -69,16 +236,13 @@ def prefill(
       cond = Cond(states, jnp.repeat(cond.mask, 2, axis=0))
       steps = jnp.repeat(steps, 2, axis=0)
     lm = apart(config, dtype)
-    return lm.apply({"params": params}, steps, cond, room, method="prefill")
+    return lm.apply({"params": params}, steps, cond, capacity, method="prefill")
 
 
 def decode(
   params: Tree,
   state: State,
-  texts: list[KeysValues | None],
-  text_mask: Bool[Array, "b l"],
-  keys: Key[Array, " b"],
-  rules: Rules,
+  inputs: Inputs,
   stop: Int[Array, ""],
   *,
   config: LMConfig,
@@ -86,65 +250,66 @@ def decode(
   placement: Placement,
   guided: bool,
 ) -> State:
-  """Writes steps until `stop`; known tokens are kept."""
-  lm = apart(config, dtype)
+  """Writes steps until `stop`; known tokens stay as they are."""
+  lm, text_mask = apart(config, dtype), inputs.text_mask
   if guided:
     text_mask = jnp.repeat(text_mask, 2, axis=0)
 
-  def body(state: State) -> State:
+  def logits_of(state: State) -> tuple[Float[Array, "b k v"], list[KVCache]]:
     last = jax.lax.dynamic_index_in_dim(
-      state.steps, state.place - 1, axis=2, keepdims=False
+      state.steps, state.step - 1, axis=2, keepdims=False
     )
     if guided:
       last = jnp.repeat(last, 2, axis=0)
     logits, caches = lm.apply(
       {"params": params},
       last,
-      state.place - 1,
+      state.step - 1,
       text_mask,
-      texts,
+      inputs.text_caches,
       state.caches,
       method="step",
     )
     if guided:
       pairs = logits.reshape(-1, 2, *logits.shape[1:])
       cond, uncond = pairs[:, 0], pairs[:, 1]
-      logits = uncond + (cond - uncond) * rules.guidance
-    drawn = choose(logits, keys, state.place, rules)[..., None]
-    here = jax.lax.dynamic_slice_in_dim(state.steps, state.place, 1, axis=2)
-    here = jnp.where(here == _UNKNOWN, drawn, here)
+      logits = uncond + (cond - uncond) * inputs.sampling.guidance
+    return logits, caches
+
+  def body(state: State) -> State:
+    logits, caches = logits_of(state)
+    drawn = draw(logits, inputs.keys, state.step, inputs.sampling)[..., None]
+    given = jax.lax.dynamic_slice_in_dim(state.steps, state.step, 1, axis=2)
+    tokens = jnp.where(given == _UNKNOWN, drawn, given)
     steps = jax.lax.dynamic_update_slice_in_dim(
-      state.steps, here, state.place, axis=2
+      state.steps, tokens, state.step, axis=2
     )
-    return State(steps, state.place + 1, caches)
+    return State(steps, state.step + 1, caches)
 
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    return jax.lax.while_loop(lambda s: s.place < stop, body, state)
+    return jax.lax.while_loop(lambda s: s.step < stop, body, state)
 
 
-def grow(cache: KeysValues, *, more: int) -> KeysValues:
-  """One layer's cache, with room for more steps."""
-  return KeysValues(
+def grow(cache: KVCache, *, more: int) -> KVCache:
+  """One layer's KV cache, with capacity for `more` further steps."""
+  return KVCache(
     *(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) for x in cache)
   )
 
 
 @functools.lru_cache(maxsize=8)
-def compiled(
-  config: LMConfig, placement: Placement
-) -> tuple[Callable, Callable, Callable]:
+def compiled(config: LMConfig, placement: Placement) -> Programs:
   """`prefill`, `decode` and `grow` under jit; `decode`'s state is donated."""
   static = ("config", "dtype", "placement", "guided")
   of_prefill = of_decode = of_grow = None
-  if layouts.matter(placement):
-    kept, t = layouts.kept(placement), config.transformer
-    caches = [kept] * t.layers
-    texts = [kept if t.cross_attention else None] * t.layers
-    of_prefill, of_decode = (texts, caches), State(None, None, caches)
-    of_grow = kept
-  return (
+  if tiling.matters(placement):
+    of_grow, t = tiling.of_kv_cache(placement), config.transformer
+    caches = [of_grow] * t.layers
+    text_caches = [of_grow if t.cross_attention else None] * t.layers
+    of_prefill, of_decode = (text_caches, caches), State(None, None, caches)
+  return Programs(
     jax.jit(
-      prefill, static_argnames=(*static, "room"), out_shardings=of_prefill
+      prefill, static_argnames=(*static, "capacity"), out_shardings=of_prefill
     ),
     jax.jit(
       decode,
@@ -156,243 +321,11 @@ def compiled(
   )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
-def condition(
-  params: Tree,
-  states: Float[Array, "b l e"],
-  mask: Bool[Array, "b l"],
-  *,
-  config: LMConfig,
-  dtype: jnp.dtype,
-  placement: Placement,
-) -> Cond:
-  """`LM.condition`, compiled."""
-  with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    lm = apart(config, dtype)
-    return lm.apply({"params": params}, states, mask, method="condition")
-
-
-@functools.partial(jax.jit, static_argnames=("config", "dtype", "placement"))
-def logits(
-  params: Tree,
-  steps: Int[Array, "b k s"],
-  cond: Cond,
-  *,
-  config: LMConfig,
-  dtype: jnp.dtype,
-  placement: Placement,
-) -> Float[Array, "b k s v"]:
-  """`LM.__call__`, compiled."""
-  with placement.active(), jax.default_matmul_precision(precision(dtype)):
-    return apart(config, dtype).apply({"params": params}, steps, cond)
-
-
-class LanguageModel:
-  """A language model with its weights.
-
-  Attributes:
-    config: What it is.
-    params: Its parameters, unstacked.
-    dtype: Of the products.
-    placement: Where it lives.
-    adapters: What each is and its parameters, stacked; they act once
-      `set_strengths` was called.
-  """
-
-  def __init__(
-    self,
-    config: LMConfig,
-    params: Tree,
-    *,
-    dtype: jnp.dtype,
-    placement: Placement,
-  ):
-    self.config = config
-    self.params = layouts.laid_out(params, placement)
-    self.dtype = dtype
-    self.placement = placement
-    self.adapters: list[tuple[LoRAConfig, Tree]] = []
-    self._options = dict(config=config, dtype=dtype, placement=placement)
-
-  @classmethod
-  def of(
-    cls,
-    config: LMConfig,
-    params: Tree,
-    *,
-    dtype: jnp.dtype,
-    placement: Placement,
-  ) -> "LanguageModel":
-    """From parameters that are floating-point numbers still; empties them."""
-    if dtype == jnp.int8:
-      params = quantise(config, params)
-    return cls(config, params, dtype=dtype, placement=placement)
-
-  def set_strengths(self, strengths: Sequence[float | int]) -> None:
-    """Says how strongly each adapter acts; compiles nothing.
-
-    Adapters stay beside the weights (see `lora`): 0 is the model without them,
-    1 as they were trained.
-
-    Args:
-      strengths: One for each of `adapters`.
-
-    Raises:
-      InputError: If there are more or fewer, or one is no number of at most
-        100.
-    """
-    made = lora.weighted(self.adapters, strengths)
-    self.params = lora.adapted(self.params, model.unstack(made))
-
-  def condition(
-    self, states: Float[AnyArray, "b l e"], mask: Bool[AnyArray, "b l"]
-  ) -> Cond:
-    """Text states at the model's width; see `LM.condition`."""
-    b, length = mask.shape
-    more = self._room(b) - b, bucket(length, least=_LEAST_TOKENS) - length
-    pads = tuple((0, m) for m in more)
-    put = self.placement.put
-    states = put(np.pad(states, (*pads, (0, 0))), "batch", None, None)
-    mask = put(np.pad(mask, pads), "batch", None)
-    cond = condition(self.params, states, mask, **self._options)
-    return Cond(*(fetch(x)[:b, :length] for x in cond))
-
-  def logits(
-    self, codes: Int[AnyArray, "b k t"], cond: Cond
-  ) -> tuple[Float[np.ndarray, "b k t v"], Bool[np.ndarray, "k t"]]:
-    """Logits of every code given those before it, and which are predicted.
-
-    The last frames of delayed codebooks fall off the end of what training
-    feeds; their logits are zeros.
-    """
-    codes = np.asarray(codes, np.int32)
-    b, k, t = codes.shape
-    layout = patterns.layout(self.config.pattern, k, t)
-    shown, special = layout.frame[:, : layout.trained], self.config.size
-    steps = patterns.interleave(codes, shown, special)
-    rows, room = self._room(b), bucket(layout.trained, least=_LEAST_PROMPT)
-    more = ((0, rows - b), (0, 0), (0, room - layout.trained))
-    steps = np.pad(steps, more, constant_values=special)
-    found = logits(
-      self.params,
-      self.placement.put(steps, "batch", None, None),
-      self._placed(cond, rows),
-      **self._options,
-    )
-    valid = patterns.valid(layout)
-    # What the model says at step s - 1 is about step s.
-    before = np.where(valid, layout.step - 1, 0)
-    found = patterns.deinterleave(fetch(found)[:b], before)
-    return np.where(valid[None, ..., None], found, 0), valid
-
-  def steps(self, frames: int, known: int = 0) -> int:
-    """Steps that `generate` takes."""
-    layout = patterns.layout(self.config.pattern, self.config.codebooks, frames)
-    return layout.frame.shape[1] - patterns.first_step(layout, known)
-
-  def generate(
-    self,
-    cond: Cond,
-    *,
-    frames: int,
-    seeds: Sequence[int],
-    sampling: Sampling,
-    prompt: Int[np.ndarray, "b k p"],
-    window: int = 0,
-    every: int | None = None,
-  ) -> Iterator[tuple[int, Int[np.ndarray, "b k _"]]]:
-    """Codes for each row of `cond`, the prompt's first.
-
-    Args:
-      cond: What each row's text says.
-      frames: Frames in all, more than the prompt has.
-      seeds: One a row.
-      sampling: How tokens are drawn.
-      prompt: Codes that each row begins with; none, if `p` is 0.
-      window: Which window of a long sound this is: each draws its own numbers.
-      every: Steps between two results; None for all in one piece.
-
-    Yields:
-      Steps done since the last result, and the frames finished so far; in the
-      end all of them.
-
-    Raises:
-      InputError: If `top_k` is larger than the codebooks.
-    """
-    b, k, known = prompt.shape
-    rules = Rules.make(sampling, self.config.size)
-    layout = patterns.layout(self.config.pattern, k, frames)
-    start, stop = patterns.first_step(layout, known), layout.frame.shape[1]
-    rows = self._room(b)
-    codes = np.full((rows, k, frames), _UNKNOWN, np.int32)
-    codes[:b, :, :known] = prompt
-    size = rows, k, bucket(stop, least=LEAST_STEPS)
-    steps = np.full(size, self.config.size, np.int32)
-    steps[..., :stop] = patterns.interleave(
-      codes, layout.frame, self.config.size
-    )
-    # Caches grow with the sound, and attention reads no more than there is.
-    room = bucket(start, least=LEAST_STEPS)
-    # Prefill reads a bucket of steps, and all but the last known one of them
-    # matter; what it reads of unknown ones is written again before it is used.
-    # Windows of a long sound all read as much: a fine bucket costs them little.
-    read = bucket(start - 1, least=_LEAST_PROMPT, parts=4) if start > 1 else 0
-    head = np.maximum(steps[..., : min(read, room)], 0)
-
-    options = self._options | {"guided": sampling.guidance != 1.0}
-    before = cond.mask.shape[1] if self.config.prepend_text else 0
-    memory.check(b, rows, before + size[2], **options)
-    cond, put = self._placed(cond, rows), self.placement.put
-    head = put(head, "batch", None, None)
-    prefill, decode, grow = compiled(self.config, self.placement)
-    seeds = np.asarray([*seeds] + [0] * (rows - b), np.uint32)
-    keys = _keys(put(seeds, "batch"), put(np.int32(window)))
-    rules = Rules(*map(put, rules))
-    with memory.explained(b):
-      texts, caches = prefill(self.params, head, cond, room=room, **options)
-      steps_now = put(steps[..., :room], "batch", None, None)
-      state = State(steps_now, put(np.int32(start)), caches)
-      place = start
-      while place < stop:
-        if place == room:
-          for i, cache in enumerate(state.caches):  # in turn: less memory
-            state.caches[i] = grow(cache, more=room)
-          room *= 2
-          steps_now = put(steps[..., :room], "batch", None, None)
-          state = state._replace(steps=steps_now)
-        until = min(place + (every or stop), room, stop)
-        end = put(np.int32(until))
-        state = decode(
-          self.params, state, texts, cond.mask, keys, rules, end, **options
-        )
-        steps[..., place:until] = fetch(state.steps)[..., place:until]
-        finished = np.count_nonzero(np.all(layout.step < until, axis=0))
-        found = patterns.deinterleave(steps[:b], layout.step)
-        yield until - place, found[:, :, :finished]
-        place = until
-
-  def _room(self, rows: int) -> int:
-    """Rows brought to their bucket, and to what the mesh divides."""
-    ways = self.placement.ways("batch")
-    return -(-bucket(rows) // ways) * ways
-
-  def _placed(self, cond: Cond, rows: int) -> Cond:
-    """Rows and text length in their buckets; further rows have no text."""
-    states, mask = fetch(cond.states), fetch(cond.mask)
-    b, length = mask.shape
-    more = ((0, rows - b), (0, bucket(length, least=_LEAST_TOKENS) - length))
-    mask = np.pad(mask, more)
-    mask[b:, 0] = True
-    states = np.pad(states, (*more, (0, 0)))
-    put = self.placement.put
-    return Cond(put(states, "batch", None, None), put(mask, "batch", None))
-
-
 @jax.jit
 def _keys(seeds: UInt[Array, " b"], window: Int[Array, ""]) -> Key[Array, " b"]:
-  """One key a row."""
+  """One key a row, of its seed and the window."""
 
-  def one(seed):
+  def one(seed: UInt[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), window)
 
   return jax.vmap(one)(seeds)

@@ -1,21 +1,24 @@
-"""The decoder-only transformer: pre-norm blocks over an explicit cache.
+"""The transformer: pre-norm blocks, with or without a KV cache.
 
 MusicGen (Copet et al., 2023, §2.3) and AudioGen (Kreuk et al., 2023, §3.2).
-One block reads itself and, if the model is told of text by cross-attention, the
-text:
+One block attends to the sequence and, with cross-attention, to the text:
 
     x = x + self_attn(self_norm(x))
     x = x + cross_attn(cross_norm(x), text)
     x = x + down(gelu(up(ff_norm(x))))
+
+What each position may attend to is the caller's mask: causal or not.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import constrain
@@ -31,11 +34,12 @@ class TransformerConfig:
     layers: Blocks.
     heads: Attention heads.
     ff: Size of the feed-forward layer.
-    cross_attention: Whether blocks look at the text.
-    packed: One product for queries, keys and values, which reads the weights in
-      one piece; apart, each can have its own sharding or adapter.
+    cross_attention: Whether blocks attend to the text.
     attention_bias: Biases in the attention's projections.
     ff_bias: Biases in the feed-forward layer.
+
+  Raises:
+    InputError: If `width` is odd, or `heads` does not divide it.
   """
 
   width: int = 1536
@@ -43,7 +47,6 @@ class TransformerConfig:
   heads: int = 24
   ff: int = 6144
   cross_attention: bool = True
-  packed: bool = True
   attention_bias: bool = False
   ff_bias: bool = False
 
@@ -59,11 +62,11 @@ class TransformerConfig:
     return self.width // self.heads
 
 
-class KeysValues(NamedTuple):
-  """What decoding keeps: one layer of the cache, or a layer's view of text.
+class KVCache(NamedTuple):
+  """Keys and values of one layer: of all steps, or of the text.
 
-  Steps come last.  With heads of 64 last, TPUs would pad each to 128, and cache
-  and traffic would double.
+  Positions (`s`) come last.  With heads of 64 last, TPUs would pad each to 128,
+  and memory and traffic would double.
   """
 
   k: Float[Array, "b h e s"]
@@ -72,39 +75,39 @@ class KeysValues(NamedTuple):
   @classmethod
   def of(
     cls, k: Float[Array, "b s h e"], v: Float[Array, "b s h e"]
-  ) -> "KeysValues":
-    """Keys and values of a sequence, as they are kept."""
+  ) -> "KVCache":
+    """The cache that holds just these keys and values."""
     return cls(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1))
 
-  def written(
-    self, new: "KeysValues", at: Int[Array, ""] | int
-  ) -> "KeysValues":
-    """With the keys and values of some steps in their place."""
-    return KeysValues(
+  def updated(self, new: "KVCache", start: Int[Array, ""] | int) -> "KVCache":
+    """This cache with `new` in place of its positions from `start` on."""
+    return KVCache(
       *(
         jax.lax.dynamic_update_slice(
-          room, part.astype(room.dtype), (0, 0, 0, at)
+          cached, part.astype(cached.dtype), (0, 0, 0, start)
         )
-        for room, part in zip(self, new, strict=True)
+        for cached, part in zip(self, new, strict=True)
       )
     )
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
-  """U(±bound); with 1/√fan_in what PyTorch gives a linear layer by itself.
+  """U(-bound, bound) as an initializer.
 
-  The published code leaves queries, keys, values and the text's projection at
-  that.
+  With 1/√fan_in it is PyTorch's default for a linear layer, at which the
+  published code leaves queries, keys, values and the text's projection.
   """
 
-  def draw(key, shape, dtype=jnp.float32):
+  def draw(
+    key: Key[Array, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
+  ) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
   return draw
 
 
 def truncated_normal(std: float) -> nn.initializers.Initializer:
-  """Cut at three standard deviations and not corrected for it, as published."""
+  """N(0, std²) cut at three `std`, not rescaled for the cut, as published."""
   return nn.initializers.truncated_normal(std, lower=-3.0, upper=3.0)
 
 
@@ -119,11 +122,14 @@ def norm(name: str) -> nn.LayerNorm:
 
 
 class Attention(nn.Module):
-  """Projections and the product of one attention.
+  """Multi-head attention (Vaswani et al., 2017, §3.2.2), to itself or to text.
+
+  Projections are packed, so that weights are read in one piece: queries, keys
+  and values in `qkv`; with `cross`, queries in `q`, keys and values in `kv`.
 
   Attributes:
-    config: The stack's.
-    cross: Keys and values come from elsewhere than queries.
+    config: Shape of the stack.
+    cross: Whether keys and values come from the text.
     dtype: Of the products.
   """
 
@@ -142,9 +148,7 @@ class Attention(nn.Module):
         kernel_init=uniform(c.width**-0.5),
       )
 
-    if not c.packed:
-      self.q, self.k, self.v = project(), project(), project()
-    elif self.cross:
+    if self.cross:
       self.q, self.kv = project(), project(2)
     else:
       self.qkv = project(3)
@@ -161,20 +165,16 @@ class Attention(nn.Module):
   ) -> tuple[
     Float[Array, "b s h e"], Float[Array, "b s h e"], Float[Array, "b s h e"]
   ]:
-    """Queries, keys and values of `x`."""
-    if self.config.packed:
-      qkv = product(self.qkv, x)
-      return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    return product(self.q, x), product(self.k, x), product(self.v, x)
+    """Queries, keys and values of `x`; only without `cross`."""
+    qkv = product(self.qkv, x)
+    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
   def keys_values(
     self, states: Float[Array, "b l d"]
   ) -> tuple[Float[Array, "b l h e"], Float[Array, "b l h e"]]:
-    """Keys and values of text."""
-    if self.config.packed:
-      kv = product(self.kv, states)
-      return kv[:, :, 0], kv[:, :, 1]
-    return product(self.k, states), product(self.v, states)
+    """Keys and values of text states; only with `cross`."""
+    kv = product(self.kv, states)
+    return kv[:, :, 0], kv[:, :, 1]
 
   def attend(
     self,
@@ -183,32 +183,39 @@ class Attention(nn.Module):
     v: Float[Array, "b s h e"],
     mask: Bool[Array, "#b #q s"],
   ) -> Float[Array, "b q d"]:
-    """softmax(q kᵀ / √e) v over what `mask` shows; the softmax in float32."""
+    """softmax(q kᵀ / √e) v, projected; the softmax is in float32.
+
+    Args:
+      q: Queries.
+      k: Keys.
+      v: Values.
+      mask: Which positions `s` each query attends to; at least one.
+    """
     x = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
     return product(self.out, constrain(x, "batch", None, "heads", None))
 
-  def attend_kept(
+  def attend_cache(
     self,
     q: Float[Array, "b q h e"],
-    kept: KeysValues,
+    cache: KVCache,
     mask: Bool[Array, "#b #q s"],
   ) -> Float[Array, "b q d"]:
-    """The same, of what decoding keeps."""
+    """`attend`, to the keys and values of a cache in its own axis order."""
     q = q * jnp.asarray(self.config.head_size**-0.5, q.dtype)
     scores = jnp.einsum(
-      "bqhe,bhes->bhqs", q, kept.k, preferred_element_type=jnp.float32
+      "bqhe,bhes->bhqs", q, cache.k, preferred_element_type=jnp.float32
     )
     scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    x = jnp.einsum("bhqs,bhes->bqhe", weights, kept.v)
+    x = jnp.einsum("bhqs,bhes->bqhe", weights, cache.v)
     return product(self.out, constrain(x, "batch", None, "heads", None))
 
 
 class Block(nn.Module):
-  """One block, see above.
+  """One pre-norm block: self-attention, cross-attention, feed-forward.
 
   Attributes:
-    config: The stack's.
+    config: Shape of the stack.
     dtype: Of the products; norms and softmax are float32.
   """
 
@@ -225,48 +232,48 @@ class Block(nn.Module):
     self.up = self._dense(c.ff, c.width)
     self.down = self._dense(c.width, c.ff)
 
-  def text(self, states: Float[Array, "b l d"]) -> KeysValues:
-    """This layer's view of the text: once a prompt, not once a step."""
-    return KeysValues.of(*self.cross_attn.keys_values(states))
+  def text_cache(self, states: Float[Array, "b l d"]) -> KVCache:
+    """This layer's keys and values of the text: once a prompt, not a step."""
+    return KVCache.of(*self.cross_attn.keys_values(states))
 
   def __call__(
     self,
     x: Float[Array, "b q d"],
-    mask: Bool[Array, "#b q s"],
-    text: Float[Array, "b l d"] | KeysValues | None,
+    mask: Bool[Array, "#b #q s"],
+    text: Float[Array, "b l d"] | KVCache | None,
     text_mask: Bool[Array, "b l"],
-    cache: KeysValues | None = None,
-    at: Int[Array, ""] | int = 0,
-  ) -> tuple[Float[Array, "b q d"], KeysValues | None]:
+    cache: KVCache | None = None,
+    start: Int[Array, ""] | int = 0,
+  ) -> tuple[Float[Array, "b q d"], KVCache | None]:
     """Runs the block.
 
     Args:
       x: States.
-      mask: What each query may look at: of `x`, or of the cache if there is
-        one.
-      text: States of the text, or this layer's view of them if it is at hand;
-        not looked at without cross-attention.
-      text_mask: The text's visible positions.
-      cache: Room for all steps; the keys and values of `x` are written into it.
-      at: The place of the first state of `x` in the cache.
+      mask: Which positions each state attends to: of `x`, or of the cache if
+        there is one.
+      text: States of the text, or this layer's `text_cache` of them; unused
+        without cross-attention.
+      text_mask: The text positions that are attended to.
+      cache: KV cache of all steps, into which those of `x` are written.
+      start: Position in the cache of the first state of `x`.
 
     Returns:
-      New states, and the cache if there is one.
+      New states, and the updated cache if there is one.
     """
     attn = self.self_attn
     q, k, v = attn.self_projections(self._normed(self.self_norm, x))
     if cache is None:
       x = x + attn.attend(q, k, v, mask)
     else:
-      cache = cache.written(KeysValues.of(k, v), at)
-      x = x + attn.attend_kept(q, cache, mask)
+      cache = cache.updated(KVCache.of(k, v), start)
+      x = x + attn.attend_cache(q, cache, mask)
     if self.config.cross_attention:
-      attn, shown = self.cross_attn, text_mask[:, None]
+      attn, text_mask = self.cross_attn, text_mask[:, None]
       q = product(attn.q, self._normed(self.cross_norm, x))
-      if isinstance(text, KeysValues):
-        x = x + attn.attend_kept(q, text, shown)
+      if isinstance(text, KVCache):
+        x = x + attn.attend_cache(q, text, text_mask)
       else:
-        x = x + attn.attend(q, *attn.keys_values(text), shown)
+        x = x + attn.attend(q, *attn.keys_values(text), text_mask)
     y = jax.nn.gelu(
       product(self.up, self._normed(self.ff_norm, x)), approximate=False
     )
@@ -281,17 +288,21 @@ class Block(nn.Module):
       kernel_init=truncated_normal(fan_in**-0.5),
     )
 
-  def _normed(self, norm: nn.LayerNorm, x: Array) -> Array:
+  def _normed(
+    self, norm: nn.LayerNorm, x: Float[Array, "b q d"]
+  ) -> Float[Array, "b q d"]:
     return norm(x).astype(self.dtype)
 
 
-def positions(place: Int[Array, "#b s"], width: int) -> Float[Array, "#b s d"]:
-  """Sinusoidal positions: cosines, then sines.
+def sinusoids(
+  position: Int[Array, "#b s"], width: int
+) -> Float[Array, "#b s d"]:
+  """Sinusoidal embedding of positions, float32: cosines, then sines.
 
-  The published code divides by `width / 2 - 1` where Vaswani et al. (2017)
-  divide by `width / 2`, and puts cosines first.
+  The published code divides by `width / 2 - 1` where Vaswani et al. (2017,
+  §3.5) divide by `width / 2`, and puts cosines first.
   """
   half = width // 2
   rate = 10000.0 ** (-jnp.arange(half) / (half - 1))
-  phase = place[..., None].astype(jnp.float32) * rate[None, None]
+  phase = position[..., None].astype(jnp.float32) * rate[None, None]
   return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)

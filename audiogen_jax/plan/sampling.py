@@ -11,10 +11,10 @@ from audiogen_jax.convert import engine
 from audiogen_jax.core import sharding, types
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Cond, bucket
-from audiogen_jax.lm import layouts, model, patterns, sampler
-from audiogen_jax.lm.rules import Rules
-from audiogen_jax.lm.sampler import State
-from audiogen_jax.lm.transformer import KeysValues
+from audiogen_jax.lm import model, patterns, sampler, tiling
+from audiogen_jax.lm.sampler import Inputs, State
+from audiogen_jax.lm.sampling import TracedSampling
+from audiogen_jax.lm.transformer import KVCache
 from audiogen_jax.plan import programs
 from audiogen_jax.plan.programs import Compiled
 from audiogen_jax.text import t5
@@ -33,7 +33,7 @@ def of_sampling(
   layout = patterns.layout(
     config.pattern, config.codebooks, tokens.frames(duration_s)
   )
-  room = bucket(layout.frame.shape[1], least=sampler.LEAST_STEPS)
+  capacity = bucket(layout.frame.shape[1], least=sampler.LEAST_STEPS)
   length = bucket(task.text.length, least=16)
 
   def shaped(shape, kind, *axes):
@@ -57,21 +57,21 @@ def of_sampling(
     resident += programs.size(
       programs.placed(tree, sharding.shardings(tree, axes, placement))
     )
-  params = layouts.laid_out(params, placement)
-  before = length if config.prepend_text else 0
+  params = tiling.tiled(params, placement)
+  prepended = length if config.prepend_text else 0
 
-  def kept(steps: int) -> KeysValues:
+  def cache(steps: int) -> KVCache:
     shape = (2 * batch, t.heads, t.head_size, steps)
     one = shaped(shape, dtype, "batch", "heads", None, None)
-    if layouts.matter(placement):
-      wanted = layouts.kept(placement).k
+    if tiling.matters(placement):
+      wanted = tiling.of_kv_cache(placement).k
       one = jax.ShapeDtypeStruct(shape, dtype, sharding=wanted)
-    return KeysValues(one, one)
+    return KVCache(one, one)
 
   text_mask = shaped((batch, length), jnp.bool_, "batch", None)
   states_ = shaped((batch, length, t.width), dtype, "batch", None, None)
   steps = shaped(
-    (batch, config.codebooks, room), jnp.int32, "batch", None, None
+    (batch, config.codebooks, capacity), jnp.int32, "batch", None, None
   )
   head = shaped((batch, config.codebooks, 0), jnp.int32, "batch", None, None)
   number = functools.partial(shaped, ())
@@ -79,14 +79,16 @@ def of_sampling(
     lambda: jax.vmap(jax.random.key)(jnp.arange(batch, dtype=jnp.uint32))
   )
   keys = programs.put(keys, placement, "batch")
-  rules = Rules(
+  traced = TracedSampling(
     number(jnp.float32),
     number(jnp.int32),
     number(jnp.float32),
     number(jnp.float32),
   )
-  state = State(steps, number(jnp.int32), [kept(before + room)] * t.layers)
-  texts = [kept(length) if t.cross_attention else None] * t.layers
+  state = State(
+    steps, number(jnp.int32), [cache(prepended + capacity)] * t.layers
+  )
+  text_caches = [cache(length) if t.cross_attention else None] * t.layers
   options = dict(config=config, dtype=dtype, placement=placement, guided=True)
   prefill, decode, _ = sampler.compiled(config, placement)
   return {
@@ -97,7 +99,7 @@ def of_sampling(
       head,
       Cond(states_, text_mask),
       resident=resident,
-      room=sampler.LEAST_STEPS,
+      capacity=sampler.LEAST_STEPS,
       **options,
     ),
     "decode": programs.later(
@@ -105,10 +107,7 @@ def of_sampling(
       placement,
       params,
       state,
-      texts,
-      text_mask,
-      keys,
-      rules,
+      Inputs(text_caches, text_mask, keys, traced),
       number(jnp.int32),
       resident=resident,
       **options,

@@ -1,7 +1,6 @@
 """Sentences -> text states: tokenizer, buckets of length, placement, T5."""
 
 import jax
-import numpy as np
 from jaxtyping import Bool, Float
 
 from audiogen_jax.core import sharding
@@ -29,7 +28,7 @@ class TextEncoder:
     config: T5Config,
     params: Tree,
     tokenizer: tokenizers.Tokenizer,
-    placement: sharding.Placement | None = None,
+    placement: sharding.Placement,
   ):
     self.config = config
     self.params = params
@@ -38,23 +37,22 @@ class TextEncoder:
 
   def __call__(
     self, texts: list[str | None]
-  ) -> tuple[Float[np.ndarray, "b l d"], Bool[np.ndarray, "b l"]]:
-    """Text states and attention mask, as long as the longest text.
-
-    Batch and length are padded to powers of two before anything is compiled.
+  ) -> tuple[Float[jax.Array, "b l d"], Bool[jax.Array, "b l"]]:
+    """Text states and attention mask, on every device of the placement.
 
     Args:
-      texts: Sentences; None for a prompt without text, which is masked whole.
+      texts: Sentences; None or "" for a prompt without text, which is masked
+        whole.
+
+    Returns:
+      Both with rows and length in buckets, powers of two, before anything is
+      compiled: further rows are without text.
 
     Raises:
       InputError: For a text of more than 512 tokens.
     """
-    ids, mask = tokenizers.pad(self.tokenizer, texts)
-    b, length = ids.shape
-    rows = bucket(b) - b
-    room = bucket(length, least=_LEAST_TOKENS) - length
-    inputs = [np.pad(x, ((0, rows), (0, room))) for x in (ids, mask)]
-    if self._placement is not None:
-      inputs = [self._placement.put(x, None, None) for x in inputs]
-    states = _encode(self.config, self.params, *inputs)
-    return sharding.fetch(states)[:b, :length], mask
+    ids, mask = tokenizers.pad(
+      self.tokenizer, texts, rows=bucket(len(texts)), least=_LEAST_TOKENS
+    )
+    ids, mask = (self._placement.put(x, None, None) for x in (ids, mask))
+    return _encode(self.config, self.params, ids, mask), mask

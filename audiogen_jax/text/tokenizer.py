@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import bucket
 
 # Any of them will do; the first alone needs nothing else.
 _FILES = ("tokenizer.json", "spiece.model")
@@ -126,29 +128,43 @@ def _reads_bytes(folder: Path) -> bool:
 
 
 def pad(
-  tokenizer: Tokenizer, texts: list[str | None]
+  tokenizer: Tokenizer,
+  texts: Sequence[str | None],
+  *,
+  rows: int = 0,
+  least: int = 0,
 ) -> tuple[Int[np.ndarray, "b l"], Bool[np.ndarray, "b l"]]:
-  """Ids of all texts, padded at the end to the longest.
+  """Ids of all texts, padded at the end, and where they have one.
 
-  None and "" mean "no text": one padded position and an empty mask, as in the
-  published code.
+  None and "" mean "no text": an empty mask, and one position at least, as in
+  the published code.
+
+  Args:
+    tokenizer: Makes the ids.
+    texts: Sentences.
+    rows: Rows of the result, at least; further ones are without text.
+    least: The smallest bucket of the length; 0 for the longest text's length.
 
   Raises:
     InputError: For a text of more than 512 tokens.
   """
-  rows = []
-  for text in texts:
-    ids = tokenizer.ids(text) if text else []
-    if len(ids) > _LONGEST:
-      raise InputError(
-        f"prompt {text[:40]!r}… has {len(ids)} tokens; at most {_LONGEST} are"
-        " allowed: shorten it"
-      )
-    rows.append(ids)
-  length = max([1, *map(len, rows)])
-  padded = np.full((len(rows), length), tokenizer.pad_id, np.int32)
-  mask = np.zeros((len(rows), length), bool)
-  for i, ids in enumerate(rows):
-    padded[i, : len(ids)] = ids
-    mask[i, : len(ids)] = True
+  ids = [_short(tokenizer, text) for text in texts]
+  length = max([1, *map(len, ids)])
+  length = bucket(length, least=least) if least else length
+  padded = np.full((max(rows, len(ids)), length), tokenizer.pad_id, np.int32)
+  mask = np.zeros(padded.shape, bool)
+  for i, row in enumerate(ids):
+    padded[i, : len(row)] = row
+    mask[i, : len(row)] = True
   return padded, mask
+
+
+def _short(tokenizer: Tokenizer, text: str | None) -> list[int]:
+  """The ids of one text; raises InputError for more than 512."""
+  ids = tokenizer.ids(text) if text else []
+  if len(ids) > _LONGEST:
+    raise InputError(
+      f"prompt {text[:40]!r}… has {len(ids)} tokens; at most {_LONGEST} are"
+      " allowed: shorten it"
+    )
+  return ids

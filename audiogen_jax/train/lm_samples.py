@@ -10,8 +10,8 @@ from audiogen_jax.core import sharding, types
 from audiogen_jax.core.types import Cond, Tree
 from audiogen_jax.lm import model, patterns, sampler
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.rules import Rules, Sampling
-from audiogen_jax.lm.sampler import State
+from audiogen_jax.lm.sampler import Inputs, State
+from audiogen_jax.lm.sampling import Sampling, TracedSampling
 
 
 def write(
@@ -55,17 +55,19 @@ def write(
   options = dict(
     config=config, dtype=dtype, placement=sharding.current(), guided=True
   )
-  texts, caches = sampler.prefill(
-    params, steps[..., :0], cond, room=stop, **options
+  text_caches, caches = sampler.prefill(
+    params, steps[..., :0], cond, capacity=stop, **options
   )
-  rules = Rules.make(Sampling(guidance=guidance), config.size)
+  traced = TracedSampling.make(Sampling(guidance=guidance), config.size)
   written = sampler.decode(
     params,
     State(steps, jnp.int32(1), caches),
-    texts,
-    cond.mask,
-    jax.vmap(jax.random.key)(jnp.arange(b)),
-    Rules(*map(jnp.asarray, rules)),
+    Inputs(
+      text_caches,
+      cond.mask,
+      jax.vmap(jax.random.key)(jnp.arange(b)),
+      TracedSampling(*map(jnp.asarray, traced)),
+    ),
     jnp.int32(stop),
     **options,
   )

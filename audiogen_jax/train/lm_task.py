@@ -32,10 +32,10 @@ from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Cond, TokenSpec, Tree
 from audiogen_jax.data import witness
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.lm import lora, loss, model
+from audiogen_jax.lm import lora, loss, masks, model
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.rules import Sampling
+from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train import gradients, lm_samples
@@ -390,7 +390,8 @@ class LMTask:
 
     def logits(lm: LM):
       cond = lm.condition(text, mask)
-      return lm(steps[:, :, :-1], Cond(cond.states, self.visible(mask)))
+      cond = Cond(cond.states, self.visible(mask))
+      return lm(steps[:, :, :-1], cond, masks.causal(steps.shape[2] - 1))
 
     with jax.default_matmul_precision(types.precision(dtype)):
       said = lm.apply({"params": weights}, method=logits)

@@ -1,4 +1,4 @@
-"""The rules of sampling: from the logits of one step to its tokens."""
+"""How tokens are drawn: from the logits of one step to its tokens."""
 
 import dataclasses
 from typing import NamedTuple
@@ -74,8 +74,15 @@ class Sampling:
     options.check(self)
 
 
-class Rules(NamedTuple):
-  """`Sampling` as traced values: changing them compiles nothing."""
+class TracedSampling(NamedTuple):
+  """`Sampling` as traced values: changing them compiles nothing.
+
+  Attributes:
+    temperature: 0 for greedy.
+    top_k: In [1, V].
+    top_p: In [0, 1]; 0 for top-k.
+    guidance: Classifier-free guidance.
+  """
 
   temperature: Float[AnyArray, ""]
   top_k: Int[AnyArray, ""]
@@ -83,8 +90,8 @@ class Rules(NamedTuple):
   guidance: Float[AnyArray, ""]
 
   @classmethod
-  def make(cls, sampling: Sampling, size: int) -> "Rules":
-    """Rules for a codebook of `size` entries.
+  def make(cls, sampling: Sampling, size: int) -> "TracedSampling":
+    """Those of a codebook of `size` entries.
 
     Raises:
       InputError: If `top_k` was chosen and is larger than that.
@@ -104,32 +111,41 @@ class Rules(NamedTuple):
     )
 
 
-def choose(
+def draw(
   logits: Float[Array, "b k v"],
   keys: Key[Array, " b"],
-  place: Int[Array, ""],
-  rules: Rules,
+  step: Int[Array, ""],
+  sampling: TracedSampling,
 ) -> Int[Array, "b k"]:
   """Draws one token a codebook.
 
   The maximum of `logits + temperature * Gumbel noise` is a draw from
   softmax(logits / temperature), and at temperature 0 simply the maximum.  The
   noise of a row comes from its own key and the step alone.
+
+  Args:
+    logits: Of one step.
+    keys: One a row.
+    step: Its number.
+    sampling: How to draw.
+
+  Returns:
+    Tokens in [0, V), int32.
   """
   # At temperature 0 the nucleus would divide by it; the maximum is in any
   # nucleus.
-  warm = jnp.maximum(rules.temperature, 1e-6)
-  nucleus = rules.top_p > 0
+  warm = jnp.maximum(sampling.temperature, 1e-6)
+  nucleus = sampling.top_p > 0
   weight = jnp.where(nucleus, jax.nn.softmax(logits / warm, axis=-1), 1.0)
   order = _order(logits)
   least = _least_above(
-    order, weight, jnp.where(nucleus, rules.top_p, rules.top_k - 0.5)
+    order, weight, jnp.where(nucleus, sampling.top_p, sampling.top_k - 0.5)
   )
-  row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+  row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
   noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(
     row_keys
   )
-  noisy = logits + rules.temperature * noise
+  noisy = logits + sampling.temperature * noise
   noisy = jnp.where(order >= least, noisy, -jnp.inf)
   return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
 
@@ -151,7 +167,9 @@ def _least_above(
   4 x 2048 logits a draw took 1.5 ms where it took 11.1, on two busy CPU cores.
   """
 
-  def settle(i, found):
+  def settle(
+    i: Int[Array, ""], found: Int[Array, "b k 1"]
+  ) -> Int[Array, "b k 1"]:
     higher = found + jax.lax.shift_left(jnp.int32(1), 31 - i)
     reached = jnp.where(order >= higher, weight, 0.0)
     enough = jnp.sum(reached, axis=-1, keepdims=True) > target
