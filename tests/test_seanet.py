@@ -1,4 +1,4 @@
-"""Convolutions that pad at each row's own end: padding, reach, weight norm."""
+"""Convolutions that pad at each row's own end: padding, weight norm."""
 
 import dataclasses
 import functools
@@ -242,84 +242,6 @@ def test_padding_changes_nothing(causal, pad_mode, norm, ratios, lstm):
 def test_layer_norm_is_never_causal():
   with pytest.raises(InputError, match="layer_norm"):
     SEANetConfig(causal=True, norm="layer_norm")
-
-
-# Reach
-
-
-def _left(config, total):
-  """Steps that a convolution looks back, of `total` in all."""
-  return total if config.causal else total - total // 2
-
-
-def _through_conv(config, reach, width, stride=1, dilation=1):
-  """What a convolution looks at, to give `reach` of its output."""
-  low, high = reach
-  total = (width - 1) * dilation + 1 - stride
-  left = _left(config, total)
-  return low * stride - left, high * stride - left + total + stride - 1
-
-
-def _through_residuals(config, reach):
-  for j in reversed(range(config.residual_layers)):
-    dilation = config.dilation_base**j
-    reach = _through_conv(config, reach, config.residual_kernel, 1, dilation)
-  return reach
-
-
-def _encoder_reach(config, frame):
-  reach = _through_conv(config, (frame, frame), config.last_kernel)
-  for ratio in config.ratios:
-    reach = _through_conv(config, reach, 2 * ratio, ratio)
-    reach = _through_residuals(config, reach)
-  return _through_conv(config, reach, config.kernel)
-
-
-def _decoder_reach(config, sample):
-  reach = _through_conv(config, (sample, sample), config.last_kernel)
-  for ratio in reversed(config.ratios):
-    low, high = _through_residuals(config, reach)
-    left = 0 if config.causal else ratio - ratio // 2
-    reach = (low + left) // ratio - 1, (high + left) // ratio
-  return _through_conv(config, reach, config.kernel)
-
-
-def _seen(derivative):
-  """First and last input that each output depends on."""
-  touched = np.abs(derivative).sum(-1) > 0
-  last = touched.shape[1] - 1 - touched[:, ::-1].argmax(1)
-  return list(zip(touched.argmax(1).tolist(), last.tolist(), strict=True))
-
-
-@pytest.mark.parametrize("lstm", [0, 1])
-@pytest.mark.parametrize("causal", [False, True])
-def test_reach_measured_by_gradient(causal, lstm):
-  config = dataclasses.replace(SMALL, causal=causal, lstm_layers=lstm)
-  params, frames = _random(config), 14
-  hop = config.hop
-
-  def encoder(audio):
-    variables, length = {"params": params["encoder"]}, jnp.array([frames * hop])
-    out, _ = seanet.Encoder(config).apply(variables, audio[None], length)
-    return out[0].sum(-1)
-
-  def decoder(latents):
-    variables, length = {"params": params["decoder"]}, jnp.array([frames])
-    out, _ = seanet.Decoder(config).apply(variables, latents[None], length)
-    return out[0].sum(-1)
-
-  for function, shape, reach in (
-    (encoder, (frames * hop, 1), _encoder_reach),
-    (decoder, (frames, config.width), _decoder_reach),
-  ):
-    derivative = jax.jit(jax.jacrev(function))(_noise(*shape))
-    for at, seen in enumerate(_seen(derivative)):
-      low, high = reach(config, at)
-      # An LSTM remembers everything; it never looks ahead.
-      low, high = 0 if lstm else max(low, 0), min(high, shape[0] - 1)
-      assert seen == (low, high)
-      if causal:  # never beyond the frame, whatever the sums above say
-        assert high < (at + 1) * hop if function is encoder else at // hop + 1
 
 
 # Weight norm

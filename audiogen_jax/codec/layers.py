@@ -1,11 +1,12 @@
 """Convolutions, norms and the LSTM that SEANet is built from.
 
-Every layer that looks sideways takes `(x, length)`: `x` is padded to some
-bucket, `length` counts the steps of each row that are real.  A convolution pads
-at `length`, not at the end of the array, so padding changes nothing and many
-lengths share one compilation.
+Every layer declares what it sees as its `field`, and takes `(x, length)`: `x`
+is padded to some bucket, `length` counts the steps of each row that are real.
+A convolution pads at `length`, not at the end of the array, so padding changes
+nothing and many lengths share one compilation.
 """
 
+import math
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from audiogen_jax.codec.fields import EVERYTHING, ReceptiveField
 from audiogen_jax.core import weight_norm
 from audiogen_jax.core.types import Tree
 
@@ -156,6 +158,22 @@ class Conv(nn.Module):
   pad_mode: PadMode = "constant"
   norm: Norm = "none"
 
+  @property
+  def padding(self) -> tuple[int, int]:
+    """Steps in front and behind, without those that complete the last frame."""
+    total = (self.width - 1) * self.dilation + 1 - self.stride
+    right = 0 if self.causal else total // 2
+    return total - right, right
+
+  @property
+  def field(self) -> ReceptiveField:
+    """What an output sees; one that is normed over time sees everything."""
+    if self.norm == "layer_norm":
+      return EVERYTHING._replace(down=self.stride)
+    left, _ = self.padding
+    span = (self.width - 1) * self.dilation
+    return ReceptiveField(left, span - left, down=self.stride)
+
   @nn.compact
   def __call__(
     self, x: Float[Array, "b t c"], length: Int[Array, " b"]
@@ -166,13 +184,12 @@ class Conv(nn.Module):
     bias = self.param(
       "bias", weight_norm.uniform(self.width * c), (self.features,)
     )
-    total = (self.width - 1) * self.dilation + 1 - self.stride
-    right = 0 if self.causal else total // 2
+    left, right = self.padding
     frames = -(-length // self.stride)
     extra = frames * self.stride - length
     out = -(-t // self.stride)
     room = right + out * self.stride - t
-    x = pad(x, length, total - right, right + extra, room, self.pad_mode)
+    x = pad(x, length, left, right + extra, room, self.pad_mode)
     x = jax.lax.conv_general_dilated(
       x,
       kernel.astype(x.dtype),
@@ -199,6 +216,18 @@ class ConvTranspose(nn.Module):
   causal: bool = False
   norm: Norm = "none"
 
+  @property
+  def trim(self) -> int:
+    """Outputs cut off in front; with those cut off behind they are `ratio`."""
+    return 0 if self.causal else self.ratio - self.ratio // 2
+
+  @property
+  def field(self) -> ReceptiveField:
+    """What an output sees: the input of its own block and the one before."""
+    if self.norm == "layer_norm":
+      return EVERYTHING._replace(up=self.ratio)
+    return ReceptiveField(self.ratio - self.trim, self.trim, up=self.ratio)
+
   @nn.compact
   def __call__(
     self, x: Float[Array, "b t c"], length: Int[Array, " b"]
@@ -216,8 +245,7 @@ class ConvTranspose(nn.Module):
     x = (own + following).reshape(b, (t + 1) * r, f) + bias[None, None]
     if self.norm == "layer_norm":
       x = _LayerNorm(name="norm")(x, (length + 1) * r)
-    left = 0 if self.causal else r - r // 2
-    return x[:, left : left + t * r], length * r
+    return x[:, self.trim : self.trim + t * r], length * r
 
 
 class LSTM(nn.Module):
@@ -228,6 +256,11 @@ class LSTM(nn.Module):
   """
 
   layers: int
+
+  @property
+  def field(self) -> ReceptiveField:
+    """What an output sees: all before it."""
+    return ReceptiveField(before=math.inf)
 
   @nn.compact
   def __call__(
@@ -247,7 +280,8 @@ class LSTM(nn.Module):
     init = weight_norm.uniform(c)
     zeros = jnp.zeros((b, c), x.dtype)
     real = (jnp.arange(t)[:, None] < length[None])[..., None]
-    out, left = x, []
+    # Not even the gradient of a weight sees what lies beyond.
+    out, left = jnp.where(real.swapaxes(0, 1), x, 0), []
     for i in range(self.layers):
       w_in = self.param(f"layer_{i}_input_kernel", init, (c, 4 * c))
       w_hidden = self.param(f"layer_{i}_hidden_kernel", init, (c, 4 * c))

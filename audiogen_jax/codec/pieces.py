@@ -12,9 +12,8 @@ give, but for rounding, and memory does not grow with the sound.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from audiogen_jax.codec import encodec, rvq, seanet
 from audiogen_jax.codec.encodec import EncodecConfig
+from audiogen_jax.codec.fields import ReceptiveField
 from audiogen_jax.codec.layers import Carry
 from audiogen_jax.codec.rvq import Codebooks
 from audiogen_jax.codec.seanet import SEANetConfig
@@ -33,55 +33,19 @@ Side = Literal["encoder", "decoder"]
 _CODERS = {"encoder": seanet.Encoder, "decoder": seanet.Decoder}
 
 
-class ReceptiveField(NamedTuple):
-  """Frames that a stage sees before and behind the one it is about."""
-
-  left: int
-  right: int
-
-
 def possible(config: EncodecConfig) -> bool:
   """Whether nothing but the LSTM spans a whole sound."""
-  one_norm = config.seanet.norm != "layer_norm"
-  return one_norm and config.chunk_s is None and not config.renormalise
+  whole = config.chunk_s is None and not config.renormalise
+  fields = receptive_fields(config.seanet, "encoder")
+  return whole and all(f.bounded or f.carries_state for f in fields)
 
 
+@functools.cache
 def receptive_fields(
   config: SEANetConfig, side: Side
-) -> tuple[ReceptiveField, ReceptiveField]:
-  """What the stages before and behind the LSTM see."""
-  sees = functools.partial(_sees, config.causal)
-  steps = [sees(config.kernel - 1)]
-  apart = 1 if side == "encoder" else config.hop  # samples between two steps
-  for ratio in reversed(config.ratios) if side == "encoder" else config.ratios:
-    if side == "decoder":
-      # Each input step writes its own outputs and the next one's.
-      steps.append((apart, 0 if config.causal else apart))
-      apart //= ratio
-    for j in range(config.residual_layers):
-      wide = (config.residual_kernel - 1) * config.dilation_base**j
-      steps.append(sees(wide, apart))
-    if side == "encoder":
-      steps.append(sees(ratio, apart))
-      apart *= ratio
-  if side == "encoder":
-    ends = [sees(config.last_kernel - 1)]
-  else:
-    # The kernels of the decoder's ends, seen from the latents.
-    ends, steps = [*steps[1:], sees(config.last_kernel - 1)], steps[:1]
-  hops = (config.hop, 1) if side == "encoder" else (1, config.hop)
-  return tuple(
-    ReceptiveField(
-      *(math.ceil(sum(part) / hop) for part in zip(*stage, strict=True))
-    )
-    for stage, hop in zip((steps, ends), hops, strict=True)
-  )
-
-
-def _sees(causal: bool, wide: int, apart: int = 1) -> tuple[int, int]:
-  """Samples to the left and right of a convolution `wide` steps wide."""
-  right = 0 if causal else wide // 2
-  return (wide - right) * apart, right * apart
+) -> tuple[ReceptiveField, ReceptiveField, ReceptiveField]:
+  """What the stages before the LSTM, the LSTM, and those after it see."""
+  return _CODERS[side](config).bind({}).fields
 
 
 class Pieces:
@@ -107,33 +71,30 @@ class Pieces:
       lengths: Of each row in the end, in samples or frames.
       put: Sends rows to their devices.
     """
-    first, second = receptive_fields(config.seanet, side)
-    hop = config.hop
-    into, out = (hop, 1) if side == "encoder" else (1, hop)
+    first, _, second = receptive_fields(config.seanet, side)
     rows = 2 if config.stereo_codes else 1
-    frames = np.repeat(-(-lengths // into), rows)
+    frames = np.repeat(-(-lengths // first.down), rows)
     options = dict(config=config, side=side)
-    room = most + first.left + first.right
+    mirrored = config.seanet.pad_mode == "reflect"
     self._before = _Stage(
       lambda x, n: _before(variables, put(x), n, **options),
       first,
-      room,
+      most,
       lengths,
-      into,
-      1,
+      mirrored,
     )
-    self._remember = _Memory(
-      lambda x, n, carry: _remember(variables, put(x), n, carry, **options),
-      most + first.right,
+    most = self._before.most_out
+    self._lstm = _LSTM(
+      lambda x, n, carry: _lstm(variables, put(x), n, carry, **options),
+      most,
       frames,
     )
     self._after = _Stage(
       lambda x, n: _after(variables, put(x), n, **options),
       second,
-      most + first.right + second.left + second.right,
+      most,
       frames,
-      1,
-      out,
+      mirrored,
     )
 
   def push(
@@ -145,7 +106,7 @@ class Pieces:
       x: Samples `b n c` (whole frames, but at the end) or codes `b t k`.
       last: Whether this is the end.
     """
-    for stage in (self._before, self._remember, self._after):
+    for stage in (self._before, self._lstm, self._after):
       x = stage.push(x, last)
       if x is None:
         return None
@@ -155,43 +116,75 @@ class Pieces:
 class _Stage:
   """A stage that looks aside, over what arrives."""
 
-  def __init__(self, run, look, room, lengths, into, out):
-    self._run, self._look, self._room = run, look, room
-    self._lengths, self._into, self._out = lengths, into, out
+  def __init__(
+    self,
+    run: Callable[[np.ndarray, np.ndarray], jax.Array],
+    field: ReceptiveField,
+    most: int,
+    lengths: Int[np.ndarray, " b"],
+    mirrored: bool,
+  ):
+    """Starts with nothing.
+
+    Args:
+      run: The stage, of a padded array and the real lengths of its rows.
+      field: What it sees.
+      most: Frames that arrive at once, at most.
+      lengths: Of each row in the end, in what arrives.
+      mirrored: Whether it pads with what lies inside: its first frames then
+        look ahead as far as a later one looks back.
+    """
+    self._run, self._lengths = run, lengths
+    self._left, self._right = field.context()
+    self._first = self._left + self._right + 1 if mirrored else 0
+    self._into, self._out = field.down, field.up
+    # What is kept besides: the last frames that are out, and those that wait.
+    waiting = max(self._right, self._first - 1)
+    self.most_out = most + waiting
+    self._capacity = most + self._left + waiting
     self._kept = None
     self._start = self._done = 0  # frames: of what is kept, of what is out
 
   def push(self, x: np.ndarray, last: bool) -> np.ndarray | None:
+    """What is certain with `x`, after what was before; None for nothing."""
     into, out, start = self._into, self._out, self._start
     kept = x if self._kept is None else np.concatenate([self._kept, x], axis=1)
     held = kept.shape[1]
     end = start + -(-held // into)
-    until = end if last else max(self._done, end - self._look.right)
+    until = end if last else max(self._done, end - self._right)
+    if not last and end < self._first:
+      until = 0
     self._kept = kept
     if until == self._done:
       return None
-    more = self._room * into - held
+    more = self._capacity * into - held
     y = self._run(
       np.pad(kept, ((0, 0), (0, more), (0, 0))),
       np.clip(self._lengths - start * into, 0, held).astype(np.int32),
     )
-    found = fetch(y)[:, (self._done - start) * out : (until - start) * out]
-    self._start, self._done = max(0, until - self._look.left), until
+    new = fetch(y)[:, (self._done - start) * out : (until - start) * out]
+    self._start, self._done = max(0, until - self._left), until
     self._kept = kept[:, (self._start - start) * into :]
-    return found
+    return new
 
 
-class _Memory:
+class _LSTM:
   """The LSTM, over what arrives."""
 
-  def __init__(self, run, room, lengths):
-    self._run, self._room, self._lengths = run, room, lengths
+  def __init__(
+    self,
+    run: Callable[..., tuple[jax.Array, Carry]],
+    capacity: int,
+    lengths: Int[np.ndarray, " b"],
+  ):
+    self._run, self._capacity, self._lengths = run, capacity, lengths
     self._done, self._carry = 0, None
 
   def push(self, x: np.ndarray, last: bool) -> np.ndarray:
+    """All of what it says of `x`; it looks only back."""
     held = x.shape[1]
     length = np.clip(self._lengths - self._done, 0, held).astype(np.int32)
-    x = np.pad(x, ((0, 0), (0, self._room - held), (0, 0)))
+    x = np.pad(x, ((0, 0), (0, self._capacity - held), (0, 0)))
     y, self._carry = self._run(x, length, self._carry)
     self._done += held
     return fetch(y)[:, :held]
@@ -267,7 +260,7 @@ def _before(
 
 
 @_compiled
-def _remember(
+def _lstm(
   variables: Tree,
   x: Float[Array, "b t f"],
   length: Int[Array, " b"],
@@ -276,6 +269,7 @@ def _remember(
   config: EncodecConfig,
   side: Side,
 ) -> tuple[Float[Array, "b t f"], Carry]:
+  """What the LSTM says, and its state after that."""
   return _apply(config, side, variables, "run_lstm", x, length, carry)
 
 
@@ -296,7 +290,14 @@ def _after(
   return encodec.codes_of_rows(config, codes).swapaxes(1, 2)
 
 
-def _apply(config, side, variables, method, *arguments):
+def _apply(
+  config: EncodecConfig,
+  side: Side,
+  variables: Tree,
+  method: str,
+  *arguments: Any,
+) -> tuple[jax.Array, Any]:
+  """One stage of a coder."""
   coder = _CODERS[side](config.seanet)
   params = variables["params"][side]
   return coder.apply({"params": params}, *arguments, method=method)

@@ -13,9 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from audiogen_jax.codec import fields
 from audiogen_jax.core.errors import InputError
 
 _SMOOTHING = 1e-5  # of the counts, so that an unused entry divides nothing by 0
+
+# What a code sees, and the sum of a frame's entries: that frame alone.
+FIELD = fields.POINTWISE
 
 AXES = {
   "embed|embed_sum": (None, None, None),
@@ -197,8 +201,9 @@ def _nearest(rest, embed):
 def _statistics(rows, codes, size):
   """How many rows chose each entry, and their sum.
 
-  A product with one-hot rows: matrix units like it better than scattering, and
-  the order of its sum does not depend on how rows are spread.
+  A product with one-hot rows: matrix units like it better than scattering.
+  Rows that are spread over devices are summed on each and then across, so that
+  sums differ in rounding from those of one device.
   """
   chosen = jax.nn.one_hot(codes, size, dtype=rows.dtype)
   sums = jnp.einsum("nv,nd->vd", chosen, rows, precision="highest")

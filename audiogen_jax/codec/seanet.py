@@ -6,12 +6,16 @@ EnCodec (Défossez et al., 2022, §3.1), itself after SEANet (Tagliasacchi et al
 """
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int
 
+from audiogen_jax.codec import fields
+from audiogen_jax.codec.fields import ReceptiveField
 from audiogen_jax.codec.layers import (
   LSTM,
   Carry,
@@ -106,40 +110,61 @@ class _Block(nn.Module):
 
 
 class Residual(_Block):
-  """x + conv1(elu(conv(elu(x)))), narrow in the middle.
+  """x + widen(elu(narrow(elu(x)))), with fewer channels in the middle.
 
   Attributes:
+    features: Channels of input and output.
     dilation: Of the first convolution.
     block: Which block this belongs to, for its norm.
   """
 
+  features: int
   dilation: int
   block: int
 
-  @nn.compact
+  def setup(self):
+    c, features, block = self.config, self.features, self.block
+    self.narrow = self.conv(
+      "narrow",
+      features // c.compress,
+      c.residual_kernel,
+      dilation=self.dilation,
+      block=block,
+    )
+    self.widen = self.conv("widen", features, 1, block=block)
+    if not c.true_skip:
+      self.shortcut = self.conv("shortcut", features, 1, block=block)
+
+  @property
+  def field(self) -> ReceptiveField:
+    """What an output sees: through the convolutions, and its own input."""
+    skip = fields.POINTWISE if self.config.true_skip else self.shortcut.field
+    through = fields.series(self.narrow.field, self.widen.field)
+    return fields.parallel(through, skip)
+
   def __call__(
     self, x: Float[Array, "b t c"], length: Int[Array, " b"]
   ) -> Float[Array, "b t c"]:
-    c, block = self.config, self.block
-    features = x.shape[-1]
-    y = jax.nn.elu(x)
-    narrow = features // c.compress
-    y, _ = self.conv(
-      "narrow", narrow, c.residual_kernel, dilation=self.dilation, block=block
-    )(y, length)
-    y = jax.nn.elu(y)
-    y, _ = self.conv("widen", features, 1, block=block)(y, length)
-    if not c.true_skip:
-      x, _ = self.conv("shortcut", features, 1, block=block)(x, length)
+    y, _ = self.narrow(jax.nn.elu(x), length)
+    y, _ = self.widen(jax.nn.elu(y), length)
+    if not self.config.true_skip:
+      x, _ = self.shortcut(x, length)
     return x + y
 
 
 class _Coder(_Block):
   """What encoder and decoder share: three stages.
 
-  Only the middle one remembers; `before` and `after` look a few frames to
-  either side.  So long sounds can be done in pieces (`pieces`).
+  Only the LSTM in the middle carries state; `before` and `after` look a few
+  frames to either side.  So long sounds can be done in pieces (`pieces`).
   """
+
+  @property
+  def fields(self) -> tuple[ReceptiveField, ReceptiveField, ReceptiveField]:
+    """What `before`, the LSTM and `after` see of what goes into each."""
+    lstm = self.lstm.field if self.config.lstm_layers else fields.POINTWISE
+    before, after = self._stacks()
+    return _field_of(before), lstm, _field_of(after)
 
   def __call__(
     self, x: Float[Array, "b n c"], length: Int[Array, " b"]
@@ -158,6 +183,12 @@ class _Coder(_Block):
     return self.lstm(x, length, carry) if self.config.lstm_layers else (x, [])
 
 
+def _field_of(
+  layers: Sequence[Conv | ConvTranspose | Residual],
+) -> ReceptiveField:
+  return fields.series(*(layer.field for layer in layers))
+
+
 class Encoder(_Coder):
   """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
 
@@ -168,7 +199,11 @@ class Encoder(_Coder):
       (
         [
           Residual(
-            c, c.dilation_base**j, block=i + 1, name=f"down_{i}_residual_{j}"
+            c,
+            c.filters * 2**i,
+            c.dilation_base**j,
+            block=i + 1,
+            name=f"down_{i}_residual_{j}",
           )
           for j in range(c.residual_layers)
         ],
@@ -185,6 +220,10 @@ class Encoder(_Coder):
     self.lstm = LSTM(c.lstm_layers, name="lstm")
     last = len(c.ratios) + 1
     self.conv_out = self.conv("conv_out", c.width, c.last_kernel, block=last)
+
+  def _stacks(self):
+    stages = [[*residuals, down] for residuals, down in self.stages]
+    return [self.conv_in, *itertools.chain(*stages)], [self.conv_out]
 
   def before(
     self, x: Float[Array, "b n c"], length: Int[Array, " b"]
@@ -224,7 +263,11 @@ class Decoder(_Coder):
         ),
         [
           Residual(
-            c, c.dilation_base**j, block=stages - i, name=f"up_{i}_residual_{j}"
+            c,
+            c.filters * 2 ** (stages - i - 1),
+            c.dilation_base**j,
+            block=stages - i,
+            name=f"up_{i}_residual_{j}",
           )
           for j in range(c.residual_layers)
         ],
@@ -232,6 +275,10 @@ class Decoder(_Coder):
       for i, ratio in enumerate(c.ratios)
     ]
     self.conv_out = self.conv("conv_out", c.channels, c.last_kernel, block=0)
+
+  def _stacks(self):
+    stages = [[up, *residuals] for up, residuals in self.stages]
+    return [self.conv_in], [*itertools.chain(*stages), self.conv_out]
 
   def before(
     self, x: Float[Array, "b t d"], length: Int[Array, " b"]

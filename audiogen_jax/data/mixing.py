@@ -9,21 +9,17 @@ numbers are drawn for each pair, not for a batch; the ratio is continuous.
     second  |      ~~~~~~~~~~~~~~|~~~~~~  the second softer, and later
     mix     |~~~~~~~~~~~~~~~~~~~~|        at a level of its own
 
-Everything here takes numpy or JAX arrays and returns the same kind: the loader
-mixes on the host, a training step under jit, and both draw the same numbers.
+Sounds are mixed on the host, by the workers of the loader and by what encodes a
+data set once and for all; a training step gets what has been mixed.
 """
 
 import dataclasses
-from types import ModuleType
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import AnyArray
 
 _TINY = 1.19e-7  # keeps silence from dividing by zero
 
@@ -64,37 +60,45 @@ class MixConfig:
 
 
 class Draws(NamedTuple):
-  """What was drawn for `m` pairs among `2 m` sounds."""
+  """What was drawn for `m` pairs among `2 m` sounds.
 
-  first: Int[AnyArray, "m"]
-  second: Int[AnyArray, "m"]
-  mixed: Bool[AnyArray, "m"]
-  snr_db: Float[AnyArray, "m"]
-  start: Int[AnyArray, "m"]
-  level_db: Float[AnyArray, "m"]
+  Attributes:
+    first: The sound that a pair begins with, in [0, 2 m).
+    second: The one that may be mixed into it.
+    mixed: Whether it is.
+    snr_db: How much louder the first is than the second.
+    start: Samples after which the second begins.
+    level_db: RMS of the mix, relative to full scale.
+  """
+
+  first: Int[np.ndarray, "m"]
+  second: Int[np.ndarray, "m"]
+  mixed: Bool[np.ndarray, "m"]
+  snr_db: Float[np.ndarray, "m"]
+  start: Int[np.ndarray, "m"]
+  level_db: Float[np.ndarray, "m"]
 
 
 def draw(
-  key: UInt32[AnyArray, "2"], pairs: int, samples: int, config: MixConfig
+  key: UInt32[np.ndarray, "2"], pairs: int, samples: int, config: MixConfig
 ) -> Draws:
   """Draws pairs and numbers; the key alone determines them.
 
   Args:
-    key: `jax.random.key_data` of a threefry key; an array of numpy gives arrays
-      of numpy.
+    key: `jax.random.key_data` of a threefry key, or what `fold_in` gives.
     pairs: How many; they are made of the sounds 0 to 2 `pairs` - 1.
     samples: Length of a sound.
+    config: The ranges of the numbers.
   """
-  xp = np if isinstance(key, np.ndarray) else jnp
   one = np.float32(1)
 
   def uniform(stream, low=0.0, high=1.0):
-    # 24 bits: float32 holds each of them exactly, whoever computes it.
-    share = (_bits(xp, key, stream, pairs) >> 8).astype(np.float32)
+    # 24 bits: float32 holds each of them exactly.
+    share = (_bits(key, stream, pairs) >> 8).astype(np.float32)
     share = share * np.float32(2**-24)
     return share * np.float32(high) + (one - share) * np.float32(low)
 
-  order = xp.argsort(_bits(xp, key, 0, 2 * pairs), stable=True)
+  order = np.argsort(_bits(key, 0, 2 * pairs), stable=True)
   latest = int(samples * (1 - config.min_overlap))
   start = (uniform(3) * np.float32(latest + 1)).astype(np.int32)
   return Draws(
@@ -102,25 +106,28 @@ def draw(
     second=order[pairs:].astype(np.int32),
     mixed=uniform(1) < np.float32(config.chance),
     snr_db=uniform(2, config.min_snr_db, config.max_snr_db),
-    start=xp.minimum(start, np.int32(latest)),
+    start=np.minimum(start, np.int32(latest)),
     level_db=uniform(4, config.min_level_db, config.max_level_db),
   )
 
 
 def fold_in(key: UInt32[np.ndarray, "2"], data: int) -> UInt32[np.ndarray, "2"]:
-  """`jax.random.fold_in` for the host."""
+  """A key of its own for `data`, in [0, 2^64): `jax.random.fold_in`."""
   words = [np.array([word], np.uint32) for word in (data >> 32, data & _WORD)]
-  return np.concatenate(_threefry(np, key, *words))
+  return np.concatenate(_threefry(key, *words))
 
 
 def mix(
-  audio: Float[AnyArray, "b n c"], key: AnyArray, config: MixConfig
-) -> tuple[Float[AnyArray, "m n c"], Draws]:
+  audio: Float[np.ndarray, "b n c"],
+  key: UInt32[np.ndarray, "2"],
+  config: MixConfig,
+) -> tuple[Float[np.ndarray, "m n c"], Draws]:
   """Makes `m = b / 2` sounds of `b`: pairs, some of them mixed.
 
   Args:
     audio: An even number of sounds, all of one length.
-    key: A key of JAX, or for arrays of numpy its `key_data` as numpy.
+    key: As `draw` takes it.
+    config: How they are mixed.
 
   Raises:
     InputError: If the number of sounds is odd.
@@ -128,52 +135,47 @@ def mix(
   b, n, _ = audio.shape
   if b % 2:
     raise InputError(f"mixing takes an even number of sounds, not {b}")
-  if isinstance(audio, np.ndarray):
-    drawn = draw(np.asarray(key), b // 2, n, config)
-    rows = [
-      mix_pair(audio[drawn.first[i]], audio[drawn.second[i]], *row, config)
-      for i, row in enumerate(zip(*drawn[2:], strict=True))
-    ]
-    return np.stack(rows), drawn
-  if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.key_data(key)
   drawn = draw(key, b // 2, n, config)
-  pair = jax.vmap(lambda *row: mix_pair(*row, config))
-  return pair(audio[drawn.first], audio[drawn.second], *drawn[2:]), drawn
+  rows = [
+    mix_pair(audio[drawn.first[i]], audio[drawn.second[i]], *row, config)
+    for i, row in enumerate(zip(*drawn[2:], strict=True))
+  ]
+  return np.stack(rows), drawn
 
 
 def mix_pair(
-  first: Float[AnyArray, "n c"],
-  second: Float[AnyArray, "n c"],
-  mixed: Bool[AnyArray, ""] | np.bool_,
-  snr_db: Float[AnyArray, ""] | np.floating,
-  start: Int[AnyArray, ""] | np.integer,
-  level_db: Float[AnyArray, ""] | np.floating,
+  first: Float[np.ndarray, "n c"],
+  second: Float[np.ndarray, "n c"],
+  mixed: bool | np.bool_,
+  snr_db: float | np.floating,
+  start: int | np.integer,
+  level_db: float | np.floating,
   config: MixConfig,
-) -> Float[AnyArray, "n c"]:
-  """One pair: the first sound as it is, or both together."""
-  if isinstance(first, np.ndarray):
-    if not mixed:
-      return first
-    late = np.zeros_like(second)
-    late[start:] = second[: len(second) - start]
-    return _together(np, first, second, late, snr_db, level_db, config)
-  late = jnp.roll(second, start, axis=0)
-  late = jnp.where(jnp.arange(len(second))[:, None] >= start, late, 0)
-  both = _together(jnp, first, second, late, snr_db, level_db, config)
-  return jnp.where(mixed, both, first)
+) -> Float[np.ndarray, "n c"]:
+  """One pair: the first sound as it is, or both together.
+
+  Args:
+    first: A sound, in ±1.
+    second: Another one of the same length.
+    mixed: Whether to mix them; else `first` comes back itself.
+    snr_db: How much louder the first is than the second.
+    start: Samples after which the second begins.
+    level_db: RMS of the mix, relative to full scale.
+    config: Its `peak` is what a louder mix is scaled to.
+  """
+  if not mixed:
+    return first
+  late = np.zeros_like(second)
+  late[start:] = second[: len(second) - start]
+  gain = 10 ** (-snr_db / np.float32(20)) / (_rms(second) + _TINY)
+  both = first / (_rms(first) + _TINY) + late * gain
+  both = both * (10 ** (level_db / np.float32(20)) / (_rms(both) + _TINY))
+  peak = np.max(np.abs(both))
+  return both * (config.peak / np.maximum(peak, np.float32(config.peak)))
 
 
-def _together(xp: ModuleType, first, second, late, snr_db, level_db, config):
-  gain = 10 ** (-snr_db / np.float32(20)) / (_rms(xp, second) + _TINY)
-  both = first / (_rms(xp, first) + _TINY) + late * gain
-  both = both * (10 ** (level_db / np.float32(20)) / (_rms(xp, both) + _TINY))
-  peak = xp.max(xp.abs(both))
-  return both * (config.peak / xp.maximum(peak, np.float32(config.peak)))
-
-
-def _rms(xp: ModuleType, x):
-  return xp.sqrt(xp.mean(xp.square(x)))
+def _rms(x: Float[np.ndarray, "n c"]) -> np.floating:
+  return np.sqrt(np.mean(np.square(x)))
 
 
 def join(first: str, second: str) -> str:
@@ -187,18 +189,26 @@ _WORD = 0xFFFFFFFF
 _ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 
 
-def _bits(xp: ModuleType, key, stream: int, count: int):
+def _bits(
+  key: UInt32[np.ndarray, "2"], stream: int, count: int
+) -> UInt32[np.ndarray, " n"]:
   """Random words number 0 to `count` - 1 of a stream."""
-  high = xp.full(count, stream, np.uint32)
-  low = xp.arange(count, dtype=np.uint32)
-  return _threefry(xp, key, high, low)[0]
+  high = np.full(count, stream, np.uint32)
+  low = np.arange(count, dtype=np.uint32)
+  return _threefry(key, high, low)[0]
 
 
-def _threefry(xp: ModuleType, key, x, y):
+def _threefry(
+  key: UInt32[np.ndarray, "2"],
+  x: UInt32[np.ndarray, " n"],
+  y: UInt32[np.ndarray, " n"],
+) -> tuple[UInt32[np.ndarray, " n"], UInt32[np.ndarray, " n"]]:
   """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011), as in JAX.
 
-  Written once more, as a worker of the loader must not wake the accelerator
-  that its parent holds, which the first number of `jax.random` would do.
+  Not `jax.random`, whose first number would wake the accelerator that the
+  parent of a worker holds; and not another generator of numpy's, with which a
+  run that goes on from its checkpoint would hear other mixes than it began
+  with.
   """
   keys = key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)
   x, y = x + keys[0], y + keys[1]
