@@ -330,6 +330,15 @@ class TestOrbax:
     kinds = {name: room["kind"] for name, room in config["rooms"].items()}
     assert kinds == {"codec": "encodec", "lm": "lm", "text": "t5"}
 
+  def test_a_key_of_older_versions(self, saved, tmp_path):
+    """`packed` stood in every export, and was true in each."""
+    old = tmp_path / "old"
+    shutil.copytree(saved, old)
+    config = json.loads((old / checkpoint.CONFIG).read_text())
+    config["rooms"]["lm"]["config"]["transformer"]["packed"] = True
+    (old / checkpoint.CONFIG).write_text(json.dumps(config))
+    assert ag.load(old).lm.config == ag.load(saved).lm.config
+
   def test_never_over_something_else(self, saved, model):
     with pytest.raises(ag.InputError, match="exists already"):
       model.save(saved)

@@ -193,30 +193,6 @@ def test_another_configuration_is_refused(whole, data):
   train(folder, data, log_every=3)  # how often it speaks is free
 
 
-def test_two_runs_in_one_folder(data, tmp_path):
-  code = textwrap.dedent("""
-    import sys, time
-    from etils import epath
-    from audiogen_jax.train import workdir
-    with workdir.claimed(epath.Path(sys.argv[1]), {}):
-      print("held", flush=True)
-      time.sleep(60)
-  """)
-  env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
-  other = subprocess.Popen(
-    [sys.executable, "-c", code, tmp_path],
-    env=env,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  with other:
-    assert other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another run is training in"):
-      train(tmp_path, data)
-    other.kill()
-  train(tmp_path, data, steps=1)  # the claim ended with its process
-
-
 _FULL = textwrap.dedent("""
   import resource, sys
   import toy
@@ -306,6 +282,14 @@ def test_a_trace_on_request(data, tmp_path, monkeypatch):
   assert list((tmp_path / "profile").rglob("*.xplane.pb"))
   during = calls[calls.index("start_trace") : calls.index("stop_trace")]
   assert during == ["start_trace", "block_until_ready"]
+
+
+def test_a_run_that_goes_on_within_the_trace(data, tmp_path, capsys):
+  """It traces what is left, and ends the trace."""
+  train(tmp_path, data, steps=4)
+  train(tmp_path, data, steps=12, profile_step=3)
+  assert "a trace of steps 5 to 7 is in" in capsys.readouterr().err
+  assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 class Drawing(Toy):

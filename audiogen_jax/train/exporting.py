@@ -13,6 +13,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train import configuration
 from audiogen_jax.train.programs import Programs
+from audiogen_jax.train.workdir import current
 
 
 def export(
@@ -47,7 +48,7 @@ def export(
     ) from None
   if not isinstance(told, dict) or not (path / "checkpoints").is_dir():
     raise InputError(f"{workdir} holds no checkpoints of a run")
-  run, task = configuration.parse(configuration.recognised(told))
+  run, task = configuration.parse(configuration.recognised(current(told)))
   task = task.opened()
   with Checkpoints(
     path / "checkpoints", best=task.best, keep=run.loop.keep

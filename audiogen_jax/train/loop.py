@@ -144,6 +144,7 @@ class _Run:
     self.primary = jax.process_index() == 0  # speaks, and writes the log
     self.pending: tuple[int, jax.Array] | None = None
     self.window: list[dict[str, float]] = []
+    self.traced: int | None = None  # the first step of a trace, while it runs
 
   def go(self, caught: list[int]) -> TrainState:
     """From the last checkpoint to the last step."""
@@ -201,6 +202,7 @@ class _Run:
         self.checkpoints.save(done, now, notes, figures)
         self.rate.resume()
         if stop:
+          self._end_trace(done)
           self.checkpoints.wait()
           raise Stopped(stop, done)
       self.checkpoints.wait()
@@ -333,15 +335,31 @@ class _Run:
 
   @contextlib.contextmanager
   def _profiled(self, step: int) -> Iterator[list]:
-    """Traces five steps from `profile_step` on; takes what they compute."""
-    first, traced = self.run.loop.profile_step, []
-    if first and step == first:
+    """Traces five steps from `profile_step` on, or what a run has of them.
+
+    A run that goes on from within the five traces the rest.  The caller puts
+    into the list what a step computes: a trace ends once that is there.
+    """
+    first, computed = self.run.loop.profile_step, []
+    last = min(first + 4, self.run.loop.steps)
+    if first and self.traced is None and first <= step <= last:
       jax.profiler.start_trace(str(self.path / "profile"))
-    yield traced
-    if first and step == min(first + 4, self.run.loop.steps):
-      jax.block_until_ready(traced)
-      jax.profiler.stop_trace()
-      self._say(f"a trace of five steps is in {self.path / 'profile'}")
+      self.traced = step
+    yield computed
+    if self.traced is not None and step == last:
+      jax.block_until_ready(computed)
+      self._end_trace(step)
+
+  def _end_trace(self, step: int) -> None:
+    """Writes the trace, if one has begun; `step` is the last that it holds."""
+    if self.traced is None:
+      return
+    jax.profiler.stop_trace()
+    self._say(
+      f"a trace of steps {self.traced:,} to {step:,} is in"
+      f" {self.path / 'profile'}"
+    )
+    self.traced = None
 
   def _stopping(self, caught: list[int], step: int) -> int:
     """The signal that ends the run now, or 0; all processes agree."""

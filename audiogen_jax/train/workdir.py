@@ -23,6 +23,8 @@ from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 
 _CONFIG, _LOCK = "config.json", ".lock"
+# Keys that are gone, and the only value of which models are as they were.
+_RETIRED = {"lm.transformer.packed": True}
 # May differ in a resumed run: they change nothing of what is computed, or only
 # for how long.
 _FREE = ("loop.", "mesh.", "rules.", "data.workers", "data.prefetch")
@@ -101,7 +103,7 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   path = workdir / _CONFIG
   if not path.exists():
     return
-  old, new = flat(json.loads(path.read_text())), flat(config)
+  old, new = flat(current(json.loads(path.read_text()))), flat(config)
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
     for name in sorted(old.keys() | new.keys())
@@ -112,6 +114,21 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
       f"{workdir} holds a run with another configuration: {'; '.join(lines)}."
       "  Choose another --workdir, or the same configuration"
     )
+
+
+def current(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A run's configuration without keys that older versions wrote for all."""
+
+  def kept(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+      name: kept(value, f"{prefix}{name}.")
+      if isinstance(value, Mapping)
+      else value
+      for name, value in values.items()
+      if _RETIRED.get(f"{prefix}{name}", ...) != value
+    }
+
+  return kept(config, "")
 
 
 def note(workdir: epath.Path, config: Mapping[str, Any]) -> None:

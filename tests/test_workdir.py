@@ -1,0 +1,60 @@
+"""The folder of a run: one run at a time, always with one configuration."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import toy
+from etils import epath
+from toy import train
+
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.train import workdir
+
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return toy.data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_key_of_older_versions(tmp_path, packed):
+  """What all models are now need not be said; what none is any more, is."""
+  old = {"lm": {"transformer": {"width": 8, "packed": packed}}}
+  (tmp_path / "config.json").write_text(json.dumps(old))
+  new = {"lm": {"transformer": {"width": 8}}}
+  if packed:
+    workdir.agree(epath.Path(tmp_path), new)
+  else:
+    with pytest.raises(InputError, match="packed is false there"):
+      workdir.agree(epath.Path(tmp_path), new)
+
+
+def test_two_runs_in_one_folder(data, tmp_path):
+  code = textwrap.dedent("""
+    import sys, time
+    from etils import epath
+    from audiogen_jax.train import workdir
+    with workdir.claimed(epath.Path(sys.argv[1]), {}):
+      print("held", flush=True)
+      time.sleep(60)
+  """)
+  env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+  other = subprocess.Popen(
+    [sys.executable, "-c", code, tmp_path],
+    env=env,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with other:
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another run is training in"):
+      train(tmp_path, data)
+    other.kill()
+  train(tmp_path, data, steps=1)  # the claim ended with its process
