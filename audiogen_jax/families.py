@@ -170,6 +170,19 @@ def takes(model: type | TextToAudio, argument: str) -> bool:
   return argument in inspect.signature(model.generate).parameters
 
 
+def check(model: TextToAudio, sampling: Any) -> None:
+  """Has a model refuse options that suit its family and not itself.
+
+  A family that can tell so before it makes a sound has a method `check`.
+
+  Raises:
+    InputError: As that method does, such as for a `top_k` above the codebooks.
+  """
+  refuse = getattr(model, "check", None)
+  if refuse is not None:
+    refuse(sampling)
+
+
 def _called(source: str | Path, method: str, options: dict[str, Any]) -> Any:
   name, family = of(source)
   call = getattr(family, method)

@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import jax
@@ -286,3 +288,15 @@ def _evil(path):
   with zipfile.ZipFile(path, "w") as file:
     file.writestr("archive/data.pkl", pickle.dumps(Evil(), protocol=2))
     file.writestr("archive/version", "3\n")
+
+
+def test_the_flags_of_training_are_not_ours():
+  """absl's flags are one for a process: whoever imports us keeps their names."""
+  code = (
+    "import audiogen_jax.cli\nfrom absl import flags\n"
+    "print({'config', 'workdir', 'print'} & set(flags.FLAGS))"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+  )
+  assert done.stdout == "set()\n", done.stderr

@@ -73,9 +73,8 @@ def classes(
     ways = _ways(options)
     usual = families.describe(model).sampling
     samplings = [changed(usual, way, model) for way in ways]
-    if hasattr(loaded, "check"):
-      for each in samplings:
-        loaded.check(each)
+    for each in samplings:
+      families.check(loaded, each)
     parts = [
       Clips.open(
         data,

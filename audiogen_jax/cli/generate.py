@@ -201,8 +201,7 @@ def _asked(
   Raises:
     InputError: For a sound to continue, or a stride, where it takes none.
   """
-  if hasattr(loaded, "check"):
-    loaded.check(sampling)
+  families.check(loaded, sampling)
   asked = {"duration_s": duration_s, "sampling": sampling}
   if families.takes(loaded, "stride_s"):
     asked["stride_s"] = stride_s
