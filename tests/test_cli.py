@@ -291,7 +291,7 @@ def _evil(path):
 
 
 def test_the_flags_of_training_are_not_ours():
-  """absl's flags are one for a process: whoever imports us keeps their names."""
+  """absl's flags are one set a process: who imports us keeps all names."""
   code = (
     "import audiogen_jax.cli\nfrom absl import flags\n"
     "print({'config', 'workdir', 'print'} & set(flags.FLAGS))"
