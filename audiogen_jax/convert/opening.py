@@ -37,9 +37,9 @@ holds `window_s` in seconds.
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from etils import epath
 
@@ -55,6 +55,8 @@ from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
 
 FAMILY = "audiogen"
+# As in the work folders of trainings (`train/workdir.py`).
+_RETIRED = {"transformer.packed": True}
 _KINDS = {
   "codec": ("encodec", EncodecConfig),
   "lm": ("lm", LMConfig),
@@ -204,7 +206,10 @@ def _open_orbax(folder: epath.Path) -> Parts:
           " an AudioGen has codec (encodec), lm (lm) and text (t5)"
         )
       made[name] = config.build(
-        cls, _current(room.config), where=name, ranges=keys.RANGES
+        cls,
+        config.without(room.config, _RETIRED),
+        where=name,
+        ranges=keys.RANGES,
       )
     settings = config.build(_Settings, export.settings, ranges=keys.RANGES)
     if "codec" not in made:
@@ -223,15 +228,6 @@ def _open_orbax(folder: epath.Path) -> Parts:
     window_s=settings.window_s,
     guidance=settings.guidance,
   )
-
-
-def _current(room: Mapping[str, Any]) -> Mapping[str, Any]:
-  """A room's configuration without what older exports say of all models."""
-  transformer = room.get("transformer")
-  if not isinstance(transformer, Mapping) or not transformer.get("packed"):
-    return room
-  rest = {k: v for k, v in transformer.items() if k != "packed"}
-  return {**room, "transformer": rest}
 
 
 def _words(

@@ -133,6 +133,27 @@ def build(
   return cls(**made)
 
 
+def without(
+  values: Mapping[str, Any], retired: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+  """What an older version wrote, without keys that are gone since.
+
+  Args:
+    values: Nested plain values.
+    retired: Dotted names of such keys, and the only value of each with which a
+      model is as all are now; a key with another value stays, and is refused
+      where its mapping is read.
+    prefix: Where in a larger mapping `values` stand, with a final dot.
+  """
+  return {
+    name: without(value, retired, f"{prefix}{name}.")
+    if isinstance(value, Mapping)
+    else value
+    for name, value in values.items()
+    if retired.get(f"{prefix}{name}", ...) != value
+  }
+
+
 def as_dict(config: Any) -> dict[str, Any]:
   """The inverse of `build`: nested plain values, ready for JSON."""
   return dataclasses.asdict(config)

@@ -134,10 +134,10 @@ class LanguageModel:
     feeds; their logits are zeros.
 
     Args:
-      codes: Codes in [0, V), on the host.
+      codes: Codes in [0, V).
       cond: From `condition`, of `rows(b)` rows.
     """
-    codes = np.asarray(codes, np.int32)
+    codes = fetch(codes).astype(np.int32)
     b, k, t = codes.shape
     layout = patterns.layout(self.config.pattern, k, t)
     frame, special = layout.frame[:, : layout.trained], self.config.size

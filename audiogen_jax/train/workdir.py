@@ -20,6 +20,7 @@ import jax
 from etils import epath
 
 from audiogen_jax.core import processes
+from audiogen_jax.core.config import without
 from audiogen_jax.core.errors import InputError
 
 _CONFIG, _LOCK = "config.json", ".lock"
@@ -118,17 +119,7 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
 
 def current(config: Mapping[str, Any]) -> dict[str, Any]:
   """A run's configuration without keys that older versions wrote for all."""
-
-  def kept(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-      name: kept(value, f"{prefix}{name}.")
-      if isinstance(value, Mapping)
-      else value
-      for name, value in values.items()
-      if _RETIRED.get(f"{prefix}{name}", ...) != value
-    }
-
-  return kept(config, "")
+  return without(config, _RETIRED)
 
 
 def note(workdir: epath.Path, config: Mapping[str, Any]) -> None:
