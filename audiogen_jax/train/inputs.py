@@ -1,6 +1,8 @@
 """From the data section of a configuration to loaders."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -9,7 +11,7 @@ from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.train.task import Task
+from audiogen_jax.train.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,11 @@ def eval_loader(data: DataConfig, placement: Placement, task: Task) -> Loader:
     epochs=1,
   )
   return _loader(data, data.eval_split, config, placement, task)
+
+
+def arrays(batch: Mapping[str, Any], names: Iterable[str]) -> Batch:
+  """What a step needs of a batch, by `names`; strings stay behind."""
+  return {name: batch[name] for name in names}
 
 
 def _loader(data, split, config, placement, task) -> Loader:
