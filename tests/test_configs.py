@@ -9,7 +9,7 @@ import pytest
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.train import state
-from audiogen_jax.train.__main__ import parse
+from audiogen_jax.train.configuration import parse
 
 VARIANTS = {
   "paper_codec": ("2", "4", "tiny", "4+tiny"),

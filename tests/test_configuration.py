@@ -132,7 +132,7 @@ def test_the_command_line(capsys):
   for more, words in (
     (["--config.loop.stepz=7"], "did you mean 'loop.steps'"),
     (["--workdirr=a"], "workdirr"),
-    (["loose"], "'loose' is no flag"),
+    (["loose"], "'loose' is no option here"),
   ):
     with pytest.raises(SystemExit) as end:
       training.parse_flags(["train", f"--config={LM}", *more])

@@ -131,7 +131,7 @@ def tokenize(
 
 
 def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
-  spec = CodeSpec(codec.tokens.codebooks, codec.tokens.size)
+  spec = CodeSpec(**dataclasses.asdict(codec.tokens))
   info = builder.info
   told = dataclasses.asdict(config)
   del told["batch"]  # decides nothing
@@ -141,7 +141,6 @@ def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
     description=f"Codes of: {info.description}",
     settings={
       **dataclasses.asdict(spec),
-      "frame_rate_hz": codec.tokens.frame_rate_hz,
       # Codes mean something to the codec alone that wrote them.
       witness.KEY: witness.of(codec),
       "made": repr(told),

@@ -13,7 +13,7 @@ import difflib
 import importlib.util
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from audiogen_jax.train.task import Task
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
 TASKS = {"codec": CodecTask, "lm": LMTask}
+
+# What begins a change of a key on a command line.
+PREFIX = "--config."
 
 _COUNT, _SHARE, _WEIGHT = (0, 1 << 31), (0, 1), (0, 1e6)
 _DB = (-200, 200)
@@ -123,6 +126,29 @@ def load(text: str) -> ConfigDict:
   return completed(values)
 
 
+def changed(text: str, words: Iterable[str]) -> ConfigDict:
+  """A configuration with what a command line changes of it.
+
+  Args:
+    text: As for `load`.
+    words: `--config.KEY=VALUE` each, or `--config.KEY` for True.
+
+  Raises:
+    InputError: If there is no such configuration or key, a value is of another
+      kind, or a word is something else.
+  """
+  values = load(text)
+  for word in words:
+    key, sign, value = word.removeprefix(PREFIX).partition("=")
+    if not word.startswith(PREFIX) or not key:
+      raise InputError(
+        f"{word[:100]!r} is no option here; see --help.  A key of the"
+        f" configuration is changed by {PREFIX}KEY=VALUE"
+      )
+    change(values, key, value if sign else "True")
+  return values
+
+
 def completed(values: ConfigDict) -> ConfigDict:
   """The same with the defaults of all keys that it leaves out."""
   values.unlock()
@@ -152,6 +178,12 @@ def change(values: ConfigDict, key: str, text: str) -> None:
     if text.lower() in ("true", "false"):
       value = text.lower() == "true"
   try:
+    if (
+      isinstance(value, bool)
+      and isinstance(old, int | float)
+      and (not isinstance(old, bool))
+    ):
+      raise TypeError("True is no number")  # to Python it is
     if isinstance(old, ConfigDict):
       old.update(value)
     else:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import jax
 
-from audiogen_jax.core import checkpoint, config, cost, processes, sharding
+from audiogen_jax.core import checkpoint, config, processes, sharding
 from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.core.sharding import Placement
@@ -155,7 +155,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
         config=settings,
       )
     )
-    flops = cost.flops(task.train_step, programs.like, spec, programs.key)
+    flops = task.model_flops(run.data.batch, run.data.duration_s)
     overview.tell(path, placement, state, flops)
     report = Report(
       log,

@@ -1,12 +1,11 @@
 """What a run trains: every parameter, its shape and where it lives."""
 
-import math
 from typing import Any
 
 import jax
 from etils import epath
 
-from audiogen_jax.core import processes, sharding
+from audiogen_jax.core import abstract, processes, sharding
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train.reporting import say
 from audiogen_jax.train.state import TrainState
@@ -81,8 +80,4 @@ def _axis(names: Any) -> str:
 
 
 def _mib(leaves: list[jax.Array]) -> str:
-  size = sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in leaves
-  )
-  return f"{size / 2**20:.3f}"
+  return f"{abstract.size(leaves) / 2**20:.3f}"

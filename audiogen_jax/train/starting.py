@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from audiogen_jax.core import processes, sharding
+from audiogen_jax.core import abstract, processes, sharding
 from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
@@ -44,11 +44,7 @@ def start(
   step = processes.agreed(checkpoints.latest)
   if step is None:
     return _fresh(programs, task, placement, loader, spec), loader.batches()
-  like = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    programs.like,
-    programs.places,
-  )
+  like = abstract.placed(programs.like, programs.places)
   while True:
     restored = reason = None
     try:
