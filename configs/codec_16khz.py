@@ -59,7 +59,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.b1 = 0.5
   config.optim.b2 = 0.9
   config.optim.schedule = "constant"
-  config.optim.steps = 0
   config.optim.warmup = 0
   config.average_decay = 0.99
   config.precision = "default"  # "highest" for exact float32 on accelerators

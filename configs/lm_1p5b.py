@@ -81,7 +81,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.weight_decay = 0.1
   config.optim.schedule = "inverse_sqrt"
   config.optim.warmup = 3000
-  config.optim.steps = 0
   config.optim.decay = 0
   config.optim.clip = 1.0
   config.accumulate = 1

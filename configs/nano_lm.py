@@ -31,7 +31,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.lr = 1.5e-3
   config.optim.schedule = "cosine"
   config.optim.warmup = 100
-  config.optim.steps = 1500
   config.dtype = "float32"
   config.remat = "none"
   config.window_s = 5.0

@@ -68,7 +68,7 @@ def test_keys_and_values_that_cannot_be():
     ("encodec.filters", 3, "unknown configuration key 'encodec.filters'"),
     ("adversary.kinds", ("mp3",), "'mp3' is not one of"),
     ("optim.schedule", "linear", "'linear' is not one of"),
-    ("optim.schedule", "cosine", "optim.steps 0 of a cosine"),
+    ("optim", {"schedule": "cosine", "warmup": 400_000}, "the 400000 steps"),
     ("rvq.decay", 1.0, "rvq decay 1.0"),
     ("encodec.renormalise", True, "without stereo_codes and renormalise"),
     ("encodec.rvq.width", 64, "rvq.width = 64 must equal seanet.width = 128"),

@@ -22,6 +22,7 @@ from etils import epath
 from audiogen_jax.core import processes
 from audiogen_jax.core.config import without
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.train.optimiser import ENDING
 
 _CONFIG, _LOCK = "config.json", ".lock"
 # Keys that are gone, and the only value of which models are as they were.
@@ -105,9 +106,11 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   if not path.exists():
     return
   old, new = flat(current(json.loads(path.read_text()))), flat(config)
+  # Without a length of its own, a schedule changes nothing by it.
+  free = set() if new.get("optim.schedule") in ENDING else {"optim.steps"}
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
-    for name in sorted(old.keys() | new.keys())
+    for name in sorted((old.keys() | new.keys()) - free)
     if not _free(name) and old.get(name, ...) != new.get(name, ...)
   ]
   if lines:
