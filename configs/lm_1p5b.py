@@ -21,15 +21,19 @@ To fine-tune a published model, for example with adapters:
 
 from ml_collections import ConfigDict
 
+from configs import codec_16khz
+
 
 def get_config(variant: str = "") -> ConfigDict:
   """The released recipe, or `tiny`."""
   config = ConfigDict()
   config.task = "lm"
 
+  # What the codec below is: `plan` has no network.
+  config.encodec = codec_16khz.get_config().encodec
   config.lm = ConfigDict()
-  config.lm.codebooks = 4
-  config.lm.size = 2048
+  config.lm.codebooks = config.encodec.rvq.codebooks
+  config.lm.size = config.encodec.rvq.size
   config.lm.transformer = ConfigDict()
   config.lm.transformer.width = 1536
   config.lm.transformer.layers = 48
@@ -43,17 +47,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.lm.prepend_text = False
 
   config.codec = "facebook/audiogen-medium"
-  # What that codec is: `plan` has no network.
-  config.encodec = ConfigDict()
-  config.encodec.sample_rate_hz = 16000
-  config.encodec.seanet = ConfigDict()
-  config.encodec.seanet.width = 128
-  config.encodec.seanet.filters = 64
-  config.encodec.seanet.ratios = (8, 5, 4, 2)
-  config.encodec.rvq = ConfigDict()
-  config.encodec.rvq.codebooks = 4
-  config.encodec.rvq.size = 2048
-  config.encodec.rvq.width = 128
   config.cached_codes = False  # True for what `audiogen data tokenize` wrote
 
   config.text = ConfigDict()
@@ -139,9 +132,8 @@ def get_config(variant: str = "") -> ConfigDict:
 def shrink(config: ConfigDict) -> None:
   """A small model with a text encoder of its own, a short run."""
   config.lm.transformer.update(width=128, layers=4, heads=4, ff=512)
-  config.lm.size = config.encodec.rvq.size = 256
-  config.encodec.seanet.filters = 8
-  config.encodec.seanet.width = config.encodec.rvq.width = 32
+  codec_16khz.shrink_codec(config.encodec)
+  config.lm.size = config.encodec.rvq.size
   config.codec = ""
   config.text.source = ""
   config.text.trained = True

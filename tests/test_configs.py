@@ -61,6 +61,26 @@ def test_frames_and_bits_a_second():
     assert found == (frame_rate_hz, codebooks, size)
 
 
+@pytest.mark.parametrize(
+  ("lm", "codec", "variant"),
+  [
+    ("lm_300m", "codec_16khz", ""),
+    ("lm_300m", "codec_16khz", "tiny"),
+    ("nano_lm", "nano_codec", ""),
+    ("nano_lm", "nano_codec", "tiny"),
+    ("paper_lm", "paper_codec", "2"),
+    ("paper_lm", "paper_codec", "4+tiny"),
+  ],
+)
+def test_a_language_model_plans_with_its_codec(lm, codec, variant):
+  """What `plan` takes for the codec is what the codec's training makes."""
+  _, ours = parse(config(lm, variant))
+  _, theirs = parse(config(codec, variant))
+  assert ours.encodec == theirs.encodec
+  tokens = theirs.encodec.tokens
+  assert (ours.lm.codebooks, ours.lm.size) == (tokens.codebooks, tokens.size)
+
+
 def test_keys_and_values_that_cannot_be():
   given = config("codec_16khz")
   for path, value, said in (
