@@ -15,8 +15,7 @@ To fine-tune a published model, for example with adapters:
     --config.init_from=facebook/audiogen-medium --config.lora.rank=16 \
       --config.optim.lr=1e-4 --config.optim.schedule=constant
 
-`:tiny` is a small model, for two CPU cores and a codec such as
-`codec_16khz.py:tiny` leaves (`--config.codec=WORKDIR/export`).
+A small model of this recipe is `lm_300m.py:tiny`.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +24,7 @@ from configs import codec_16khz
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The released recipe, or `tiny`."""
+  """The released recipe, which has no variants."""
   config = ConfigDict()
   config.task = "lm"
 
@@ -122,35 +121,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loop.profile_step = 0
   config.loop.wandb_project = ""
 
-  if variant == "tiny":
-    shrink(config)
-  elif variant:
-    raise ValueError(f"lm_1p5b.py:{variant}: the only variant is tiny")
+  if variant:
+    raise ValueError(f"lm_1p5b.py:{variant}: no variants; see lm_300m.py:tiny")
   return config
-
-
-def shrink(config: ConfigDict) -> None:
-  """A small model with a text encoder of its own, a short run."""
-  config.lm.transformer.update(width=128, layers=4, heads=4, ff=512)
-  codec_16khz.shrink_codec(config.encodec)
-  config.lm.size = config.encodec.rvq.size
-  config.codec = ""
-  config.text.source = ""
-  config.text.trained = True
-  config.text.encoder.update(
-    vocabulary=259, width=64, layers=2, heads=2, head_size=32, ff=128
-  )
-  config.lm.text_width = 64
-  config.optim.lr = 2e-3
-  config.optim.warmup = 50
-  config.dtype = "float32"
-  config.remat = "none"
-  config.window_s = 2.5
-  config.data.batch = 16
-  config.data.workers = 0
-  config.data.mix = False
-  config.loop.steps = 1000
-  config.loop.log_every = 25
-  config.loop.eval_every = 250
-  config.loop.save_every = 250
-  config.loop.samples = 2

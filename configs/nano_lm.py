@@ -9,7 +9,7 @@ the model itself is needed.  `launch/nano.sh` makes the whole model.
 
 from ml_collections import ConfigDict
 
-from configs import lm_1p5b, nano_codec
+from configs import lm_1p5b, lm_300m, nano_codec
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loop.save_every = 100
   config.loop.samples = 4
   if variant == "tiny":
-    lm_1p5b.shrink(config)
+    lm_300m.shrink(config)
     config.optim.schedule = "constant"
   elif variant:
     raise ValueError(f"nano_lm.py:{variant}: the only variant is tiny")

@@ -23,7 +23,7 @@ doubtful.  `--config.lm.transformer.cross_attention=False` leaves it out.
 
 from ml_collections import ConfigDict
 
-from configs import lm_1p5b, paper_codec
+from configs import lm_1p5b, lm_300m, paper_codec
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,6 +50,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.weight_decay = 0.0
   config.window_s = 5.0
   if "tiny" in words:
-    lm_1p5b.shrink(config)
+    lm_300m.shrink(config)
     config.window_s = 1.0
   return config

@@ -12,6 +12,8 @@ from audiogen_jax.train import state
 from audiogen_jax.train.__main__ import parse
 
 VARIANTS = {
+  "lm_1p5b": (),
+  "lm_3b": (),
   "paper_codec": ("2", "4", "tiny", "4+tiny"),
   "paper_lm": ("1b", "1b+2", "4", "tiny", "4+tiny"),
 }
