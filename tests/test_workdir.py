@@ -36,6 +36,12 @@ def test_a_key_of_older_versions(tmp_path, packed):
       workdir.agree(epath.Path(tmp_path), new)
 
 
+def test_a_damaged_configuration(tmp_path):
+  (tmp_path / "config.json").write_text('{"lm": ')
+  with pytest.raises(InputError, match="config.json is not JSON"):
+    workdir.agree(epath.Path(tmp_path), {})
+
+
 def test_lengths_of_a_schedule(tmp_path):
   """A run may go on for longer, unless its schedule would be another."""
 
