@@ -59,8 +59,8 @@ class AudioGen:
     text: TextEncoder,
     lm: LanguageModel,
     *,
-    window_s: Seconds = 10.0,
-    guidance: float = Sampling.guidance,
+    window_s: Seconds = opening.Parts.window_s,
+    guidance: float = opening.Parts.guidance,
     text_name: str | None = None,
     mask_text_padding: bool = True,
   ):
