@@ -60,7 +60,6 @@ def main(arguments: list[Any]) -> None:
       run, task = configuration.parse(values)
       if flags.FLAGS.workdir is None:
         raise InputError("no work folder: give --workdir=DIR")
-      configuration.tell_odd(run, task)
       loop.train(run, task.opened(), flags.FLAGS.workdir)
   except InputError as error:
     print(f"error: {errors.line(error)}", file=sys.stderr)

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from audiogen_jax.convert import keys
@@ -208,6 +207,8 @@ def lines(values: ConfigDict) -> list[str]:
 def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
   """What to run and what to train.
 
+  A schedule without a length of its own gets that of training.
+
   Raises:
     InputError: For an unknown task or key, or a value that cannot be.
   """
@@ -217,6 +218,9 @@ def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
     k: values.pop(k) for k in ("loop", "data", "mesh", "rules") & values.keys()
   }
   run = config.build(RunConfig, own, ranges=_RANGES)
+  optim = values.get("optim")
+  if isinstance(optim, Mapping | ConfigDict) and not optim.get("steps"):
+    values["optim"] = dict(optim.items()) | {"steps": run.loop.steps}
   return run, config.build(task, values, ranges=_RANGES)
 
 
@@ -234,19 +238,6 @@ def recognised(told: Mapping[str, Any]) -> dict[str, Any]:
   raise InputError(
     f"this is no configuration of {' or '.join(TASKS)}: {', '.join(told)[:200]}"
   )
-
-
-def tell_odd(run: RunConfig, task: Task) -> None:
-  """Says where two values agree badly and nothing is wrong for sure."""
-  optim, steps = getattr(task, "optim", None), run.loop.steps
-  if optim is None or jax.process_index():
-    return
-  if optim.schedule in ("cosine", "wsd") and optim.steps != steps:
-    print(
-      f"note: the schedule of the learning rate ends at optim.steps"
-      f" {optim.steps:,}, training at loop.steps {steps:,}",
-      file=sys.stderr,
-    )
 
 
 def _task(name: Any) -> type:

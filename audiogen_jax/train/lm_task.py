@@ -37,7 +37,6 @@ from audiogen_jax.data.spec import CodeSpec, SoundSpec
 from audiogen_jax.lm import lora, loss, masks, model
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train import (
@@ -92,8 +91,8 @@ class LMTask:
   text_dropout: float = 0.1
   dropout_unit: Literal["example", "batch"] = "example"
   mask_text_padding: bool = True
-  window_s: float = 10.0
-  guidance: float = Sampling.guidance
+  window_s: float = Parts.window_s
+  guidance: float = Parts.guidance
   optim: OptimiserConfig = OptimiserConfig()
   accumulate: int = 1
   average_decay: float = 0.99
