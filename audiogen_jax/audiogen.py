@@ -63,7 +63,7 @@ class AudioGen:
     guidance: float = Sampling.guidance,
     text_name: str | None = None,
     mask_text_padding: bool = True,
-  ):
+  ) -> None:
     self.codec = codec
     self.text = text
     self.lm = lm

@@ -75,7 +75,7 @@ class Sound:
     channels: How many.
   """
 
-  def __init__(self, path: pathlib.Path, file: soundfile.SoundFile):
+  def __init__(self, path: pathlib.Path, file: soundfile.SoundFile) -> None:
     self._path, self._file = path, file
     self.rate_hz, self.channels = file.samplerate, file.channels
     if not _LEAST_HZ <= self.rate_hz <= _MOST_HZ:
@@ -286,7 +286,7 @@ def _refuse_pages(path: pathlib.Path) -> None:
 class _Patched(io.RawIOBase):
   """A file of which a few bytes read differently."""
 
-  def __init__(self, raw, at: int, new: bytes):
+  def __init__(self, raw, at: int, new: bytes) -> None:
     self._raw, self._at, self._new = raw, at, new
 
   def seekable(self) -> bool:

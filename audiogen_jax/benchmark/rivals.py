@@ -56,7 +56,7 @@ class Transformers:
   `torch.compile`, as its documentation says to.
   """
 
-  def __init__(self, ours: AudioGen, *, compiled: bool = False):
+  def __init__(self, ours: AudioGen, *, compiled: bool = False) -> None:
     import torch
     import transformers
 
@@ -177,7 +177,7 @@ class TransformersCodec:
 
   name = "transformers"
 
-  def __init__(self, ours: EncodecConfig):
+  def __init__(self, ours: EncodecConfig) -> None:
     import torch
     import transformers
 
@@ -210,7 +210,7 @@ class Published:
 
   name = "audiocraft"
 
-  def __init__(self, ours: AudioGen):
+  def __init__(self, ours: AudioGen) -> None:
     import torch
     from audiocraft.models.lm import LMModel
     from audiocraft.modules import codebooks_patterns, conditioners

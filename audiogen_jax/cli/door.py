@@ -33,7 +33,7 @@ class Door:
   page's functions.  A file in a call must be one that was uploaded here.
   """
 
-  def __init__(self, app, blocks: gr.Blocks, folder: pathlib.Path):
+  def __init__(self, app, blocks: gr.Blocks, folder: pathlib.Path) -> None:
     """Stands before `app`, which serves `blocks` with files in `folder`."""
     self._app, self._blocks = app, blocks
     self._folder = folder.resolve()

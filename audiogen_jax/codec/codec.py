@@ -43,7 +43,7 @@ class Encodec:
     config: EncodecConfig,
     variables: Tree,
     placement: sharding.Placement | None = None,
-  ):
+  ) -> None:
     self.config = config
     self.variables = variables
     self._placement = placement

@@ -46,7 +46,7 @@ class EncodecConfig:
   chunk_s: float | None = None
   overlap: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.rvq.width != self.seanet.width:
       raise InputError(
         f"rvq.width = {self.rvq.width} must equal seanet.width ="

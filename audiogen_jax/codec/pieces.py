@@ -60,7 +60,7 @@ class Pieces:
     most: int,
     lengths: Int[np.ndarray, " b"],
     put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
-  ):
+  ) -> None:
     """Starts a sound.
 
     Args:
@@ -123,7 +123,7 @@ class _Stage:
     most: int,
     lengths: Int[np.ndarray, " b"],
     mirrored: bool,
-  ):
+  ) -> None:
     """Starts with nothing.
 
     Args:
@@ -176,7 +176,7 @@ class _LSTM:
     run: Callable[..., tuple[jax.Array, Carry]],
     capacity: int,
     lengths: Int[np.ndarray, " b"],
-  ):
+  ) -> None:
     self._run, self._capacity, self._lengths = run, capacity, lengths
     self._done, self._carry = 0, None
 

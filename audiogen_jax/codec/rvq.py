@@ -111,7 +111,7 @@ class RVQTraining:
   revive_below: float = 0.1
   dropout: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.decay < 1:
       raise InputError(f"rvq decay {self.decay} must lie in [0, 1)")
     if not 0 <= self.revive_below < 1:

@@ -70,7 +70,7 @@ class SEANetConfig:
   norm: Norm = "weight_norm"
   unnormed_outer_blocks: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not self.ratios or min(self.ratios) < 1:
       raise InputError(
         f"ratios {self.ratios} must be one whole number or more, each 1 or more"
@@ -122,7 +122,7 @@ class Residual(_Block):
   dilation: int
   block: int
 
-  def setup(self):
+  def setup(self) -> None:
     c, features, block = self.config, self.features, self.block
     self.narrow = self.conv(
       "narrow",
@@ -192,7 +192,7 @@ def _field_of(
 class Encoder(_Coder):
   """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
     self.conv_in = self.conv("conv_in", c.filters, c.kernel, block=0)
     self.stages = [
@@ -246,7 +246,7 @@ class Encoder(_Coder):
 class Decoder(_Coder):
   """Latents `b t width` -> sound `b (t hop) c`; the encoder's mirror image."""
 
-  def setup(self):
+  def setup(self) -> None:
     c, stages = self.config, len(self.config.ratios)
     features = c.filters * 2**stages
     block = stages + 1

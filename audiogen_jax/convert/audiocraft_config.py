@@ -264,7 +264,7 @@ class _Links:
 class _Config(Mapping):
   """Nested YAML whose `${a.b}` stand for other values of the whole."""
 
-  def __init__(self, values: dict[str, Any], root: _Links):
+  def __init__(self, values: dict[str, Any], root: _Links) -> None:
     self._values, self._root = values, root
 
   def __getitem__(self, name: str) -> Any:

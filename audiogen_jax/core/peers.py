@@ -31,7 +31,7 @@ _LEAVE_S = 10.0  # that process 0 gives the others to end before itself
 class _Line:
   """A connection that carries JSON, a message a line; empty ones are beats."""
 
-  def __init__(self, connection: socket.socket):
+  def __init__(self, connection: socket.socket) -> None:
     self._connection = connection
     self._buffer, self._sending = b"", threading.Lock()
 
@@ -78,7 +78,7 @@ class Peers:
     count: Of all processes.
   """
 
-  def __init__(self, index: int, count: int):
+  def __init__(self, index: int, count: int) -> None:
     self.index, self.count = index, count
     self._lines: dict[int, _Line] = {}
     self._hosts: dict[int, str] = {}

@@ -83,7 +83,7 @@ def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
     name = source
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, about: About, items, spec: SoundSpec, **options):
+    def __init__(self, about: About, items, spec: SoundSpec, **options) -> None:
       self._about, self._items, self._spec = about, items, spec
       super().__init__(**options)
 

@@ -45,7 +45,7 @@ class TokenizeConfig:
   batch: int = 16
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.min_duration_s < float("inf"):
       raise InputError(f"duration {self.min_duration_s} s must be 0 or more")
     for name, least in (("copies", 0), ("batch", 1)):

@@ -77,7 +77,9 @@ class Source:
 class Tree:
   """The files below a root, walked once."""
 
-  def __init__(self, root: str | os.PathLike, source: str, homepage: str):
+  def __init__(
+    self, root: str | os.PathLike, source: str, homepage: str
+  ) -> None:
     self.root, self.source = Path(root), source
     self._homepage = homepage
     if not self.root.is_dir():

@@ -76,7 +76,7 @@ class Loader:
     *,
     tokenizer: Tokenizer | None = None,
     placement: Placement | None = None,
-  ):
+  ) -> None:
     self.config, self._tokenizer = config, tokenizer
     self._placement = placement or Placement.make(None)
     opened = [reading.read(part.folder) for part in parts]
@@ -175,7 +175,7 @@ class Batches:
 
   def __init__(
     self, loader: Loader, step: int, digest: str, placement: Placement
-  ):
+  ) -> None:
     config = loader.config
     self._placement, self._digest, self._step = placement, digest, step
     self._batch = config.batch

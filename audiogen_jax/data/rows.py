@@ -46,7 +46,7 @@ class LoaderConfig:
   workers: int = 0
   prefetch: int = 2
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.batch < 1:
       raise InputError(f"batch {self.batch} must be 1 or more")
     if not 0 < self.duration_s < float("inf"):
@@ -66,7 +66,7 @@ class LoaderConfig:
 class Rows:
   """Rows by number, as Grain's random access wants them."""
 
-  def __init__(self, examples, config, settings, tokenizer, buckets):
+  def __init__(self, examples, config, settings, tokenizer, buckets) -> None:
     self._examples, self._config = examples, config
     self._tokenizer, self._buckets = tokenizer, buckets
     self._kind = "codes" if "frame_rate_hz" in settings else "audio"

@@ -121,7 +121,7 @@ class Build:
         report = build.finish()
   """
 
-  def __init__(self, folder: Path, about: About, shards: list[Shard]):
+  def __init__(self, folder: Path, about: About, shards: list[Shard]) -> None:
     self.shards = shards
     self._folder, self._about = folder, about
 

@@ -100,7 +100,7 @@ class FeatureExtractor:
   Of a model without a codec both are the clips as they are.
   """
 
-  def __init__(self, model: TextToAudio, duration_s: float):
+  def __init__(self, model: TextToAudio, duration_s: float) -> None:
     self._codec = getattr(model, "codec", None)
     self._rate_hz = model.sample_rate_hz
     self._samples = round(duration_s * self._rate_hz)

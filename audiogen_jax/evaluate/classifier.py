@@ -105,7 +105,7 @@ class Classifier:
     labels: Int[np.ndarray, " b"],
     *,
     seed: int = 0,
-  ):
+  ) -> None:
     """Trains.
 
     Args:
@@ -151,7 +151,7 @@ class MixClassifier:
 
   def __init__(
     self, found: Float[np.ndarray, "b f"], inside: Bool[np.ndarray, "b classes"]
-  ):
+  ) -> None:
     """Trains on features, and on which classes are inside."""
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline

@@ -33,7 +33,9 @@ class Clips:
     title: Where they are from.
   """
 
-  def __init__(self, title: str, source: Any, picked: np.ndarray, read: Any):
+  def __init__(
+    self, title: str, source: Any, picked: np.ndarray, read: Any
+  ) -> None:
     self.title = title
     self._source, self._picked, self._read = source, picked, read
 

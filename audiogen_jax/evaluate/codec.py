@@ -271,7 +271,7 @@ def _in_chunks(codec: Encodec) -> bool:
 class _Coder:
   """Codes batches, and keeps count of codes and of time."""
 
-  def __init__(self, codec: Encodec):
+  def __init__(self, codec: Encodec) -> None:
     tokens = codec.tokens
     self.counts = np.zeros((tokens.codebooks, tokens.size), np.int64)
     self.spent_s = np.zeros(2)  # encoding and decoding

@@ -73,7 +73,7 @@ class OpusReport:
 class Opus:
   """Opus at one rate: variable, as by default, and for any sound."""
 
-  def __init__(self, kbit_per_s: float):
+  def __init__(self, kbit_per_s: float) -> None:
     if not _LEAST <= kbit_per_s <= _MOST:
       raise InputError(
         f"Opus takes {_LEAST:g} to {_MOST:g} kbit/s, not {kbit_per_s:g}"

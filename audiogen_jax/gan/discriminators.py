@@ -53,7 +53,7 @@ class DiscriminatorConfig:
   rates: int = 3
   slope: float = 0.3
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if len(set(self.kinds)) < len(self.kinds):
       raise InputError(f"adversary.kinds {self.kinds} names one twice")
     if "msd" in self.kinds and (self.filters < 8 or self.filters % 8):

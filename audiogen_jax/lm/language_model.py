@@ -45,7 +45,7 @@ class LanguageModel:
     *,
     dtype: jnp.dtype,
     placement: Placement,
-  ):
+  ) -> None:
     self.config = config
     self.params = tiling.tiled(params, placement)
     self.dtype = dtype

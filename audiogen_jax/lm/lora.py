@@ -48,7 +48,7 @@ class LoRAConfig:
   alpha: float = 16.0
   where: str = r"(self|cross)_attn/(qkv|q|kv|out)"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.rank < 0:
       raise InputError(f"lora.rank {self.rank} must be 0 (none) or more")
     try:

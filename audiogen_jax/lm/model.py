@@ -122,7 +122,7 @@ class LM(nn.Module):
   stacked: bool = True
   remat: Literal["none", "dots", "full"] = "none"
 
-  def setup(self):
+  def setup(self) -> None:
     c, t = self.config, self.config.transformer
     init = truncated_normal(t.width**-0.5)
     # One more row than codes: the special token.

@@ -70,7 +70,7 @@ class Sampling:
   )
   greedy: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     options.check(self)
 
 

@@ -72,7 +72,7 @@ class CodecTask:
 
   best: ClassVar[str] = "mel_distance"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.encodec.stereo_codes or self.encodec.renormalise:
       raise InputError(
         "a codec is trained without stereo_codes and renormalise; both are"

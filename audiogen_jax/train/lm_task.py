@@ -95,7 +95,7 @@ class LMTask:
 
   best: ClassVar[str] = "loss"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name in ("text_dropout", "average_decay"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")

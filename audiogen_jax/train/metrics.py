@@ -39,7 +39,7 @@ class Log:
     step: int = 0,
     wandb_project: str | None = None,
     config: Mapping[str, Any] | None = None,
-  ):
+  ) -> None:
     """Opens the logs of a new run, or of one that goes on.
 
     Args:

@@ -46,7 +46,7 @@ class OptimiserConfig:
   decay: int = 0
   clip: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 < self.lr < float("inf"):
       raise InputError(f"optim.lr {self.lr} must be more than 0")
     for name in ("b1", "b2"):
