@@ -289,12 +289,12 @@ def test_what_is_masked_does_not_matter():
 def test_texts_are_dropped():
   mask = jnp.ones((4000, 3), bool)
   keys = jax.random.split(jax.random.key(0), 300)
-  kept = small(text_dropout=0.25)._kept(mask, keys[0])
+  kept = small(text_dropout=0.25)._drop_texts(mask, keys[0])
   assert float(jnp.mean(kept)) == pytest.approx(0.75, abs=0.03)
   assert np.all(kept == kept[:, :1])
   task = small(text_dropout=0.25, dropout_unit="batch")
-  whole = [bool(task._kept(mask[:5], key).all()) for key in keys]
-  empty = [not bool(task._kept(mask[:5], key).any()) for key in keys]
+  whole = [bool(task._drop_texts(mask[:5], key).all()) for key in keys]
+  empty = [not bool(task._drop_texts(mask[:5], key).any()) for key in keys]
   assert all(a != b for a, b in zip(whole, empty, strict=True))
   assert np.mean(empty) == pytest.approx(0.25, abs=0.08)
 

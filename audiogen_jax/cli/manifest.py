@@ -41,7 +41,7 @@ class Manifest:
   def __enter__(self) -> "Manifest":
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   def close(self) -> None:

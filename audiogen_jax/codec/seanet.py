@@ -8,7 +8,7 @@ EnCodec (Défossez et al., 2022, §3.1), itself after SEANet (Tagliasacchi et al
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -95,7 +95,7 @@ class _Block(nn.Module):
 
   config: SEANetConfig
 
-  def conv(self, name: str, features: int, width: int, **options) -> Conv:
+  def conv(self, name: str, features: int, width: int, **options: Any) -> Conv:
     """A convolution of block 0 … n + 1 counted from the waveform."""
     block = options.pop("block")
     return Conv(
@@ -152,6 +152,9 @@ class Residual(_Block):
     return x + y
 
 
+_Layers: TypeAlias = list[Conv | ConvTranspose | Residual]
+
+
 class _Coder(_Block):
   """What encoder and decoder share: three stages.
 
@@ -183,9 +186,7 @@ class _Coder(_Block):
     return self.lstm(x, length, carry) if self.config.lstm_layers else (x, [])
 
 
-def _field_of(
-  layers: Sequence[Conv | ConvTranspose | Residual],
-) -> ReceptiveField:
+def _field_of(layers: _Layers) -> ReceptiveField:
   return fields.series(*(layer.field for layer in layers))
 
 
@@ -221,7 +222,7 @@ class Encoder(_Coder):
     last = len(c.ratios) + 1
     self.conv_out = self.conv("conv_out", c.width, c.last_kernel, block=last)
 
-  def _stacks(self):
+  def _stacks(self) -> tuple[_Layers, _Layers]:
     stages = [[*residuals, down] for residuals, down in self.stages]
     return [self.conv_in, *itertools.chain(*stages)], [self.conv_out]
 
@@ -276,7 +277,7 @@ class Decoder(_Coder):
     ]
     self.conv_out = self.conv("conv_out", c.channels, c.last_kernel, block=0)
 
-  def _stacks(self):
+  def _stacks(self) -> tuple[_Layers, _Layers]:
     stages = [[up, *residuals] for up, residuals in self.stages]
     return [self.conv_in], [*itertools.chain(*stages), self.conv_out]
 

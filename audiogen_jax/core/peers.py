@@ -114,15 +114,15 @@ class Peers:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def tell(self, message: Any) -> None:
-    """From process 0 to all others."""
+    """Sends a message from process 0 to all others."""
     for line in list(self._lines.values()):
       line.send({"told": message})
 
   def hear(self, wait_s: float) -> Any:
-    """What process 0 tells next.
+    """The next message of process 0 (`tell`).
 
     Raises:
-      TimeoutError: If it does not.
+      TimeoutError: If none comes within `wait_s` seconds.
     """
     try:
       return self._told.get(timeout=wait_s)
@@ -130,7 +130,7 @@ class Peers:
       raise TimeoutError from None
 
   def pass_on(self, message: Any, channel: str = "") -> None:
-    """To process 0."""
+    """Sends a message from this process to process 0, on a named channel."""
     self._lines[0].send({"passed": message, "channel": channel})
 
   def passed(self, sender: int, wait_s: float = 0.0, channel: str = "") -> Any:

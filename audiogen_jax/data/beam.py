@@ -6,7 +6,9 @@ them, on whatever runner the options name.
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -109,8 +111,10 @@ def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
   return Sounds
 
 
-def _keyed(record: Record, spec: SoundSpec):
-  """An example and what TFDS sorts it by, or nothing."""
+def _keyed(
+  record: Record, spec: SoundSpec
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """What TFDS sorts an example by, and the example; or nothing."""
   from apache_beam.metrics import Metrics
 
   made = builder.example(record, spec)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _files(data: Path) -> list[Path]:
   return files
 
 
-def _source(data: Path, split: str, wanted: dict[str, int]):
+def _source(data: Path, split: str, wanted: dict[str, int]) -> reading.Examples:
   """A split of a dataset of sounds, by number."""
   builder = reading.read(data)
   settings = dict(builder.info.metadata)
@@ -140,7 +140,7 @@ def _source(data: Path, split: str, wanted: dict[str, int]):
   return reading.Examples(builder, split)
 
 
-def _read_example(example) -> Clip:
+def _read_example(example: Mapping[str, Any]) -> Clip:
   audio = example["audio"] * np.float32(2**-15)
   tags = tuple(tag.decode() for tag in example["tags"])
   return Clip(example["id"].decode(), audio, tags)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from audiogen_jax.audio import distances
 from audiogen_jax.codec import encodec, layers, rvq, seanet, usage
@@ -35,12 +35,12 @@ from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.gan.losses import LossWeights
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
-from audiogen_jax.train.state import TrainState
+from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class CodecTask:
-  """A codec to train; see `task.Task`.
+  """A codec to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
     encodec: The codec.
@@ -49,13 +49,13 @@ class CodecTask:
     weights: Of the losses.
     balance_norm: Norm that the balanced gradient is brought to.
     balance_decay: Of the running norms of each loss's gradient.
-    optim: The same for codec and adversary, as published.
+    optim: Settings of both optimisers, the codec's and the adversary's.
     average_decay: Of the moving average that is evaluated and exported.
     init_gain: Of the codec's convolutions at the start, see `layers.amplify`;
       1 for the published start, biases and all.
     init_batches: Batches that k-means starts the codebooks from.
     precision: Of matrix products and convolutions on accelerators; codes are
-      always found in float32.
+      always computed in float32.
   """
 
   encodec: EncodecConfig = EncodecConfig()
@@ -151,7 +151,7 @@ class CodecTask:
   def prepare(
     self,
     state: TrainState,
-    batches: Iterator[Mapping[str, jax.Array]],
+    batches: Iterator[Batch],
     key: jax.Array,
   ) -> TrainState:
     """Codebooks by k-means over the latents of some batches."""
@@ -167,9 +167,18 @@ class CodecTask:
     )
 
   def train_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array], key: jax.Array
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """See the head of this file."""
+    """One update of the discriminators, and one of the codec against them.
+
+    Args:
+      state: Of codec, discriminators, balancer and their optimisers.
+      batch: `audio b n c`, at the codec's rate, in [-1, 1].
+      key: For dead codebook entries and the dropout of codebooks.
+
+    Returns:
+      The new state, and scalar metrics by name.
+    """
     audio = constrain(batch["audio"], "batch", None, None)
     books = state.extra["codebooks"]
 
@@ -196,14 +205,14 @@ class CodecTask:
     )
     books = coded.codebooks._asdict()
     new = {"params": codec, "codebooks": books}
-    heard = jax.lax.stop_gradient(fake)
-    # First what a person can judge: balanced losses have no scale.
+    fixed = jax.lax.stop_gradient(fake)
+    # Distances first: balanced losses have no scale.
     metrics = {
       "input_rms": jnp.sqrt(jnp.mean(jnp.square(audio))),
       "mel_distance": jnp.mean(
-        distances.mel_distance(audio, heard, self.rate_hz)
+        distances.mel_distance(audio, fixed, self.rate_hz)
       ),
-      "si_snr_db": jnp.mean(distances.si_snr(audio, heard, self.rate_hz)),
+      "si_snr_db": jnp.mean(distances.si_snr(audio, fixed, self.rate_hz)),
       **coded.metrics,
       "loss": sum(balanced.scales[name] * values[name] for name in values),
       **values,
@@ -236,9 +245,7 @@ class CodecTask:
       coded.commitment,
     ), coded
 
-  def eval_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def eval_step(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sums over rows, and how often each entry was chosen."""
     audio, valid = batch["audio"], batch["valid"]
     fake, codes = self._through(state.average, audio)
@@ -265,9 +272,7 @@ class CodecTask:
     figures["kbit_per_s"] = float(sum(bits)) * frames / 1000
     return figures
 
-  def samples(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds and what becomes of them."""
     fake, _ = self._through(state.average, batch["audio"])
     return {"original": batch["audio"], "reconstruction": fake}
@@ -295,13 +300,17 @@ class CodecTask:
     encoder = seanet.Encoder(self.encodec.seanet)
     return encoder.apply({"params": params["encoder"]}, audio, length)[0]
 
-  def _decoded(self, params: Tree, latents: jax.Array, n: int) -> jax.Array:
+  def _decoded(
+    self, params: Tree, latents: Float[Array, "b t d"], n: int
+  ) -> Float[Array, "b {n} c"]:
     length = jnp.full(latents.shape[0], latents.shape[1], jnp.int32)
     decoder = seanet.Decoder(self.encodec.seanet)
     audio, _ = decoder.apply({"params": params["decoder"]}, latents, length)
     return audio[:, :n]
 
-  def _through(self, codec: Tree, audio: jax.Array):
+  def _through(
+    self, codec: Tree, audio: Float[Array, "b n c"]
+  ) -> tuple[Float[Array, "b n c"], Int[Array, "b k t"]]:
     """Sound after coding, and its codes, as at inference."""
     with jax.default_matmul_precision("highest"):
       books = Codebooks(**codec["codebooks"])
@@ -352,7 +361,7 @@ class CodecTask:
   ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "b n c"]]]:
     """Every balanced loss and its gradient with respect to `fake`, by name."""
     rate_hz = self.rate_hz
-    wanted = self._balanced
+    weights = self._balanced
     plain = {
       "l1": losses.l1,
       "l2": losses.l2,
@@ -374,15 +383,18 @@ class CodecTask:
     by_kind, pull = jax.vjp(generator_losses, fake)
     for name, value in by_kind.items():
       one = {k: jnp.float32(k == name) for k in by_kind}
-      if name in wanted:
+      if name in weights:
         values[name], (gradients[name],) = value, pull(one)
     for name, loss in plain.items():
-      if name in wanted:
+      if name in weights:
         values[name], gradients[name] = jax.value_and_grad(
           lambda y, loss=loss: loss(audio, y)
         )(fake)
     return values, gradients
 
-  def _updated(self, gradient, moments, params):
+  def _updated(
+    self, gradient: Tree, moments: optax.OptState, params: Tree
+  ) -> tuple[Tree, optax.OptState]:
+    """One step of the optimiser: (parameters, its state)."""
     updates, moments = self.optim.make().update(gradient, moments, params)
     return optax.apply_updates(params, updates), moments

@@ -131,7 +131,7 @@ class OptimiserConfig:
 
 
 def _numbers(params: Tree, matrices: Matrices) -> Tree:
-  """For each parameter, what Muon is to know; None for all but matrices."""
+  """Muon's dimension numbers of each matrix; None for other parameters."""
 
   def one(path, _):
     name = sharding.path_name(path)
