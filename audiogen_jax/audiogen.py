@@ -63,7 +63,7 @@ class AudioGen:
     guidance: float = opening.Parts.guidance,
     text_name: str | None = None,
     mask_text_padding: bool = True,
-  ):
+  ) -> None:
     self.codec = codec
     self.text = text
     self.lm = lm
@@ -328,7 +328,11 @@ class AudioGen:
     )
 
   def _plan(
-    self, duration_s, window_s, stride_s, prompt
+    self,
+    duration_s: Seconds,
+    window_s: Seconds | None,
+    stride_s: Seconds,
+    prompt: Float[AnyArray, "b p c"] | None,
   ) -> tuple[np.ndarray | None, list[tuple[int, int, int]]]:
     """Codes to continue, and the windows to sample."""
     window_s = self.window_s if window_s is None else window_s
@@ -340,8 +344,15 @@ class AudioGen:
     return codes, windows.plan(tokens, known, duration_s, window_s, stride_s)
 
   def _sample(
-    self, texts, prompt, parts, sampling, seed, progress, every=None
-  ) -> Iterator[np.ndarray]:
+    self,
+    texts: Sequence[str | None],
+    prompt: Int[AnyArray, "b k p"] | None,
+    parts: list[tuple[int, int, int]],
+    sampling: Sampling | None,
+    seed: int | Sequence[int],
+    progress: Progress | None,
+    every: int | None = None,
+  ) -> Iterator[Int[np.ndarray, "b k t"]]:
     """Codes so far, in the end all of them, window by window."""
     texts = prompts.checked(texts)
     sampling = sampling or Sampling(guidance=self.guidance)
@@ -357,27 +368,17 @@ class AudioGen:
       processes.check_same(asked | {"sampling": repr(sampling)})
     if prompt is None:
       prompt = np.zeros((len(texts), self.codec.tokens.codebooks, 0), np.int32)
-    else:
-      prompt = self._checked(prompt, len(texts))
-    codes = prompt
+    done, codes = 0, self._checked(prompt, len(texts))
     total = sum(self.lm.steps(end - at, known - at) for at, known, end in parts)
-    done = 0
     if progress:
       progress(0, total)
       every = every or _REPORT_EVERY
     cond = self._condition(texts)
+    options = dict(seeds=seeds, sampling=sampling, every=every)
     for i, (at, _, end) in enumerate(parts):
-      before = codes[:, :, :at]
-      for steps, new in sampler.generate(
-        self.lm,
-        cond,
-        frames=end - at,
-        seeds=seeds,
-        sampling=sampling,
-        prompt=codes[:, :, at:],
-        window=i,
-        every=every,
-      ):
+      before, known = codes[:, :, :at], codes[:, :, at:]
+      window = dict(frames=end - at, prompt=known, window=i)
+      for steps, new in sampler.generate(self.lm, cond, **window, **options):
         done += steps
         if progress:
           progress(done, total)
@@ -385,15 +386,14 @@ class AudioGen:
         yield codes
 
   def _checked(self, codes: AnyArray, texts: int) -> Int[np.ndarray, "b k t"]:
-    tokens = self.codec.tokens
-    codes = tokens.checked(fetch(codes))
+    """Codes as int32; raises InputError unless they fit texts and codec."""
+    spec = self.codec.tokens
+    codes = spec.checked(fetch(codes))
     b, k, _ = codes.shape
     if b != texts:
       raise InputError(f"{b} sounds and {texts} texts; give one text for each")
-    if k != tokens.codebooks:
-      raise InputError(
-        f"codes have {k} codebooks; the model {tokens.codebooks}"
-      )
+    if k != spec.codebooks:
+      raise InputError(f"codes have {k} codebooks; the model {spec.codebooks}")
     return codes
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from audiogen_jax.core.errors import InputError
 
@@ -11,7 +12,7 @@ from audiogen_jax.core.errors import InputError
 _LOUDEST = 100.0
 
 
-def samples(audio, what: str) -> Float[np.ndarray, "*axes"]:
+def samples(audio: ArrayLike, what: str) -> Float[np.ndarray, "*axes"]:
   """Samples as float32, whatever floats they came as.
 
   Args:
@@ -35,7 +36,7 @@ def samples(audio, what: str) -> Float[np.ndarray, "*axes"]:
     raise InputError(
       f"{what} is empty, shape {audio.shape}: it needs at least one sample"
     )
-  with np.errstate(over="ignore"):  # it is infinite then, and told below
+  with np.errstate(over="ignore"):  # it is infinite then, and refused below
     audio = audio.astype(np.float32)
   bad = audio.size - np.count_nonzero(np.isfinite(audio))
   if bad:

@@ -1,4 +1,4 @@
-"""Opening sound files, also those whose header does not tell how long they are.
+"""Opening sound files, also those whose header does not state their length.
 
 A recorder that was stopped, or a program that writes to a pipe, leaves the
 length open or zero; an MP3 of variable bit rate tells it only in a frame that
@@ -15,6 +15,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -75,7 +76,7 @@ class Sound:
     channels: How many.
   """
 
-  def __init__(self, path: pathlib.Path, file: soundfile.SoundFile):
+  def __init__(self, path: pathlib.Path, file: soundfile.SoundFile) -> None:
     self._path, self._file = path, file
     self.rate_hz, self.channels = file.samplerate, file.channels
     if not _LEAST_HZ <= self.rate_hz <= _MOST_HZ:
@@ -112,21 +113,21 @@ class Sound:
       InputError: If there are too many for memory, fewer than the file says, or
         none after `start`.
     """
-    told = self.frames
-    if told is not None:
-      if start and start >= told:
-        self._refuse_start(start, told)
-      end = told if end is None else min(end, told)
+    total = self.frames
+    if total is not None:
+      if start and start >= total:
+        self._refuse_start(start, total)
+      end = total if end is None else min(end, total)
       if end - start > self._most:
         self._refuse_length(end - start)
-    self._skip(start, told)
+    self._skip(start, total)
     blocks, held = [], 0
     for block in self._blocks(None if end is None else end - start):
       blocks.append(block)
       held += len(block)
       if held > self._most:
         self._refuse_length(held)
-    if told is not None and held < end - start - _SLACK:
+    if total is not None and held < end - start - _SLACK:
       raise InputError(
         f"{self._path} is cut short: {end - start} samples are announced,"
         f" {held} there; copy it again"
@@ -135,11 +136,11 @@ class Sound:
       self._refuse_start(start, start)
     return np.concatenate(blocks or [np.zeros((0, self.channels), np.float32)])
 
-  def _skip(self, start: int, told: int | None) -> None:
+  def _skip(self, start: int, total: int | None) -> None:
     """Goes to a sample; where the file cannot seek, by decoding up to it."""
     if not start:
       return
-    if told is not None and self._file.seekable():
+    if total is not None and self._file.seekable():
       with contextlib.suppress(soundfile.LibsndfileError):
         self._file.seek(start)
         return
@@ -202,8 +203,13 @@ def _file(
     return stack.enter_context(soundfile.SoundFile(decoded))
 
 
-def _by_ffmpeg(path: pathlib.Path, stack: contextlib.ExitStack):
-  """What ffmpeg makes of it, in a file; None if it cannot, or is not there."""
+def _by_ffmpeg(
+  path: pathlib.Path, stack: contextlib.ExitStack
+) -> BinaryIO | None:
+  """The sound decoded by ffmpeg to AU, in a file without a name.
+
+  None if ffmpeg cannot decode it or is not installed.
+  """
   program = shutil.which("ffmpeg")
   if program is None:
     return None
@@ -234,7 +240,7 @@ def _by_ffmpeg(path: pathlib.Path, stack: contextlib.ExitStack):
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
-  """What is wrong, where libsndfile is wrong about it."""
+  """Why a file cannot be opened, where libsndfile gives a wrong reason."""
   with path.open("rb") as file:
     head = file.read(512).lstrip().lower()
   if not head:
@@ -254,10 +260,10 @@ def _refuse_cut(path: pathlib.Path, file: soundfile.SoundFile) -> None:
   """Refuses a file without its end, of which libsndfile reads what is there."""
   # What libsndfile notes of a WAV or AIFF; a stream of unknown length announces
   # the largest number there is.
-  told = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)", file.extra_info)
-  if told and int(told[2]) < int(told[1]) < 2**31 - 2**16:
+  sizes = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)", file.extra_info)
+  if sizes and int(sizes[2]) < int(sizes[1]) < 2**31 - 2**16:
     raise InputError(
-      f"{path} is cut short: {told[1]} bytes are announced, {told[2]} there;"
+      f"{path} is cut short: {sizes[1]} bytes are announced, {sizes[2]} there;"
       " copy it again"
     )
   if file.format == "OGG":
@@ -265,7 +271,7 @@ def _refuse_cut(path: pathlib.Path, file: soundfile.SoundFile) -> None:
 
 
 def _refuse_pages(path: pathlib.Path) -> None:
-  """Looks at the pages of an Ogg file: the last ends it, none begins anew."""
+  """Refuses an Ogg file that lacks its last page or holds several streams."""
   last, begun = 0, False
   with path.open("rb") as raw:
     while (head := raw.read(27))[:4] == b"OggS" and len(head) == 27:
@@ -284,9 +290,9 @@ def _refuse_pages(path: pathlib.Path) -> None:
 
 
 class _Patched(io.RawIOBase):
-  """A file of which a few bytes read differently."""
+  """A file in which a few bytes are read as others."""
 
-  def __init__(self, raw, at: int, new: bytes):
+  def __init__(self, raw: BinaryIO, at: int, new: bytes) -> None:
     self._raw, self._at, self._new = raw, at, new
 
   def seekable(self) -> bool:
@@ -301,7 +307,7 @@ class _Patched(io.RawIOBase):
   def seek(self, offset: int, whence: int = 0) -> int:
     return self._raw.seek(offset, whence)
 
-  def readinto(self, buffer) -> int:
+  def readinto(self, buffer: Any) -> int:  # libsndfile's is of cffi
     start = self._raw.tell()
     data = bytearray(self._raw.read(len(buffer)))
     for i, byte in enumerate(self._new):
@@ -311,8 +317,11 @@ class _Patched(io.RawIOBase):
     return len(data)
 
 
-def _with_data_size(raw) -> _Patched | None:
-  """A WAV whose samples are announced as none, with the size that they have."""
+def _with_data_size(raw: BinaryIO) -> _Patched | None:
+  """A WAV whose header states no bytes of samples, with the real number.
+
+  None for a WAV whose header states some, or that holds none.
+  """
   raw.seek(12)
   while len(head := raw.read(8)) == 8:
     at, size = raw.tell(), int.from_bytes(head[4:], "little")

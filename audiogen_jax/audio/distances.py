@@ -40,10 +40,10 @@ def si_snr(
   real, fake, length = _rows(real, fake, length)
   epsilon = size * float(np.finfo(np.float32).eps)
   count = -(-real.shape[-1] // stride)
-  room = (count - 1) * stride + size - real.shape[-1]
+  padding = (count - 1) * stride + size - real.shape[-1]
 
   def segments(audio):
-    audio = jnp.pad(audio, ((0, 0), (0, 0), (0, room)))
+    audio = jnp.pad(audio, ((0, 0), (0, 0), (0, padding)))
     parts = [audio[..., i * stride :][..., :size] for i in range(count)]
     parts = jnp.stack(parts, axis=2)  # b c i n
     return parts - jnp.mean(parts, axis=-1, keepdims=True)
@@ -112,8 +112,12 @@ def log_spectral_distance(
   return _mean(jnp.mean(apart, axis=1), length, _LSD_WINDOW // 4)
 
 
-def _rows(real, fake, length):
-  """Rows [b c n] in float32, zero beyond their lengths; and the lengths."""
+def _rows(
+  real: Float[AnyArray, "b n c"],
+  fake: Float[AnyArray, "b n c"],
+  length: Int[AnyArray, " b"] | None,
+) -> tuple[Float[Array, "b c n"], Float[Array, "b c n"], Int[AnyArray, " b"]]:
+  """Rows in float32, zero beyond their lengths; and the lengths."""
   b, n, _ = real.shape
   if length is None:
     length = jnp.full(b, n)
@@ -125,8 +129,10 @@ def _rows(real, fake, length):
   return real, fake, length
 
 
-def _power(audio, window: int):
-  """Power spectra [b c t f], frame t centred on sample (t + 1/2) hop.
+def _power(
+  audio: Float[Array, "b c n"], window: int
+) -> Float[Array, "b c t f"]:
+  """Power spectra, frame t centred on sample (t + 1/2) hop.
 
   Zeros on either side, where `mel.spectrogram` reflects: a row gives the
   same whatever it is padded to, and may be shorter than a window.
@@ -139,12 +145,15 @@ def _power(audio, window: int):
   return jnp.square(spectrum.real) + jnp.square(spectrum.imag)
 
 
-def _energy(audio):
+def _energy(audio: Float[Array, "*axes n"]) -> Float[Array, "*axes"]:
+  """Sum of squares over the last axis."""
   return jnp.sum(jnp.square(audio), axis=-1)
 
 
-def _mean(values, length, hop: int):
-  """Mean over the frames [b t] that begin inside their row."""
+def _mean(
+  values: Float[Array, "b t"], length: Int[AnyArray, " b"], hop: int
+) -> Float[Array, " b"]:
+  """Mean over the frames that begin inside their row."""
   inside = jnp.arange(values.shape[1])[None] * hop < length[:, None]
   total = jnp.sum(jnp.where(inside, values, 0), axis=1)
   return total / jnp.maximum(jnp.sum(inside, axis=1), 1)

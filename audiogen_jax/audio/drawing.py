@@ -4,7 +4,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,11 @@ from jaxtyping import Float, Int, UInt8
 from audiogen_jax.audio import io, mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
+
+if TYPE_CHECKING:
+  import matplotlib.axes
+  import matplotlib.figure
+  import matplotlib.image
 
 # A dollar sign starts no formula.
 _TITLE = {"loc": "left", "fontsize": 11, "parse_math": False}
@@ -147,12 +152,12 @@ def confusions(
   panels: Sequence[tuple[str, Int[np.ndarray, "_ _"]]],
   names: Sequence[str],
 ) -> None:
-  """Draws a PNG: side by side, how many of each kind were taken for which.
+  """Draws a PNG of confusion matrices, side by side.
 
   Args:
-    panels: Titles, and counts below: rows are what is, columns what it was
-      taken for.  The shade is the share of the row.
-    names: Of the columns; of the first of them, also of the rows.
+    panels: Titles, and counts below: rows are the true classes, columns the
+      predicted ones.  The shade is the share of the row.
+    names: Of the columns; the first of them also name the rows.
   """
   path = pathlib.Path(path)
   check_png(path)
@@ -166,13 +171,13 @@ def confusions(
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts):
       shade = "white" if shares[row, column] > 0.5 else "black"
-      told = f"{counts[row, column]:d}"
-      place = {"ha": "center", "va": "center", "fontsize": 7}
-      axes.text(column, row, told, color=shade, **place)
+      label = f"{counts[row, column]:d}"
+      style = {"ha": "center", "va": "center", "fontsize": 7}
+      axes.text(column, row, label, color=shade, **style)
     axes.set_xticks(range(columns), short, rotation=90, fontsize=8)
     axes.set_yticks(range(rows), short[:rows], fontsize=8)
     axes.set_title(_short(title, 36), **_TITLE)
-  figure.supxlabel("heard", fontsize=9)
+  figure.supxlabel("predicted", fontsize=9)
   figure.colorbar(image, ax=list(grid), label="share of the row", pad=0.015)
   _save(figure, path)
 
@@ -183,7 +188,8 @@ def check_png(path: pathlib.Path) -> None:
     raise InputError(f"cannot draw {path}: the name must end in .png")
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> "matplotlib.figure.Figure":
+  """An empty figure, of so many inches."""
   # Half a second to import, and whoever draws nothing should not pay for it.
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
@@ -200,14 +206,16 @@ def _short(title: str, most: int) -> str:
   return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def _save(figure, path: pathlib.Path) -> None:
+def _save(figure: "matplotlib.figure.Figure", path: pathlib.Path) -> None:
   with io.whole(path) as part, warnings.catch_warnings():
     # The font has no Chinese and no emoji; a box in the title harms nobody.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     figure.savefig(part, format="png")
 
 
-def _draw_waveform(axes, audio, rate_hz):
+def _draw_waveform(
+  axes: "matplotlib.axes.Axes", audio: Float[np.ndarray, "n c"], rate_hz: int
+) -> None:
   n = len(audio)
   # Extremes of at most 2000 stretches: no screen shows more, and a line through
   # a million points takes seconds.
@@ -222,13 +230,15 @@ def _draw_waveform(axes, audio, rate_hz):
   axes.spines[["top", "right"]].set_visible(False)
 
 
-def _n_fft(rate_hz):
+def _n_fft(rate_hz: int) -> int:
   # The power of two nearest to 50 ms resolves both clicks and harmonics.
   return max(64, 2 ** round(np.log2(0.05 * rate_hz)))
 
 
-def _mel_db(audio, rate_hz):
-  """Mel spectrogram t m in dB below a full-scale sine."""
+def _mel_db(
+  audio: Float[np.ndarray, "n c"], rate_hz: int
+) -> Float[np.ndarray, "t m"]:
+  """Mel spectrogram in dB below a full-scale sine."""
   n, n_fft = len(audio), _n_fft(rate_hz)
   audio = np.pad(audio, ((0, max(0, n_fft - n)), (0, 0)))
   bands = MelConfig(rate_hz, n_fft=n_fft, hop=n_fft // 4, n_mels=_MELS)
@@ -237,7 +247,13 @@ def _mel_db(audio, rate_hz):
   return 10 * np.log10(power + 1e-14)
 
 
-def _draw_mel(axes, db, audio, rate_hz, top):
+def _draw_mel(
+  axes: "matplotlib.axes.Axes",
+  db: Float[np.ndarray, "t m"],
+  audio: Float[np.ndarray, "n c"],
+  rate_hz: int,
+  top: float,
+) -> "matplotlib.image.AxesImage":
   n, hop = len(audio), _n_fft(rate_hz) // 4
   image = axes.imshow(
     db.T,
@@ -252,8 +268,8 @@ def _draw_mel(axes, db, audio, rate_hz, top):
 
   def height(hz):
     """Where a frequency lies among the mel bands."""
-    place = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
-    return _MELS * place[0] / place[1]
+    mels = np.log10(1 + np.array([hz, rate_hz / 2]) / 700)
+    return _MELS * mels[0] / mels[1]
 
   ticks = [0, 200, 500, 1000, 2000, 4000, 8000, 16000]
   ticks = [hz for hz in ticks if hz <= rate_hz / 2]

@@ -131,9 +131,9 @@ def normalize_loudness(
   keep, gain = _gain(audio, rate_hz, target_lufs)
   peak = jnp.max(jnp.abs(audio), axis=(-2, -1), keepdims=True)
   peak = jnp.maximum(peak, jnp.finfo(jnp.float32).tiny)
-  kept = jnp.minimum(1.0, _CEILING / peak) * audio
+  limited = jnp.minimum(1.0, _CEILING / peak) * audio
   most = math.atanh(_CEILING) / peak
-  return jnp.where(keep, kept, jnp.tanh(jnp.minimum(gain, most) * audio))
+  return jnp.where(keep, limited, jnp.tanh(jnp.minimum(gain, most) * audio))
 
 
 def _gain(
@@ -152,11 +152,13 @@ def _gain(
   return keep[..., None, None], gain[..., None, None]
 
 
-def _lufs(power):
+def _lufs(power: Float[Array, "*b"]) -> Float[Array, "*b"]:
   return _OFFSET_LUFS + 10.0 * jnp.log10(power)
 
 
-def _mean_where(power, mask):
+def _mean_where(
+  power: Float[Array, "*b t"], mask: Bool[Array, "*b t"]
+) -> Float[Array, "*b"]:
   """Mean over the last axis where mask holds; 0 where it holds nowhere."""
   total = jnp.sum(jnp.where(mask, power, 0.0), axis=-1)
   return total / jnp.maximum(jnp.sum(mask, axis=-1), 1)
@@ -205,7 +207,9 @@ def _k_weighting(rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
   return shelf, high_pass
 
 
-def _filter(audio, response):
+def _filter(
+  audio: Float[Array, "*b n"], response: Float[np.ndarray, " taps"]
+) -> Float[Array, "*b n"]:
   """Causal convolution with a fixed response; the length stays n.
 
   A recursive filter is a loop over samples, which no accelerator likes.  FFTs
@@ -240,8 +244,10 @@ def _hann(length: int, n_fft: int) -> np.ndarray:
   return np.pad(window, (left, n_fft - length - left))
 
 
-def _frames(audio, length: int, hop: int):
-  """Overlapping frames [*b n] -> [*b t length], whole ones only.
+def _frames(
+  audio: Float[Array, "*b n"], length: int, hop: int
+) -> Float[Array, "*b t {length}"]:
+  """Overlapping frames, whole ones only.
 
   Rows of `hop` samples side by side, for length = 2.5 hop:
 

@@ -9,12 +9,14 @@ import contextlib
 import os
 import pathlib
 import uuid
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 from jax import Array
 from jaxtyping import Float, Int16
+from numpy.typing import ArrayLike
 
 from audiogen_jax.audio import checks, containers
 from audiogen_jax.core.errors import InputError
@@ -169,8 +171,8 @@ def check_rate(rate_hz: int) -> None:
     raise InputError(f"a rate must be 1 Hz or more, got {rate_hz}")
 
 
-def checked(audio, what: str) -> np.ndarray:
-  """The sound as float32 [n c], or an error that says what is wrong with it."""
+def checked(audio: ArrayLike, what: str) -> Float[np.ndarray, "n c"]:
+  """The sound as float32, or an error that says what is wrong with it."""
   audio = checks.samples(audio, what)
   if audio.ndim != 2:
     raise InputError(
@@ -228,7 +230,7 @@ def _writable(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path):
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary sibling of path that takes its place on success."""
   check_target(path)
   part = path.parent / f".{uuid.uuid4().hex}.part"

@@ -66,7 +66,7 @@ class MelConfig:
   floor: float = 1e-5
   clamp: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 < self.hop <= self.n_fft:
       raise InputError(
         f"hop must be at most n_fft = {self.n_fft}, got {self.hop}"

@@ -32,7 +32,7 @@ class Ours:
 
   name = "audiogen_jax"
 
-  def __init__(self, codec: Encodec):
+  def __init__(self, codec: Encodec) -> None:
     self.encode, self.decode = codec.encode, codec.decode
 
 

@@ -6,6 +6,7 @@ They need PyTorch, which nothing else here does.
 import importlib.util
 import time
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Transformers:
   `torch.compile`, as its documentation says to.
   """
 
-  def __init__(self, ours: AudioGen, *, compiled: bool = False):
+  def __init__(self, ours: AudioGen, *, compiled: bool = False) -> None:
     import torch
     import transformers
 
@@ -122,7 +123,7 @@ class Transformers:
       self._torch.cuda.synchronize()
 
 
-def _t5(transformers) -> dict:
+def _t5(transformers: ModuleType) -> dict:
   config = transformers.T5Config(
     vocab_size=TEXT.vocabulary,
     d_model=TEXT.width,
@@ -134,7 +135,7 @@ def _t5(transformers) -> dict:
   return config.to_dict()
 
 
-def _encodec(transformers, codec: EncodecConfig) -> dict:
+def _encodec(transformers: ModuleType, codec: EncodecConfig) -> dict:
   seanet = codec.seanet
   # Codebooks are counted by the bit rate, there.
   rate = codec.bitrate / 1000
@@ -154,7 +155,7 @@ def _encodec(transformers, codec: EncodecConfig) -> dict:
   return config.to_dict()
 
 
-def _decoder(transformers, lm: LMConfig) -> dict:
+def _decoder(transformers: ModuleType, lm: LMConfig) -> dict:
   t = lm.transformer
   if lm.prepend_text or lm.pattern.kind != "delay":
     raise InputError(
@@ -177,7 +178,7 @@ class TransformersCodec:
 
   name = "transformers"
 
-  def __init__(self, ours: EncodecConfig):
+  def __init__(self, ours: EncodecConfig) -> None:
     import torch
     import transformers
 
@@ -210,7 +211,7 @@ class Published:
 
   name = "audiocraft"
 
-  def __init__(self, ours: AudioGen):
+  def __init__(self, ours: AudioGen) -> None:
     import torch
     from audiocraft.models.lm import LMModel
     from audiocraft.modules import codebooks_patterns, conditioners

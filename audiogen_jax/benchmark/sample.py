@@ -208,7 +208,7 @@ class Ours:
 
   name = "audiogen_jax"
 
-  def __init__(self, audiogen: AudioGen):
+  def __init__(self, audiogen: AudioGen) -> None:
     self.audiogen = audiogen
 
   def run(self, work: Work) -> Run:

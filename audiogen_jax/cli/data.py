@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -205,7 +206,9 @@ def read(
   )
 
 
-def _save(folder: Path, rows, settings) -> None:
+def _save(
+  folder: Path, rows: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
   """Rows of a batch, each under the first words of its caption."""
   if "audio" not in rows:
     raise InputError("codes cannot be heard; save sounds before tokenising")
@@ -271,7 +274,7 @@ def _spread(values: np.ndarray, form: str) -> str:
   return " / ".join(form.format(value) for value in some)
 
 
-def _most(counts) -> str:
+def _most(counts: Mapping[str, int]) -> str:
   """The most frequent, each with its number."""
   ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
   told = [f"{name} {count:,}" for name, count in ranked[:10]]

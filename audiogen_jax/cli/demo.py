@@ -10,7 +10,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
@@ -97,7 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
   return listener
 
 
-def _page(folder: pathlib.Path):
+def _page(folder: pathlib.Path) -> ModuleType:
   """The page's module; Gradio reads the environment when it is imported."""
   os.environ.update(
     GRADIO_TEMP_DIR=str(folder),
@@ -121,7 +122,11 @@ def _url(listener: socket.socket) -> str:
 
 
 def _serve(
-  page, blocks, folder: pathlib.Path, listener, stopping: threading.Event
+  page: ModuleType,
+  blocks: Any,
+  folder: pathlib.Path,
+  listener: socket.socket,
+  stopping: threading.Event,
 ) -> None:
   """Serves until a signal comes."""
   import fastapi  # comes with gradio

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import BlockFunction
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from audiogen_jax.core.errors import InputError
 
@@ -33,12 +35,14 @@ class Door:
   page's functions.  A file in a call must be one that was uploaded here.
   """
 
-  def __init__(self, app, blocks: gr.Blocks, folder: pathlib.Path):
+  def __init__(
+    self, app: ASGIApp, blocks: gr.Blocks, folder: pathlib.Path
+  ) -> None:
     """Stands before `app`, which serves `blocks` with files in `folder`."""
     self._app, self._blocks = app, blocks
     self._folder = folder.resolve()
 
-  async def __call__(self, scope, receive, send) -> None:
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
       try:
         receive = await self._admit(Request(scope, receive))
@@ -47,7 +51,7 @@ class Door:
         return await answer(scope, receive, send)
     await self._app(scope, receive, send)
 
-  async def _admit(self, request: Request):
+  async def _admit(self, request: Request) -> Receive:
     """The request's body to be read again.
 
     Raises:
@@ -97,7 +101,7 @@ class Door:
     for component, value in zip(function.inputs, values, strict=True):
       _check_value(component, value)
 
-  def _function(self, name: str | None, number: Any):
+  def _function(self, name: str | None, number: Any) -> BlockFunction:
     """The page's function of that name, or else of that number."""
     functions = self._blocks.fns
     if name is None and type(number) is int and number in functions:
@@ -141,7 +145,7 @@ async def _body(request: Request) -> bytes:
   return body
 
 
-def _once(first, then):
+def _once(first: Receive, then: Receive) -> Receive:
   """Receives one message from `first` and all others from `then`."""
   waiting = [first]
 

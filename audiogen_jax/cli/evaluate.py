@@ -135,7 +135,7 @@ class _Keeper:
 
   def __init__(
     self, clips: int, rate_hz: int, *, draws: bool, folder: Path | None
-  ):
+  ) -> None:
     self._rate_hz, self._folder = rate_hz, folder
     self._width = len(str(clips))
     some = np.linspace(0, clips - 1, min(_DRAWN, clips), dtype=int)

@@ -221,7 +221,7 @@ class _Folder:
   The others send it their lines, so that each is written once, and whole.
   """
 
-  def __init__(self, path: Path | None):
+  def __init__(self, path: Path | None) -> None:
     self.primary = jax.process_index() == 0
     self._path, self._manifest = path, None
     self._working = jax.process_count() - 1  # others, not done yet

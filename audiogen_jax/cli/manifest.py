@@ -19,7 +19,7 @@ class Manifest:
   file is locked until it is closed, or the process ends, however it ends.
   """
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path) -> None:
     """Reads what is there; a last line that was cut short is forgotten.
 
     Raises:
@@ -41,7 +41,7 @@ class Manifest:
   def __enter__(self) -> "Manifest":
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   def close(self) -> None:

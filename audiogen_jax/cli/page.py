@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import fastapi
 import gradio as gr
 
 from audiogen_jax import families
@@ -52,7 +53,9 @@ def theme() -> gr.themes.Base:
   ).set(body_background_fill="*neutral_50")
 
 
-def mount(app, blocks: gr.Blocks, folder: pathlib.Path) -> None:
+def mount(
+  app: fastapi.FastAPI, blocks: gr.Blocks, folder: pathlib.Path
+) -> None:
   """Serves the page at the root of a FastAPI application.
 
   Args:

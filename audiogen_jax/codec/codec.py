@@ -1,4 +1,4 @@
-"""The door to this room: numpy in, numpy out, any length.
+"""A codec with its weights, the interface of this room: numpy in and out.
 
 Lengths are padded to buckets inside, and cut again, so that nearby ones share a
 compilation.  What is long is done in pieces, so that memory stays bounded.
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from audiogen_jax.audio import checks
 from audiogen_jax.codec import encodec, pieces
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.codec.pieces import Pieces
+from audiogen_jax.codec.pieces import StreamingCoder
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import fetch
@@ -43,19 +43,19 @@ class Encodec:
     config: EncodecConfig,
     variables: Tree,
     placement: sharding.Placement | None = None,
-  ):
+  ) -> None:
     self.config = config
     self.variables = variables
     self._placement = placement
 
   @functools.cached_property
   def _folded(self) -> tuple[EncodecConfig, Tree]:
-    """Configuration and variables for inference, made once."""
+    """Configuration and variables for inference, weight norm folded; cached."""
     return encodec.folded(self.config), _fold(self.variables)
 
   @property
   def tokens(self) -> TokenSpec:
-    """The contract with the language model."""
+    """Codebooks, codebook size and frame rate, as a language model needs."""
     return self.config.tokens
 
   def encode(
@@ -109,7 +109,7 @@ class Encodec:
     frames: int,
     most: int,
   ) -> Iterator[Float[np.ndarray, "b n c"]]:
-    """Sound of codes that are still being made.
+    """Sound of codes that are still being sampled.
 
     Args:
       so_far: The codes that there are, each time more of them.
@@ -128,15 +128,15 @@ class Encodec:
       return
     config, variables = self._folded
     lengths = np.full(rows, frames, np.int32)
-    decoder = Pieces(
+    decoder = StreamingCoder(
       config, variables, "decoder", most=most, lengths=lengths, put=self._placed
     )
-    heard = 0
+    pushed = 0
     for codes in so_far:
-      while heard < codes.shape[2]:
-        part = codes[:, :, heard : heard + most].swapaxes(1, 2)
-        heard += part.shape[1]
-        audio = decoder.push(part, last=heard == frames)
+      while pushed < codes.shape[2]:
+        part = codes[:, :, pushed : pushed + most].swapaxes(1, 2)
+        pushed += part.shape[1]
+        audio = decoder.push(part, last=pushed == frames)
         if audio is not None:
           yield audio
 
@@ -222,7 +222,7 @@ class Encodec:
   def _run_encode(
     self, audio: np.ndarray, lengths: np.ndarray | None = None
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes, and what renormalisation divided by."""
+    """Codes `b k t`, and the scale `b` that renormalisation divided by."""
     b, n, _ = audio.shape
     hop = self.config.hop
     t = -(-n // hop)
@@ -236,8 +236,8 @@ class Encodec:
         config, variables, audio, length, piece, self._placed
       )
       return codes, np.ones(b, np.float32)
-    room = bucket(t, least=_LEAST_FRAMES) * hop - n
-    audio = self._placed(np.pad(audio, ((0, 0), (0, room), (0, 0))))
+    padding = bucket(t, least=_LEAST_FRAMES) * hop - n
+    audio = self._placed(np.pad(audio, ((0, 0), (0, padding), (0, 0))))
     codes, scale = _encode(config, variables, audio, length)
     return fetch(codes)[:, :, :t], fetch(scale)
 
@@ -247,7 +247,7 @@ class Encodec:
     scale: np.ndarray,
     lengths: np.ndarray | None = None,
   ) -> np.ndarray:
-    """Sound, times its scale."""
+    """Sound `b n c` of codes, multiplied by the scale of each row."""
     codes = self.tokens.checked(codes)
     b, k, t = codes.shape
     if not b or not t or not 0 < k <= self.tokens.codebooks:
@@ -264,13 +264,13 @@ class Encodec:
       return pieces.decode(
         config, variables, codes, length, piece, self._placed
       )
-    room = bucket(t, least=_LEAST_FRAMES) - t
-    codes = self._placed(np.pad(codes, ((0, 0), (0, 0), (0, room))))
+    padding = bucket(t, least=_LEAST_FRAMES) - t
+    codes = self._placed(np.pad(codes, ((0, 0), (0, 0), (0, padding))))
     audio = _decode(config, variables, codes, length, scale)
     return fetch(audio)[:, : t * self.config.hop]
 
   def _piece(self, rows: int) -> int | float:
-    """Frames of so many rows that are done at once."""
+    """Frames that are run at once, for so many rows; `inf` for all of them."""
     if not pieces.possible(self.config):
       return math.inf
     frames = _PIECE // (rows * self.config.hop)

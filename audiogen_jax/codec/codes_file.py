@@ -27,7 +27,14 @@ _MOST_HZ = 768_000
 
 
 class Codes(NamedTuple):
-  """What a file holds; see above."""
+  """Codes of one sound, as a file holds them.
+
+  Attributes:
+    codes: Of m overlapping chunks; one, for most codecs.
+    scales: By which decoding multiplies each chunk.
+    length: Samples of the sound.
+    sample_rate_hz: Its rate.
+  """
 
   codes: Int[np.ndarray, "m k t"]
   scales: Float[np.ndarray, " m"]
@@ -36,13 +43,13 @@ class Codes(NamedTuple):
 
 
 def write(file: BinaryIO, codes: Codes) -> None:
-  """Writes codes; two bytes each, compressed."""
+  """Writes a compressed `.npz`, two bytes a code."""
   stored = codes._asdict() | {"codes": codes.codes.astype(np.uint16)}
   np.savez_compressed(file, **stored)
 
 
 def read(path: Path) -> Codes:
-  """Reads what `write` wrote; what is not it, is not unpacked.
+  """Reads a file of `write`; headers are checked before anything is unpacked.
 
   Raises:
     InputError: If the file is missing, damaged or something else.
@@ -53,8 +60,8 @@ def read(path: Path) -> Codes:
     raise InputError(f"{path} is no file")
   try:
     with zipfile.ZipFile(path) as file:
-      held = {name: _array(file, name) for name in Codes._fields}
-    return _checked(held)
+      arrays = {name: _array(file, name) for name in Codes._fields}
+    return _checked(arrays)
   except InputError as error:
     reason = str(error)
   except MemoryError:
@@ -86,10 +93,10 @@ def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
     return np.lib.format.read_array(record, allow_pickle=False)
 
 
-def _checked(held: dict[str, np.ndarray]) -> Codes:
-  """The arrays as they belong together."""
-  codes, scales = held["codes"], held["scales"].astype(np.float32)
-  length, rate = int(held["length"]), int(held["sample_rate_hz"])
+def _checked(arrays: dict[str, np.ndarray]) -> Codes:
+  """The arrays as `Codes`; raises InputError unless they fit each other."""
+  codes, scales = arrays["codes"], arrays["scales"].astype(np.float32)
+  length, rate = int(arrays["length"]), int(arrays["sample_rate_hz"])
   if not 0 <= codes.min() <= codes.max() < 1 << 16:
     raise InputError(f"codes lie in [{codes.min()}, {codes.max()}]")
   if len(scales) != len(codes):

@@ -1,6 +1,6 @@
 """EnCodec (Défossez et al., 2022): sound <-> codes, as pure functions.
 
-`codec.Encodec` is the door to this room.
+`codec.Encodec` is the interface of this room.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class EncodecConfig:
   chunk_s: float | None = None
   overlap: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.rvq.width != self.seanet.width:
       raise InputError(
         f"rvq.width = {self.rvq.width} must equal seanet.width ="
@@ -65,7 +65,7 @@ class EncodecConfig:
 
   @property
   def tokens(self) -> TokenSpec:
-    """What a language model needs to know."""
+    """Codebooks, codebook size and frame rate, as a language model needs."""
     return TokenSpec(
       codebooks=self.rvq.codebooks * (2 if self.stereo_codes else 1),
       size=self.rvq.size,
@@ -94,7 +94,11 @@ def init(config: EncodecConfig, key: jax.Array) -> Tree:
 
 
 def folded(config: EncodecConfig) -> EncodecConfig:
-  """The same codec without weight norm, which is only needed to train it."""
+  """The configuration for inference: weight norm, if any, becomes none.
+
+  Only training needs direction and length of a kernel apart; `fold` multiplies
+  them.
+  """
   if config.seanet.norm != "weight_norm":
     return config
   plain = dataclasses.replace(config.seanet, norm="none")
@@ -102,7 +106,7 @@ def folded(config: EncodecConfig) -> EncodecConfig:
 
 
 def fold(variables: Tree) -> Tree:
-  """Variables for `folded(config)`."""
+  """Variables for `folded(config)`: a kernel for each direction and length."""
   params = layers.fold_weight_norm(variables["params"])
   return {**variables, "params": params}
 
@@ -168,7 +172,7 @@ def rows_of_sound(
   audio: Float[Array, "b n c"],
   length: Int[Array, " b"],
 ) -> tuple[Float[Array, "bb n _"], Int[Array, " bb"]]:
-  """Rows as the model takes them."""
+  """Rows as the encoder takes them."""
   if not config.stereo_codes:
     return audio, length
   b, n, _ = audio.shape
@@ -188,7 +192,7 @@ def sound_of_rows(
 def rows_of_codes(
   config: EncodecConfig, codes: Int[Array, "b k t"], length: Int[Array, " b"]
 ) -> tuple[Int[Array, "bb _ t"], Int[Array, " bb"]]:
-  """Codes as the model takes them."""
+  """Codes as the decoder takes them."""
   if not config.stereo_codes:
     return codes, length
   b, kk, t = codes.shape

@@ -23,7 +23,7 @@ Norm = Literal["weight_norm", "layer_norm", "none"]
 Carry: TypeAlias = list[tuple[Float[Array, "b c"], Float[Array, "b c"]]]
 PadMode = Literal["constant", "reflect"]
 
-# Meanings of the parameters' axes: the codec is small and is kept whole.
+# Meanings of the parameters' axes: the codec is small and is replicated.
 AXES = {
   r".*/(kernel|kernel_v)": (None, None, None),
   r".*/(bias|kernel_g|scale)": (None,),
@@ -37,7 +37,7 @@ def pad(
   length: Int[Array, " b"],
   left: int,
   right: Int[Array, " b"],
-  room: int,
+  tail: int,
   mode: PadMode,
 ) -> Float[Array, "b p c"]:
   """Pads each row around its own length.
@@ -50,21 +50,21 @@ def pad(
     length: Real steps of each row.
     left: Steps to add in front.
     right: Steps to add behind each row's end.
-    room: Steps to lengthen the array by at its end, at least `max(right)`.
+    tail: Steps to lengthen the array by at its end, at least `max(right)`.
     mode: Zeros or mirror.
 
   Returns:
-    An array of `left + t + room` steps; zeros behind the padding.
+    An array of `left + t + tail` steps; zeros behind the padding.
   """
   t = x.shape[1]
   real = jnp.arange(t)[None, :] < length[:, None]
   x = jnp.where(real[..., None], x, 0)
-  x = jnp.pad(x, ((0, 0), (left, room), (0, 0)))
+  x = jnp.pad(x, ((0, 0), (left, tail), (0, 0)))
   if mode == "constant":
     return x
   most = jnp.maximum(left, right)
   end = jnp.maximum(length, most + 1)[:, None]  # where the mirror stands
-  step = jnp.arange(-left, t + room)[None, :]
+  step = jnp.arange(-left, t + tail)[None, :]
   shown = step < (length + right)[:, None]
   source = jnp.abs(step)
   source = jnp.where(source < end, source, jnp.abs(2 * (end - 1) - source))
@@ -188,8 +188,8 @@ class Conv(nn.Module):
     frames = -(-length // self.stride)
     extra = frames * self.stride - length
     out = -(-t // self.stride)
-    room = right + out * self.stride - t
-    x = pad(x, length, left, right + extra, room, self.pad_mode)
+    tail = right + out * self.stride - t
+    x = pad(x, length, left, right + extra, tail, self.pad_mode)
     x = jax.lax.conv_general_dilated(
       x,
       kernel.astype(x.dtype),

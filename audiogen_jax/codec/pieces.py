@@ -1,4 +1,4 @@
-"""Long sounds, and sounds that are still being made, in pieces.
+"""Long sounds, and sounds that are still being sampled, in pieces.
 
 Encoder and decoder are a stage that looks a few frames to either side, an LSTM
 that looks back, and another such stage.  Pieces overlap by what a stage looks
@@ -34,7 +34,11 @@ _CODERS = {"encoder": seanet.Encoder, "decoder": seanet.Decoder}
 
 
 def possible(config: EncodecConfig) -> bool:
-  """Whether nothing but the LSTM spans a whole sound."""
+  """Whether a codec can run piece by piece.
+
+  Not with a norm over time, nor with chunks that are scaled: nothing but the
+  LSTM may depend on a whole sound.
+  """
   whole = config.chunk_s is None and not config.renormalise
   fields = receptive_fields(config.seanet, "encoder")
   return whole and all(f.bounded or f.carries_state for f in fields)
@@ -44,12 +48,12 @@ def possible(config: EncodecConfig) -> bool:
 def receptive_fields(
   config: SEANetConfig, side: Side
 ) -> tuple[ReceptiveField, ReceptiveField, ReceptiveField]:
-  """What the stages before the LSTM, the LSTM, and those after it see."""
+  """Receptive fields of the layers before the LSTM, the LSTM, those after."""
   return _CODERS[side](config).bind({}).fields
 
 
-class Pieces:
-  """One side of a codec, fed with what there is so far."""
+class StreamingCoder:
+  """An encoder or decoder that is fed a sound piece by piece."""
 
   def __init__(
     self,
@@ -60,7 +64,7 @@ class Pieces:
     most: int,
     lengths: Int[np.ndarray, " b"],
     put: Callable[[np.ndarray], jax.Array] = jnp.asarray,
-  ):
+  ) -> None:
     """Starts a sound.
 
     Args:
@@ -100,7 +104,9 @@ class Pieces:
   def push(
     self, x: Shaped[np.ndarray, "b _ _"], *, last: bool = False
   ) -> Shaped[np.ndarray, "b _ _"] | None:
-    """What is certain now, after what was certain before; None for nothing.
+    """The outputs, not returned before, that later input cannot change.
+
+    None if there are none.
 
     Args:
       x: Samples `b n c` (whole frames, but at the end) or codes `b t k`.
@@ -114,7 +120,10 @@ class Pieces:
 
 
 class _Stage:
-  """A stage that looks aside, over what arrives."""
+  """Convolutions run over input that arrives piece by piece.
+
+  The input that later outputs still depend on stays in a buffer.
+  """
 
   def __init__(
     self,
@@ -123,7 +132,7 @@ class _Stage:
     most: int,
     lengths: Int[np.ndarray, " b"],
     mirrored: bool,
-  ):
+  ) -> None:
     """Starts with nothing.
 
     Args:
@@ -138,50 +147,52 @@ class _Stage:
     self._left, self._right = field.context()
     self._first = self._left + self._right + 1 if mirrored else 0
     self._into, self._out = field.down, field.up
-    # What is kept besides: the last frames that are out, and those that wait.
+    # Beside the context the buffer holds frames whose outputs still wait.
     waiting = max(self._right, self._first - 1)
     self.most_out = most + waiting
     self._capacity = most + self._left + waiting
-    self._kept = None
-    self._start = self._done = 0  # frames: of what is kept, of what is out
+    self._buffer = None
+    self._start = self._done = 0  # frames: of the buffer, of what was returned
 
   def push(self, x: np.ndarray, last: bool) -> np.ndarray | None:
-    """What is certain with `x`, after what was before; None for nothing."""
+    """The outputs that `x` makes certain; None if there are none."""
     into, out, start = self._into, self._out, self._start
-    kept = x if self._kept is None else np.concatenate([self._kept, x], axis=1)
-    held = kept.shape[1]
+    buffer = x
+    if self._buffer is not None:
+      buffer = np.concatenate([self._buffer, x], axis=1)
+    held = buffer.shape[1]
     end = start + -(-held // into)
     until = end if last else max(self._done, end - self._right)
     if not last and end < self._first:
       until = 0
-    self._kept = kept
+    self._buffer = buffer
     if until == self._done:
       return None
     more = self._capacity * into - held
     y = self._run(
-      np.pad(kept, ((0, 0), (0, more), (0, 0))),
+      np.pad(buffer, ((0, 0), (0, more), (0, 0))),
       np.clip(self._lengths - start * into, 0, held).astype(np.int32),
     )
     new = fetch(y)[:, (self._done - start) * out : (until - start) * out]
     self._start, self._done = max(0, until - self._left), until
-    self._kept = kept[:, (self._start - start) * into :]
+    self._buffer = buffer[:, (self._start - start) * into :]
     return new
 
 
 class _LSTM:
-  """The LSTM, over what arrives."""
+  """The LSTM, run over input that arrives piece by piece."""
 
   def __init__(
     self,
     run: Callable[..., tuple[jax.Array, Carry]],
     capacity: int,
     lengths: Int[np.ndarray, " b"],
-  ):
+  ) -> None:
     self._run, self._capacity, self._lengths = run, capacity, lengths
     self._done, self._carry = 0, None
 
   def push(self, x: np.ndarray, last: bool) -> np.ndarray:
-    """All of what it says of `x`; it looks only back."""
+    """Its outputs for all of `x`: it depends on earlier input alone."""
     held = x.shape[1]
     length = np.clip(self._lengths - self._done, 0, held).astype(np.int32)
     x = np.pad(x, ((0, 0), (0, self._capacity - held), (0, 0)))
@@ -200,10 +211,10 @@ def decode(
 ) -> Float[np.ndarray, "b n c"]:
   """Sound of codes, `piece` frames at a time."""
   codes = np.asarray(codes).swapaxes(1, 2)
-  pieces = Pieces(
+  coder = StreamingCoder(
     config, variables, "decoder", most=piece, lengths=lengths, put=put
   )
-  return np.concatenate([*_pushed(pieces, codes, piece)], axis=1)
+  return np.concatenate([*_pushed(coder, codes, piece)], axis=1)
 
 
 def encode(
@@ -215,23 +226,25 @@ def encode(
   put: Callable[[np.ndarray], jax.Array],
 ) -> Int[np.ndarray, "b k t"]:
   """Codes of sound, `piece` frames at a time."""
-  pieces = Pieces(
+  coder = StreamingCoder(
     config, variables, "encoder", most=piece, lengths=lengths, put=put
   )
-  parts = _pushed(pieces, audio, piece * config.hop)
+  parts = _pushed(coder, audio, piece * config.hop)
   return np.concatenate([*parts], axis=1).swapaxes(1, 2)
 
 
-def _pushed(pieces: Pieces, x: np.ndarray, size: int) -> Iterator[np.ndarray]:
-  """All of `x`, so much at once."""
+def _pushed(
+  coder: StreamingCoder, x: np.ndarray, size: int
+) -> Iterator[np.ndarray]:
+  """Outputs of `coder` for `x`, fed `size` steps at a time."""
   for at in range(0, x.shape[1], size):
-    part = pieces.push(x[:, at : at + size], last=at + size >= x.shape[1])
+    part = coder.push(x[:, at : at + size], last=at + size >= x.shape[1])
     if part is not None:
       yield part
 
 
 def _compiled(function: Callable) -> Callable:
-  """Under jit, products in float32."""
+  """`function` under jit, with matrix products in float32."""
 
   @functools.wraps(function)
   def exact(*arguments, **options):
@@ -269,7 +282,7 @@ def _lstm(
   config: EncodecConfig,
   side: Side,
 ) -> tuple[Float[Array, "b t f"], Carry]:
-  """What the LSTM says, and its state after that."""
+  """Outputs of the LSTM, and its state after them."""
   return _apply(config, side, variables, "run_lstm", x, length, carry)
 
 
@@ -282,7 +295,7 @@ def _after(
   config: EncodecConfig,
   side: Side,
 ) -> Shaped[Array, "b _ _"]:
-  """What the LSTM says to codes or samples."""
+  """Outputs of the LSTM to codes or samples."""
   x, _ = _apply(config, side, variables, "after", x, length)
   if side == "decoder":
     return encodec.sound_of_rows(config, x)
@@ -297,7 +310,7 @@ def _apply(
   method: str,
   *arguments: Any,
 ) -> tuple[jax.Array, Any]:
-  """One stage of a coder."""
+  """Runs one method of an encoder or decoder: (its outputs, all else)."""
   coder = _CODERS[side](config.seanet)
   params = variables["params"][side]
   return coder.apply({"params": params}, *arguments, method=method)

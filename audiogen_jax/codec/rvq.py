@@ -112,7 +112,7 @@ class RVQTraining:
   revive_below: float = 0.1
   dropout: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.decay < 1:
       raise InputError(f"rvq decay {self.decay} must lie in [0, 1)")
     if not 0 <= self.revive_below < 1:
@@ -185,7 +185,9 @@ def train(
   )
 
 
-def _nearest(rest, embed):
+def _nearest(
+  rest: Float[Array, "*n d"], embed: Float[Array, "v d"]
+) -> Int[Array, "*n"]:
   """Index of the entry nearest to each row.
 
   Distances are expanded to |x|² - 2 x·e + |e|², as in the published code:
@@ -199,7 +201,9 @@ def _nearest(rest, embed):
   return jnp.argmax(-(square - cross + entry), axis=-1).astype(jnp.int32)
 
 
-def _statistics(rows, codes, size):
+def _statistics(
+  rows: Float[Array, "n d"], codes: Int[Array, " n"], size: int
+) -> tuple[Float[Array, "{size}"], Float[Array, "{size} d"]]:
   """How many rows chose each entry, and their sum.
 
   A product with one-hot rows: matrix units like it better than scattering.
@@ -211,8 +215,21 @@ def _statistics(rows, codes, size):
   return jnp.sum(chosen, axis=0), sums
 
 
-def _follow(book, rest, codes, key, config):
-  """One codebook after a batch: running averages, then revival."""
+def _follow(
+  book: Codebooks,
+  rest: Float[Array, "b t d"],
+  codes: Int[Array, "b t"],
+  key: jax.Array,
+  config: RVQTraining,
+) -> Codebooks:
+  """One codebook after a batch: running averages, then revival.
+
+  Args:
+    book: One level of `Codebooks`, whose arrays lack the axis `k`.
+    rest: What the earlier codebooks left over.
+    codes: The entry that each frame chose.
+    key: For the latents that take the place of dead entries.
+  """
   size, width = book.embed.shape
   rows = rest.reshape(-1, width)
   counts, sums = _statistics(rows, codes.reshape(-1), size)
@@ -231,7 +248,7 @@ def _follow(book, rest, codes, key, config):
   return Codebooks(embed, embed_sum, usage, book.ready)
 
 
-def _metrics(usage):
+def _metrics(usage: Float[Array, "k v"]) -> dict[str, Float[Array, ""]]:
   """Entries in use (a hundredth of an even share or more), and perplexity."""
   share = usage / jnp.maximum(jnp.sum(usage, -1, keepdims=True), 1e-9)
   entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(share), 0), -1)
@@ -275,8 +292,8 @@ def initialise(
     def step(carry, _):
       means, _ = carry
       counts, sums = _statistics(rest, _nearest(rest, means), config.size)
-      moved = sums / jnp.maximum(counts, 1)[:, None]
-      return (jnp.where(counts[:, None] > 0, moved, means), counts), None
+      new = sums / jnp.maximum(counts, 1)[:, None]
+      return (jnp.where(counts[:, None] > 0, new, means), counts), None
 
     first = rest[start], jnp.zeros(config.size)
     (means, counts), _ = jax.lax.scan(step, first, length=iterations)

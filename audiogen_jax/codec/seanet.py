@@ -8,7 +8,7 @@ EnCodec (Défossez et al., 2022, §3.1), itself after SEANet (Tagliasacchi et al
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -70,7 +70,7 @@ class SEANetConfig:
   norm: Norm = "weight_norm"
   unnormed_outer_blocks: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not self.ratios or min(self.ratios) < 1:
       raise InputError(
         f"ratios {self.ratios} must be one whole number or more, each 1 or more"
@@ -95,7 +95,7 @@ class _Block(nn.Module):
 
   config: SEANetConfig
 
-  def conv(self, name: str, features: int, width: int, **options) -> Conv:
+  def conv(self, name: str, features: int, width: int, **options: Any) -> Conv:
     """A convolution of block 0 … n + 1 counted from the waveform."""
     block = options.pop("block")
     return Conv(
@@ -122,7 +122,7 @@ class Residual(_Block):
   dilation: int
   block: int
 
-  def setup(self):
+  def setup(self) -> None:
     c, features, block = self.config, self.features, self.block
     self.narrow = self.conv(
       "narrow",
@@ -150,6 +150,9 @@ class Residual(_Block):
     if not self.config.true_skip:
       x, _ = self.shortcut(x, length)
     return x + y
+
+
+_Layers: TypeAlias = list[Conv | ConvTranspose | Residual]
 
 
 class _Coder(_Block):
@@ -183,16 +186,14 @@ class _Coder(_Block):
     return self.lstm(x, length, carry) if self.config.lstm_layers else (x, [])
 
 
-def _field_of(
-  layers: Sequence[Conv | ConvTranspose | Residual],
-) -> ReceptiveField:
+def _field_of(layers: _Layers) -> ReceptiveField:
   return fields.series(*(layer.field for layer in layers))
 
 
 class Encoder(_Coder):
   """Sound `b n c` -> latents `b ⌈n/hop⌉ width`."""
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
     self.conv_in = self.conv("conv_in", c.filters, c.kernel, block=0)
     self.stages = [
@@ -221,7 +222,7 @@ class Encoder(_Coder):
     last = len(c.ratios) + 1
     self.conv_out = self.conv("conv_out", c.width, c.last_kernel, block=last)
 
-  def _stacks(self):
+  def _stacks(self) -> tuple[_Layers, _Layers]:
     stages = [[*residuals, down] for residuals, down in self.stages]
     return [self.conv_in, *itertools.chain(*stages)], [self.conv_out]
 
@@ -246,7 +247,7 @@ class Encoder(_Coder):
 class Decoder(_Coder):
   """Latents `b t width` -> sound `b (t hop) c`; the encoder's mirror image."""
 
-  def setup(self):
+  def setup(self) -> None:
     c, stages = self.config, len(self.config.ratios)
     features = c.filters * 2**stages
     block = stages + 1
@@ -276,7 +277,7 @@ class Decoder(_Coder):
     ]
     self.conv_out = self.conv("conv_out", c.channels, c.last_kernel, block=0)
 
-  def _stacks(self):
+  def _stacks(self) -> tuple[_Layers, _Layers]:
     stages = [[up, *residuals] for up, residuals in self.stages]
     return [self.conv_in], [*itertools.chain(*stages), self.conv_out]
 

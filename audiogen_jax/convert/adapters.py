@@ -26,7 +26,7 @@ _ROOM = "adapters"
 
 @dataclasses.dataclass(frozen=True)
 class _Config(LoRAConfig):
-  """`config.json`."""
+  """`config.json` of adapters: their configuration, and the model's name."""
 
   base: str = ""
 
@@ -57,10 +57,9 @@ class Adapters:
       InputError: If there are none, or they are another model's, or the
         strength is no number of at most 100.
     """
-    name, at, said = str(source).rpartition("@")
+    name, at, strength = str(source).rpartition("@")
     if not at or checkpoint.place(str(source)).exists():
-      name, said = str(source), "1"
-    strength = lora.strength_of(said)
+      name, strength = str(source), "1"
     folder = checkpoint.place(name)
     if not (folder / _ROOM).is_dir():
       raise InputError(
@@ -69,14 +68,14 @@ class Adapters:
       )
     where = str(folder / checkpoint.CONFIG)
     try:
-      told = config.build(
+      described = config.build(
         _Config, checkpoint.read_config(folder), ranges=keys.RANGES
       )
     except InputError as error:
       raise InputError(f"{where}: {error}") from None
-    found = cls(folder, told, strength)
-    found._check(lm, told.base)
-    return found
+    adapters = cls(folder, described, lora.strength_of(strength))
+    adapters._check(lm, described.base)
+    return adapters
 
   def read(self, lm: LMConfig, placement: Placement) -> Tree:
     """Their parameters, as of `lora.init`.
@@ -91,11 +90,11 @@ class Adapters:
   def _abstract(self, lm: LMConfig) -> Tree:
     base = engine.abstract(model.init, lm)
 
-    def made():
+    def adapters():
       key = jax.random.key(0)
       return lora.init(self.config, base, model.MATRICES, key)
 
-    return jax.eval_shape(made)
+    return jax.eval_shape(adapters)
 
   def _check(self, lm: LMConfig, base: str) -> None:
     if self.config.rank < 1:
@@ -142,7 +141,7 @@ def open_all(
 
 
 def write(
-  folder: epath.Path, adapters: Tree, told: LoRAConfig, base: str
+  folder: epath.Path, adapters: Tree, lora_config: LoRAConfig, base: str
 ) -> None:
   """Writes adapters, in place of any that are there.
 
@@ -150,7 +149,7 @@ def write(
     InputError: If the folder cannot be written.
   """
   processes.agreed(lambda: checkpoint.remove(folder))
-  values = config.as_dict(told) | {"base": base}
+  values = config.as_dict(lora_config) | {"base": base}
   checkpoint.export(folder, values, [(_ROOM, adapters)])
 
 

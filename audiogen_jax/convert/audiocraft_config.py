@@ -7,7 +7,7 @@ does not build is named in the error.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -264,7 +264,7 @@ class _Links:
 class _Config(Mapping):
   """Nested YAML whose `${a.b}` stand for other values of the whole."""
 
-  def __init__(self, values: dict[str, Any], root: _Links):
+  def __init__(self, values: dict[str, Any], root: _Links) -> None:
     self._values, self._root = values, root
 
   def __getitem__(self, name: str) -> Any:
@@ -297,7 +297,7 @@ class _Config(Mapping):
         f"xp.cfg: {name}: {shown(value)} lacks {str(error)[:100]}"
       ) from None
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[str]:
     return iter(self._values)
 
   def __len__(self) -> int:

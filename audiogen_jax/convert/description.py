@@ -22,7 +22,7 @@ def rows(
 ) -> list[tuple[str, str]]:
   """Names and values: sound, codes, sizes of the rooms, text, adapters."""
   codec, tokens = parts.codec, parts.codec.tokens
-  found = [
+  result = [
     ("sound", f"{codec.sample_rate_hz} Hz, {codec.channels} channel(s)"),
     ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
     ("codebooks", f"{tokens.codebooks} of {tokens.size}"),
@@ -32,7 +32,7 @@ def rows(
   if parts.lm is not None:
     lm, t = parts.lm, parts.lm.transformer
     ways = {"prepended": lm.prepend_text, "cross-attention": t.cross_attention}
-    found += [
+    result += [
       ("language model", _size(language_model.init, lm, parts.lm_tree)),
       ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
       ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
@@ -44,11 +44,11 @@ def rows(
     if parts.text is not None:
       size = _size(t5.init, parts.text, parts.text_tree)
       text = f"{parts.text_name or ''} {size}".strip()
-    found.append(("text encoder", text))
+    result.append(("text encoder", text))
   for each in adapters:
     rank, alpha = each.config.rank, each.config.alpha
-    found.append(("adapters", f"{each.folder}, rank {rank}, alpha {alpha:g}"))
-  return found
+    result.append(("adapters", f"{each.folder}, rank {rank}, alpha {alpha:g}"))
+  return result
 
 
 def _size(

@@ -1,6 +1,6 @@
 """Tables that say, once, how foreign tensors and ours correspond.
 
-A table maps each foreign name to the parts of our tree that it holds.  Both
+A table maps each foreign name to the targets in our tree that it fills.  Both
 directions read the same table, so what is imported can be exported.  Foreign
 tensors differ from ours by a reshape and a transposition only: values are never
 touched.
@@ -30,11 +30,11 @@ class Stored(Protocol):
   dtype: np.dtype
 
   def read(self) -> np.ndarray:
-    """Its values."""
+    """Reads the values of the whole tensor, `shape` and `dtype` as given."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Target:
   """What a foreign tensor, or some of its first axis, is in our tree.
 
   Attributes:
@@ -54,7 +54,7 @@ class Part:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Shape in the foreign tensor."""
+    """The shape that the values have in the foreign tensor."""
     sizes, at = [], 0
     for count in self.rank:
       sizes.append(math.prod(self.split[at : at + count]))
@@ -71,7 +71,7 @@ class Part:
     return ordered.transpose(np.argsort(self.order)).reshape(self.shape)
 
 
-Table: TypeAlias = Mapping[str, list[Part]]
+Table: TypeAlias = Mapping[str, list[Target]]
 
 
 def linear(
@@ -79,17 +79,17 @@ def linear(
   out: tuple[int, ...],
   into: tuple[int, ...],
   index: Index = (),
-) -> Part:
+) -> Target:
   """A foreign `[out, in]` matrix that is ours as `[*in, *out]`."""
   o, i = len(out), len(into)
   order = (*range(o, o + i), *range(o))
-  return Part(path, (*out, *into), order, (o, i), index)
+  return Target(path, (*out, *into), order, (o, i), index)
 
 
-def vector(path: str, *shape: int, index: Index = ()) -> Part:
+def vector(path: str, *shape: int, index: Index = ()) -> Target:
   """A foreign vector that is ours as an array of `shape`."""
   order = tuple(range(len(shape)))
-  return Part(path, shape, order, (len(shape),), index)
+  return Target(path, shape, order, (len(shape),), index)
 
 
 def array(
@@ -97,14 +97,14 @@ def array(
   *shape: int,
   order: tuple[int, ...] | None = None,
   index: Index = (),
-) -> Part:
+) -> Target:
   """A foreign array of `shape` with its axes in another order."""
   order = tuple(range(len(shape))) if order is None else order
-  return Part(path, shape, order, (1,) * len(shape), index)
+  return Target(path, shape, order, (1,) * len(shape), index)
 
 
 def abstract(init: Callable[[Any, jax.Array], Tree], config: Any) -> Tree:
-  """The shapes that `init(config, key)` makes."""
+  """Shapes and types of what `init(config, key)` returns; computes nothing."""
   return jax.tree.map(lambda leaf: leaf, _shapes(init, config))  # one's own
 
 
@@ -134,7 +134,7 @@ class Lazy:
   pieces: tuple[tuple[str, Stored], ...] = ()
 
   def part(self, where: Index) -> np.ndarray:
-    """What `where`, a slice for each axis, cuts out."""
+    """`array[where]`, where `where` has a slice for each axis."""
     return self.read_part(where) if self.read_part else self.read()[where]
 
 
@@ -165,7 +165,7 @@ def load(
   if left or missing:
     lists = [_some("lacks", missing), _some("holds unknown", left)]
     raise InputError(f"{where} {' and '.join(filter(None, lists))}")
-  pieces: dict[str, list[tuple[Stored, slice, Part]]] = {}
+  pieces: dict[str, list[tuple[Stored, slice, Target]]] = {}
   names: dict[str, list[tuple[str, Stored]]] = {}
   for name, parts in table.items():
     tensor = stored[name]
@@ -193,7 +193,7 @@ def load(
 
 
 def _assembled(
-  path: str, shape: tuple[int, ...], pieces: list[tuple[Stored, slice, Part]]
+  path: str, shape: tuple[int, ...], pieces: list[tuple[Stored, slice, Target]]
 ) -> Lazy:
   """One array of ours from the pieces of foreign ones that make it up."""
   sizes = [math.prod(part.split) for _, _, part in pieces]
@@ -211,19 +211,19 @@ def _assembled(
 def _cut(
   shape: tuple[int, ...],
   dtype: np.dtype,
-  pieces: list[tuple[Stored, slice, Part]],
+  pieces: list[tuple[Stored, slice, Target]],
   where: Index,
 ) -> np.ndarray:
   """What `where` cuts out of the array that pieces make up."""
   like = np.broadcast_to(np.zeros((), np.bool_), shape)  # takes no memory
-  made = np.empty(like[where].shape, dtype)
+  result = np.empty(like[where].shape, dtype)
   for tensor, span, part in pieces:
     both = _overlap(shape, where, part.index)
     if both is not None:
       into, out_of = both
       values = part.ours(tensor.read()[span])
-      made[into] = values.reshape(like[part.index].shape)[out_of]
-  return made
+      result[into] = values.reshape(like[part.index].shape)[out_of]
+  return result
 
 
 def _overlap(
@@ -261,16 +261,16 @@ def realise(tree: Tree, place: Callable[[str, Lazy], Any]) -> Tree:
   """
   flat = dict(_flat(tree))
   order = sorted(flat, key=lambda path: -math.prod(flat[path].shape))
-  made = {}
+  arrays = {}
   for path in order:
     # Copies run in the background, and hold what they copy from, until they are
     # waited for.
-    made[path] = jax.block_until_ready(place(path, flat[path]))
-  return _nest({path: made[path] for path in flat})
+    arrays[path] = jax.block_until_ready(place(path, flat[path]))
+  return _nest({path: arrays[path] for path in flat})
 
 
 def export(tree: Tree, table: Table) -> dict[str, Lazy]:
-  """Foreign tensors by name, each made from our arrays when it is read."""
+  """Foreign tensors by name, each computed from our arrays when it is read."""
   ours = dict(_flat(tree))
   foreign = {}
   for name, parts in table.items():

@@ -11,7 +11,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
 
-def check(made: Tree, stored: Tree) -> None:
+def check(arrays: Tree, stored: Tree) -> None:
   """Raises InputError, with the tensor's name, for values that are not finite.
 
   Looked for where the arrays lie, at the speed of memory and without a copy.
@@ -19,12 +19,12 @@ def check(made: Tree, stored: Tree) -> None:
   verdict is a collective's, and all of them raise the same.
 
   Args:
-    made: Arrays.
-    stored: The tree that they were made of, for words.
+    arrays: On the devices.
+    stored: The tree that they were read from, for the message.
   """
   flat = {
     sharding.path_name(path): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(made)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
     if jnp.issubdtype(leaf.dtype, jnp.floating)
   }
   if not flat:

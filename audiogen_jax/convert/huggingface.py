@@ -57,7 +57,7 @@ class _Tensor:
   dtype: np.dtype
 
   def read(self) -> np.ndarray:
-    """Its values; the file is mapped only meanwhile."""
+    """Reads the values; the file is mapped into memory only meanwhile."""
     with safetensors.safe_open(self.path, framework="numpy") as file:
       return file.get_tensor(self.name)
 
@@ -304,7 +304,9 @@ def _wanted(names: Sequence[str]) -> Sequence[str] | None:
   return ["*.json", "*.model", weights]
 
 
-def _register(kind: str, family: str | None, read: Callable[[Path], Any]):
+def _register(
+  kind: str, family: str | None, read: Callable[[Path], Any]
+) -> None:
   sources.register(
     sources.Format(
       name=kind,

@@ -32,7 +32,11 @@ def load_codec(
 
 
 def codec(parts: Parts, placement: Placement) -> Encodec:
-  """Raises InputError if weights are damaged."""
+  """The codec of a model's parts, on the devices of `placement`.
+
+  Raises:
+    InputError: If weights are damaged.
+  """
   abstract = engine.abstract(encodec.init, parts.codec)
   variables = placing.realise(
     parts.codec_tree, abstract, encodec.AXES, placement
@@ -41,7 +45,11 @@ def codec(parts: Parts, placement: Placement) -> Encodec:
 
 
 def text_encoder(parts: Parts, placement: Placement) -> TextEncoder:
-  """Raises InputError if weights or tokenizer are damaged."""
+  """The text encoder of a model's parts, with its tokenizer.
+
+  Raises:
+    InputError: If weights or tokenizer are damaged.
+  """
   abstract = engine.abstract(t5.init, parts.text)
   params = placing.realise(parts.text_tree, abstract, t5.AXES, placement)
   words = tokenizer.load(parts.tokenizer, rows=parts.text.vocabulary)
@@ -54,19 +62,23 @@ def language_model(
   dtype: jnp.dtype,
   adapters: Sequence[Adapters] = (),
 ) -> LanguageModel:
-  """Raises InputError if weights are damaged, or not finite in `dtype`."""
+  """The language model of a model's parts, with adapters beside its weights.
+
+  Raises:
+    InputError: If weights are damaged, or not finite in `dtype`.
+  """
   kind = types.float_of(dtype)
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, kind),
     engine.abstract(model.init, parts.lm),
   )
   params = placing.realise(parts.lm_tree, abstract, model.AXES, placement)
-  made = LanguageModel.of(
+  loaded = LanguageModel.of(
     parts.lm, model.unstack(params), dtype=dtype, placement=placement
   )
   if adapters:
-    made.adapters = [
+    loaded.adapters = [
       (each.config, each.read(parts.lm, placement)) for each in adapters
     ]
-    made.set_strengths([each.strength for each in adapters])
-  return made
+    loaded.set_strengths([each.strength for each in adapters])
+  return loaded

@@ -124,12 +124,12 @@ def open_parts(
     InputError: For anything that is missing, damaged or of the wrong kind.
   """
   folder = sources.locate(source)
-  found = sources.recognise(folder)
-  family = found.family(folder)
+  format = sources.recognise(folder)
+  family = format.family(folder)
   if family != FAMILY:
-    held = f"a model of the family {family}" if family else f"a {found.name}"
-    raise InputError(f"{folder} holds {held}, not an AudioGen")
-  parts = found.open(folder)
+    kind = f"a model of the family {family}" if family else f"a {format.name}"
+    raise InputError(f"{folder} holds {kind}, not an AudioGen")
+  parts = format.open(folder)
   if parts.lm is None:
     return parts
   beside = Path(folder) / "t5"
@@ -196,7 +196,7 @@ def _kind_of(words: Tokenizer | None) -> str:
 def _open_orbax(folder: epath.Path) -> Parts:
   export = orbax.read(folder)
   where = str(folder / checkpoint.CONFIG)
-  made = {}
+  configs = {}
   try:
     for name, room in export.rooms.items():
       kind, cls = _KINDS.get(name, (None, None))
@@ -205,25 +205,25 @@ def _open_orbax(folder: epath.Path) -> Parts:
           f"the room {config.shown(name)} is of kind {config.shown(room.kind)};"
           " an AudioGen has codec (encodec), lm (lm) and text (t5)"
         )
-      made[name] = config.build(
+      configs[name] = config.build(
         cls,
         config.without(room.config, _RETIRED),
         where=name,
         ranges=keys.RANGES,
       )
     settings = config.build(_Settings, export.settings, ranges=keys.RANGES)
-    if "codec" not in made:
+    if "codec" not in configs:
       raise InputError("the room codec is missing")
   except InputError as error:
     raise InputError(f"{where}: {error}") from None
-  keys.check_codec(made["codec"], where)
-  if "lm" in made:
-    keys.check_lm(made["lm"], where)
-  trees = {f"{name}_tree": export.rooms[name].tree for name in made}
+  keys.check_codec(configs["codec"], where)
+  if "lm" in configs:
+    keys.check_lm(configs["lm"], where)
+  trees = {f"{name}_tree": export.rooms[name].tree for name in configs}
   return Parts(
-    **made,
+    **configs,
     **trees,
-    tokenizer=_words(folder, made.get("text"), settings.tokenizer),
+    tokenizer=_words(folder, configs.get("text"), settings.tokenizer),
     text_name=settings.text_name,
     window_s=settings.window_s,
     guidance=settings.guidance,
@@ -263,10 +263,10 @@ def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
   """
   try:
     folder = sources.locate(source)
-    found = sources.recognise(folder)
-    if found.name != "t5":
-      raise InputError(f"{folder} is a {found.name} model, not a T5")
-    return found.open(folder)
+    format = sources.recognise(folder)
+    if format.name != "t5":
+      raise InputError(f"{folder} is a {format.name} model, not a T5")
+    return format.open(folder)
   except InputError as error:
     raise InputError(f"text encoder: {error}") from None
 

@@ -124,7 +124,7 @@ def write(
 
 
 def _from_first(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Version 1 as version 2 would have written it."""
+  """`config.json` of format version 1, in the layout of version 2."""
   rest = {k: v for k, v in values.items() if k not in _FIRST_KINDS}
   rooms = {
     name: {"kind": kind, "config": values[name]}

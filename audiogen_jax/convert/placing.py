@@ -36,9 +36,9 @@ def realise(
       abstract,
       targets,
     )
-    made = tree.restore(wanted)
-    finite.check(made, tree)
-    return made
+    arrays = tree.restore(wanted)
+    finite.check(arrays, tree)
+    return arrays
   dtypes, places = (
     {
       sharding.path_name(path): leaf
@@ -55,6 +55,6 @@ def realise(
       leaf.shape, to, lambda where: leaf.part(where).astype(dtype, copy=False)
     )
 
-  made = engine.realise(tree, place)
-  finite.check(made, tree)
-  return made
+  arrays = engine.realise(tree, place)
+  finite.check(arrays, tree)
+  return arrays

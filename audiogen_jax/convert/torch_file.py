@@ -166,7 +166,7 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 class _Archive:
   """The records of an open `torch.save` file."""
 
-  def __init__(self, file: BinaryIO):
+  def __init__(self, file: BinaryIO) -> None:
     self._file = file
     self._size = os.fstat(file.fileno()).st_size
     if file.read(4) != _ZIP_START:
@@ -251,7 +251,7 @@ class _Decoder(pickle._Unpickler):
   program mentions: up to 64 GiB for five bytes.
   """
 
-  def __init__(self, archive: _Archive):
+  def __init__(self, archive: _Archive) -> None:
     super().__init__(io.BytesIO(archive.load("data.pkl")))
     self._archive = archive
 

@@ -40,7 +40,7 @@ CONFIG = "config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """A tree that lies on disk or in a bucket in our own format."""
+  """A pytree of arrays on disk or in a bucket, in our own format (Orbax)."""
 
   path: epath.Path
 

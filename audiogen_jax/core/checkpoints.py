@@ -23,7 +23,9 @@ class Checkpoints:
   a kill or a full disk costs what was being written and nothing before.
   """
 
-  def __init__(self, folder: str | os.PathLike, *, best: str, keep: int = 2):
+  def __init__(
+    self, folder: str | os.PathLike, *, best: str, keep: int = 2
+  ) -> None:
     """Opens or makes the folder.
 
     Args:

@@ -116,21 +116,21 @@ def build(
     valid = ", ".join(sorted(fields))
     raise InputError(f"unknown configuration key {shown(name)}; valid: {valid}")
   hints = typing.get_type_hints(cls)
-  made = {}
+  arguments = {}
   for name, value in values.items():
     dotted = f"{where}.{name}" if where else name
-    made[name] = _convert(hints[name], value, dotted, ranges)
+    arguments[name] = _convert(hints[name], value, dotted, ranges)
     if ranges is not None:
-      _bounded(name, made[name], dotted, ranges)
+      _bounded(name, arguments[name], dotted, ranges)
   for name, field in fields.items():
     no_default = (
       field.default is dataclasses.MISSING
       and field.default_factory is dataclasses.MISSING
     )
-    if name not in made and no_default:
+    if name not in arguments and no_default:
       dotted = f"{where}.{name}" if where else name
       raise InputError(f"configuration key {dotted!r} is missing")
-  return cls(**made)
+  return cls(**arguments)
 
 
 def without(
@@ -155,7 +155,10 @@ def without(
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-  """The inverse of `build`: nested plain values, ready for JSON."""
+  """A configuration as nested dictionaries of plain values, ready for JSON.
+
+  `build` makes the dataclass again.
+  """
   return dataclasses.asdict(config)
 
 

@@ -35,7 +35,7 @@ class Stopped(Exception):
     number: Of the signal.
   """
 
-  def __init__(self, number: int, step: int):
+  def __init__(self, number: int, step: int) -> None:
     super().__init__(
       f"stopped by {signal.Signals(number).name} at step {step:,}; the state"
       " is saved, and the same command goes on from there"

@@ -57,23 +57,23 @@ def option(
   first: bool = False,
 ) -> Any:
   """A field of a dataclass of options; the arguments are those of `Option`."""
-  told = {"help": help, "least": least, "most": most}
-  told |= {"ends": ends, "step": step, "first": first}
-  return dataclasses.field(default=default, metadata={"option": told})
+  described = {"help": help, "least": least, "most": most}
+  described |= {"ends": ends, "step": step, "first": first}
+  return dataclasses.field(default=default, metadata={"option": described})
 
 
 def of(options: type) -> dict[str, Option]:
   """The options of a dataclass by name, in the order for people."""
   hints = typing.get_type_hints(options)
-  found = [
+  listed = [
     Option(
       field.name, hints[field.name], field.default, **field.metadata["option"]
     )
     for field in dataclasses.fields(options)
     if "option" in field.metadata
   ]
-  found.sort(key=lambda each: not each.first)
-  return {each.name: each for each in found}
+  listed.sort(key=lambda each: not each.first)
+  return {each.name: each for each in listed}
 
 
 def check(options: Any) -> None:

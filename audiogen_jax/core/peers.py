@@ -31,7 +31,7 @@ _LEAVE_S = 10.0  # that process 0 gives the others to end before itself
 class _Line:
   """A connection that carries JSON, a message a line; empty ones are beats."""
 
-  def __init__(self, connection: socket.socket):
+  def __init__(self, connection: socket.socket) -> None:
     self._connection = connection
     self._buffer, self._sending = b"", threading.Lock()
 
@@ -78,7 +78,7 @@ class Peers:
     count: Of all processes.
   """
 
-  def __init__(self, index: int, count: int):
+  def __init__(self, index: int, count: int) -> None:
     self.index, self.count = index, count
     self._lines: dict[int, _Line] = {}
     self._hosts: dict[int, str] = {}
@@ -114,15 +114,15 @@ class Peers:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def tell(self, message: Any) -> None:
-    """From process 0 to all others."""
+    """Sends a message from process 0 to all others."""
     for line in list(self._lines.values()):
       line.send({"told": message})
 
   def hear(self, wait_s: float) -> Any:
-    """What process 0 tells next.
+    """The next message of process 0 (`tell`).
 
     Raises:
-      TimeoutError: If it does not.
+      TimeoutError: If none comes within `wait_s` seconds.
     """
     try:
       return self._told.get(timeout=wait_s)
@@ -130,7 +130,7 @@ class Peers:
       raise TimeoutError from None
 
   def pass_on(self, message: Any, channel: str = "") -> None:
-    """To process 0."""
+    """Sends a message from this process to process 0, on a named channel."""
     self._lines[0].send({"passed": message, "channel": channel})
 
   def passed(self, sender: int, wait_s: float = 0.0, channel: str = "") -> Any:

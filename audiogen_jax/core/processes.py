@@ -36,7 +36,7 @@ _GRACE_S = 3.0  # for the news of a death, after a collective has failed
 
 
 class _Place(NamedTuple):
-  """Where this process stands among the others."""
+  """Number and address of this process among the others."""
 
   address: str
   count: int
@@ -150,10 +150,10 @@ def agreed(decide: Callable[[], T]) -> T:
   if peers is None:
     return decide()
   if peers.index:
-    told = _heard(peers, _DECIDE_S)
-    if "error" in told:
-      raise InputError(told["error"])
-    return told["value"]
+    answer = _received(peers, _DECIDE_S)
+    if "error" in answer:
+      raise InputError(answer["error"])
+    return answer["value"]
   try:
     value = decide()
   except (InputError, OSError) as error:
@@ -175,7 +175,7 @@ def gathered(value: Any) -> list[Any]:
   value = json.loads(json.dumps(value))  # as the others see it
   if peers.index:
     peers.pass_on(value, "gathered")
-    return _heard(peers, 2 * _SLOWEST_S)
+    return _received(peers, 2 * _SLOWEST_S)
   values = [value]
   for sender in range(1, peers.count):
     try:
@@ -206,7 +206,7 @@ def check_same(what: Mapping[str, Any]) -> None:
 
 
 def pass_on(message: Any) -> None:
-  """Sends something to process 0, from another one; see `passed_on`."""
+  """Sends what JSON can hold to process 0, which gets it by `passed_on`."""
   _others().pass_on(message)
 
 
@@ -231,7 +231,8 @@ def _others() -> Peers | None:
   return _peers
 
 
-def _heard(peers: Peers, wait_s: float) -> Any:
+def _received(peers: Peers, wait_s: float) -> Any:
+  """The next message of process 0; raises InputError if none comes in time."""
   try:
     return peers.hear(wait_s)
   except TimeoutError:
@@ -269,7 +270,7 @@ def _detected() -> _Place | None:
     ClusterEnv.auto_detect_unset_distributed_params, initialization_timeout=60
   )
   try:
-    found = find(*(None,) * 5)
+    detected = find(*(None,) * 5)
   except OSError as error:
     # A machine with TPUs where no metadata server answers is no Cloud TPU VM.
     reason = " ".join(str(error).split())[:120]
@@ -284,7 +285,7 @@ def _detected() -> _Place | None:
       f"JAX sees a cluster here and cannot tell who is in it: {reason}; set"
       " JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     ) from None
-  return None if found[0] is None else _Place(*found)
+  return None if detected[0] is None else _Place(*detected)
 
 
 def _number(name: str) -> int:

@@ -161,7 +161,7 @@ class Placement:
 def put(
   values: AnyArray | np.generic, place: jax.sharding.Sharding
 ) -> jax.Array:
-  """Values that every process has, where `place` wants them.
+  """Values that every process has, as an array sharded as `place` says.
 
   `jax.device_put` would first compare them across all processes.
   """
@@ -173,7 +173,7 @@ def put(
 
 
 def moved(x: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
-  """An array where `place` wants it, of the same devices."""
+  """An array resharded to `place`, which has the same devices."""
   if x.sharding.is_equivalent_to(place, x.ndim):
     return x
   if x.is_fully_addressable and place.is_fully_addressable:

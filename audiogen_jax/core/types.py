@@ -24,7 +24,7 @@ Seconds: TypeAlias = float | int
 # Path -> axes that a matrix reads, axes that it writes; the rest are a batch.
 Matrices: TypeAlias = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
-LONGEST_S = 3600  # of a sound that is made: 230 MB at 16 kHz
+LONGEST_S = 3600  # of a generated sound: 230 MB at 16 kHz
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -53,10 +53,14 @@ class TokenSpec:
     return math.floor(duration_s * self.frame_rate_hz + 1e-6)
 
   def some_frames(self, name: str, duration_s: Seconds) -> int:
-    """The same, of something that must have one at least.
+    """Whole frames in `duration_s` seconds, rounded down; at least one.
+
+    Args:
+      name: What lasts so long, such as "window", for the message.
+      duration_s: From one frame to an hour.
 
     Raises:
-      InputError: Which calls it by its name.
+      InputError: For no number, or one that is out of this range.
     """
     if not isinstance(duration_s, numbers.Real):
       raise InputError(f"{name} {str(duration_s)[:50]!r} must be a number")
@@ -74,7 +78,7 @@ class TokenSpec:
     return self.frames(duration_s)
 
   def check_frames(self, frames: int) -> None:
-    """Raises InputError for a number of frames that none can be."""
+    """Raises InputError unless `frames` is a whole number, up to an hour's."""
     most = LONGEST_S * self.frame_rate_hz
     if not isinstance(frames, numbers.Integral) or not 0 < frames <= most:
       raise InputError(
@@ -103,7 +107,7 @@ class TokenSpec:
 
 
 class Cond(NamedTuple):
-  """What a sentence tells the language model.
+  """The text condition of the language model.
 
   Attributes:
     states: Text states at the model's width; exact zeros where masked.
@@ -130,7 +134,11 @@ def resolve_dtype(name: str | None) -> jnp.dtype:
 
 
 def sampling_dtype(name: str | None) -> jnp.dtype:
-  """The same of sampling, which can also do "int8".
+  """Type of the weights in sampling, from its name.
+
+  Args:
+    name: "float32", "bfloat16" or "int8"; None means bfloat16 on TPU/GPU, else
+      float32.
 
   Raises:
     InputError: If the name is none of the three.
@@ -146,7 +154,10 @@ def sampling_dtype(name: str | None) -> jnp.dtype:
 
 
 def float_of(dtype: jnp.dtype) -> jnp.dtype:
-  """The type of what is not int8, where products are."""
+  """The floating-point type beside `dtype`: of norms, scales and caches.
+
+  For int8 that of `resolve_dtype(None)`, else `dtype` itself.
+  """
   return resolve_dtype(None) if dtype == jnp.int8 else dtype
 
 

@@ -69,10 +69,10 @@ def explained(folder: str | os.PathLike) -> Iterator[None]:
   except OSError as error:
     words = error.strerror or reason(error)
   except Exception as error:
-    found = _DISK.search(str(error))
-    if not found:
+    match = _DISK.search(str(error))
+    if not match:
       raise
-    words = found[0]
+    words = match[0]
   else:
     return
   raise InputError(
@@ -89,9 +89,9 @@ def hushed() -> Iterator[None]:
   """
   hook = sys.unraisablehook
 
-  def quiet(found) -> None:
-    if "Event loop is closed" not in str(found.exc_value):
-      hook(found)
+  def quiet(args: "sys.UnraisableHookArgs") -> None:
+    if "Event loop is closed" not in str(args.exc_value):
+      hook(args)
 
   def fatal(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.CRITICAL
@@ -142,9 +142,9 @@ def check_sizes(room: epath.Path) -> None:
       continue
     have = path.stat().length if path.exists() else None
     if have != want:
-      found = "is missing" if have is None else f"has {have:,} bytes"
+      fault = "is missing" if have is None else f"has {have:,} bytes"
       raise InputError(
-        f"{path} {found} of {config.shown(want)} bytes; copy the whole export"
+        f"{path} {fault} of {config.shown(want)} bytes; copy the whole export"
         " again"
       )
 

@@ -6,7 +6,9 @@ them, on whatever runner the options name.
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -83,7 +85,7 @@ def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
     name = source
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, about: About, items, spec: SoundSpec, **options):
+    def __init__(self, about: About, items, spec: SoundSpec, **options) -> None:
       self._about, self._items, self._spec = about, items, spec
       super().__init__(**options)
 
@@ -109,8 +111,10 @@ def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
   return Sounds
 
 
-def _keyed(record: Record, spec: SoundSpec):
-  """An example and what TFDS sorts it by, or nothing."""
+def _keyed(
+  record: Record, spec: SoundSpec
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """What TFDS sorts an example by, and the example; or nothing."""
   from apache_beam.metrics import Metrics
 
   made = builder.example(record, spec)

@@ -17,7 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from rich.table import Table
 
 from audiogen_jax.audio import io
 from audiogen_jax.data import builder, mixing, sources, summary
+from audiogen_jax.data.listings import Record
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
@@ -48,7 +49,7 @@ def main(
     Path | None, typer.Option(help="A PNG of memory against batches.")
   ] = None,
 ) -> None:
-  """Prints a table; see the head of the file."""
+  """Measures how fast a dataset is built and read; prints a table."""
   table = Table(title=f"{source}, {os.cpu_count()} cores, medians of {runs}")
   for name in ("", "wall", "processor", "× real time a core"):
     table.add_column(name, justify="right" if name else "left")
@@ -101,13 +102,15 @@ def _timed(work: Callable[[], None]) -> tuple[float, float]:
   return time.perf_counter() - wall, used() - processor
 
 
-def _row(table: Table, name: str, timed, seconds: float) -> None:
+def _row(
+  table: Table, name: str, timed: list[tuple[float, float]], seconds: float
+) -> None:
   wall, processor = map(statistics.median, zip(*timed, strict=True))
   speed = f"{seconds / processor:,.0f}"
   table.add_row(name, f"{wall:.2f} s", f"{processor:.2f} s", speed)
 
 
-def _decode_by_librosa(records) -> None:
+def _decode_by_librosa(records: Sequence[Record]) -> None:
   for record in records:
     librosa.load(record.path, sr=SoundSpec.rate_hz, mono=True)
 
@@ -131,8 +134,8 @@ def _resident_mib(process: int | None) -> float:
   return pages * resource.getpagesize() / 2**20
 
 
-def _decode_crops(records, batches: int) -> None:
-  """The same rows, straight from the recordings."""
+def _decode_crops(records: Sequence[Record], batches: int) -> None:
+  """Mixed crops as `_read` reads them, decoded from the recordings."""
   draw = np.random.default_rng(0)
   spec, length = SoundSpec(), 160_000
 

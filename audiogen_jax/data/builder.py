@@ -118,7 +118,13 @@ def by_split(records: Sequence[Record]) -> dict[str, list[Record]]:
   return items
 
 
-def _in_parallel(folder, todo, items, spec, workers) -> Iterator[Shard]:
+def _in_parallel(
+  folder: Path,
+  todo: Sequence[Shard],
+  items: Mapping[str, Sequence[Record]],
+  spec: SoundSpec,
+  workers: int | None,
+) -> Iterator[Shard]:
   """Writes shards in worker processes; yields each that is done."""
   workers = workers or os.cpu_count() or 1
   if not todo:

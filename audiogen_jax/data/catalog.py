@@ -16,7 +16,7 @@ from audiogen_jax.data import captions
 from audiogen_jax.data.listings import (
   Record,
   Source,
-  Tree,
+  SourceFiles,
   json_file,
   seconds,
   table,
@@ -26,7 +26,9 @@ _CC_BY = "CC BY 4.0"
 _YOUTUBE = "annotations CC BY 4.0; the sounds belong to YouTube's uploaders"
 
 
-def _youtube(tree: Tree, video: str, start_s: float, end_s: float) -> str:
+def _youtube(
+  files: SourceFiles, video: str, start_s: float, end_s: float
+) -> str:
   """A cut clip, by the names that the usual downloaders give it.
 
   They count in seconds or in milliseconds, and PANNs' put a Y before the id.
@@ -37,17 +39,17 @@ def _youtube(tree: Tree, video: str, start_s: float, end_s: float) -> str:
     spans += [f"{video}_{start}", f"{video}_{start}_{end}"]
   start, end = f"{1000 * start_s:.0f}", f"{1000 * end_s:.0f}"
   spans += [f"{video}_{start}_{end}", f"{video}_{start}"]
-  return tree.find(video, f"Y{video}", *spans)
+  return files.find(video, f"Y{video}", *spans)
 
 
-def _audioset(tree: Tree) -> Iterator[Record]:
-  path = tree.file("ontology.json")
+def _audioset(files: SourceFiles) -> Iterator[Record]:
+  path = files.file("ontology.json")
   try:
     names = {row["id"]: row["name"] for row in json_file(path)}
   except (TypeError, KeyError) as error:
     raise InputError(f"{path} is no ontology of AudioSet: {error}") from None
   columns = "YTID", "start_seconds", "end_seconds", "positive_labels"
-  for path in tree.some(
+  for path in files.some(
     "balanced_train_segments.csv",
     "unbalanced_train_segments.csv",
     "eval_segments.csv",
@@ -57,40 +59,40 @@ def _audioset(tree: Tree) -> Iterator[Record]:
       video = row["YTID"]
       start_s = seconds(row["start_seconds"], f"{path}: {video}")
       end_s = seconds(row["end_seconds"], f"{path}: {video}")
-      sound = _youtube(tree, video, start_s, end_s)
+      sound = _youtube(files, video, start_s, end_s)
       labels = row["positive_labels"].split(",")
       tags = tuple(names[label] for label in labels if label in names)
       yield Record(sound, tags=tags, split=split, id=f"{video}_{start_s:g}")
 
 
-def _audiocaps(tree: Tree) -> Iterator[Record]:
+def _audiocaps(files: SourceFiles) -> Iterator[Record]:
   columns = "audiocap_id", "youtube_id", "start_time", "caption"
-  for path in tree.some("train.csv", "val.csv", "test.csv"):
+  for path in files.some("train.csv", "val.csv", "test.csv"):
     split = {"val": "validation"}.get(path.stem, path.stem)
     for row in table(path, columns):
       start_s = seconds(row["start_time"], f"{path}: {row['audiocap_id']}")
-      sound = tree.find(row["audiocap_id"])
-      sound = sound or _youtube(tree, row["youtube_id"], start_s, start_s + 10)
+      sound = files.find(row["audiocap_id"])
+      sound = sound or _youtube(files, row["youtube_id"], start_s, start_s + 10)
       yield Record(
         sound, caption=row["caption"], split=split, id=row["audiocap_id"]
       )
 
 
-def _clotho(tree: Tree) -> Iterator[Record]:
+def _clotho(files: SourceFiles) -> Iterator[Record]:
   splits = {
     "development": "train",
     "validation": "validation",
     "evaluation": "test",
   }
   # Two splits may hold different sounds of the same name.
-  parts = dict(zip(splits, tree.parts(*splits), strict=True))
-  for path in tree.some(*(f"clotho_captions_{name}.csv" for name in splits)):
+  parts = dict(zip(splits, files.parts(*splits), strict=True))
+  for path in files.some(*(f"clotho_captions_{name}.csv" for name in splits)):
     name = path.stem.rpartition("_")[2]
     # The captions are UTF-8, the metadata Latin-1.
     licences = {
       row["file_name"]: row["license"]
       for row in table(
-        tree.file(f"clotho_metadata_{name}.csv"),
+        files.file(f"clotho_metadata_{name}.csv"),
         ("file_name", "license"),
         encoding="latin-1",
       )
@@ -108,12 +110,12 @@ def _clotho(tree: Tree) -> Iterator[Record]:
         )
 
 
-def _vggsound(tree: Tree) -> Iterator[Record]:
-  path = tree.file("vggsound.csv")
+def _vggsound(files: SourceFiles) -> Iterator[Record]:
+  path = files.file("vggsound.csv")
   columns = "video", "start", "label", "split"
   for row in table(path, columns, header=False):
     start_s = seconds(row["start"], f"{path}: {row['video']}")
-    sound = _youtube(tree, row["video"], start_s, start_s + 10)
+    sound = _youtube(files, row["video"], start_s, start_s + 10)
     yield Record(
       sound,
       tags=tuple(tag.strip() for tag in row["label"].split(",")),
@@ -122,13 +124,13 @@ def _vggsound(tree: Tree) -> Iterator[Record]:
     )
 
 
-def _fsd50k(tree: Tree) -> Iterator[Record]:
-  for path in tree.some("dev.csv", "eval.csv"):
-    told = tree.file(f"{path.stem}_clips_info_FSD50K.json")
+def _fsd50k(files: SourceFiles) -> Iterator[Record]:
+  for path in files.some("dev.csv", "eval.csv"):
+    told = files.file(f"{path.stem}_clips_info_FSD50K.json")
     clips = json_file(told)
     columns = ("fname", "labels", "split")[: 3 if path.stem == "dev" else 2]
     for row in table(path, columns):
-      sound = tree.find(row["fname"])
+      sound = files.find(row["fname"])
       split = {"val": "validation"}.get(row.get("split"), "train")
       yield Record(
         sound,
@@ -139,10 +141,10 @@ def _fsd50k(tree: Tree) -> Iterator[Record]:
       )
 
 
-def _bbc(tree: Tree) -> Iterator[Record]:
-  path = tree.file("BBCSoundEffects.csv")
+def _bbc(files: SourceFiles) -> Iterator[Record]:
+  path = files.file("BBCSoundEffects.csv")
   # The archive's downloader writes "sounds/<CD>/<description>.<location>".
-  sounds = {p.stem.rpartition(".")[2]: str(p) for p in tree.sounds()}
+  sounds = {p.stem.rpartition(".")[2]: str(p) for p in files.sounds()}
   for row in table(path, ("location", "description", "category")):
     sound = sounds.get(Path(row["location"]).stem, "")
     tags = (row["category"],) if row["category"] else ()
@@ -151,11 +153,11 @@ def _bbc(tree: Tree) -> Iterator[Record]:
     )
 
 
-def _bundle(tree: Tree) -> Iterator[Record]:
+def _bundle(files: SourceFiles) -> Iterator[Record]:
   """Captions from names; that of the folder is the tag."""
-  for sound in tree.sounds():
+  for sound in files.sounds():
     caption = captions.of_file_name(sound.stem)
-    own = sound.relative_to(tree.root)
+    own = sound.relative_to(files.root)
     folder = captions.of_file_name(own.parent.name)
     yield Record(
       str(sound),
@@ -170,10 +172,10 @@ def _fold_split(fold: str) -> str:
   return {"5": "test", "4": "validation"}.get(fold, "train")
 
 
-def _esc50(tree: Tree) -> Iterator[Record]:
-  path = tree.file("esc50.csv")
+def _esc50(files: SourceFiles) -> Iterator[Record]:
+  path = files.file("esc50.csv")
   for row in table(path, ("filename", "fold", "category")):
-    sound = tree.find(Path(row["filename"]).stem)
+    sound = files.find(Path(row["filename"]).stem)
     yield Record(
       sound,
       tags=(row["category"].replace("_", " "),),
@@ -182,11 +184,11 @@ def _esc50(tree: Tree) -> Iterator[Record]:
     )
 
 
-def _esc10(tree: Tree) -> Iterator[Record]:
+def _esc10(files: SourceFiles) -> Iterator[Record]:
   """The published folders, or a metadata.csv that has titles as well."""
-  if not (tree.root / "metadata.csv").exists():
+  if not (files.root / "metadata.csv").exists():
     found = False
-    for sound in tree.sounds():
+    for sound in files.sounds():
       # "001 - Dog bark/1-30226-A.ogg": the fold comes first.
       named = re.fullmatch(r"\d+ - (.+)", sound.parent.name)
       if named:
@@ -198,11 +200,11 @@ def _esc10(tree: Tree) -> Iterator[Record]:
           id=f"{sound.parent.name}/{sound.name}",
         )
     if not found:
-      tree.file("metadata.csv or 001 - Dog bark")
+      files.file("metadata.csv or 001 - Dog bark")
     return
-  path = tree.root / "metadata.csv"
+  path = files.root / "metadata.csv"
   for row in table(path, ("file", "fold", "label", "title", "license")):
-    sound = tree.find(Path(row["file"]).stem)
+    sound = files.find(Path(row["file"]).stem)
     yield Record(
       sound,
       caption=captions.of_title(row["label"].lower(), row["title"]),
@@ -213,7 +215,7 @@ def _esc10(tree: Tree) -> Iterator[Record]:
     )
 
 
-def _wavcaps(tree: Tree) -> Iterator[Record]:
+def _wavcaps(files: SourceFiles) -> Iterator[Record]:
   folders = {
     "as_final.json": "AudioSet",
     "bbc_final.json": "BBC",
@@ -221,8 +223,8 @@ def _wavcaps(tree: Tree) -> Iterator[Record]:
     "sb_final.json": "SoundBible",
   }
   # FreeSound and SoundBible both number their sounds.
-  parts = dict(zip(folders, tree.parts(*folders.values()), strict=True))
-  for path in tree.some(*folders):
+  parts = dict(zip(folders, files.parts(*folders.values()), strict=True))
+  for path in files.some(*folders):
     try:
       # AudioSet's are called "Yxyz.wav" here, the others by a number.
       rows = [

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float
 
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
@@ -45,7 +47,7 @@ class TokenizeConfig:
   batch: int = 16
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.min_duration_s < float("inf"):
       raise InputError(f"duration {self.min_duration_s} s must be 0 or more")
     for name, least in (("copies", 0), ("batch", 1)):
@@ -119,8 +121,8 @@ def tokenize(
     for shard in mine:
       source = reading.Examples(builder, shard.split)
       clips = items[shard.split][shard.first : shard.last]
-      made = _encoded(source, clips, codec, config)
-      shards.write(folder, shard, about.features, made)
+      examples = _encoded(source, clips, codec, config)
+      shards.write(folder, shard, about.features, examples)
       done += len(clips)
       if progress:
         progress(done, total)
@@ -130,11 +132,13 @@ def tokenize(
     return build.finish()
 
 
-def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
+def _about(
+  builder: tfds.core.DatasetBuilder, codec: Encodec, config: TokenizeConfig
+) -> About:
   spec = CodeSpec(**dataclasses.asdict(codec.tokens))
   info = builder.info
-  told = dataclasses.asdict(config)
-  del told["batch"]  # decides nothing
+  settings = dataclasses.asdict(config)
+  del settings["batch"]  # decides nothing
   return About(
     name=info.name,
     features=spec.features,
@@ -143,7 +147,7 @@ def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
       **dataclasses.asdict(spec),
       # Codes mean something to the codec alone that wrote them.
       witness.KEY: witness.of(codec),
-      "made": repr(told),
+      "made": repr(settings),
     },
     homepage=info.homepage,
     citation=info.citation,
@@ -152,19 +156,22 @@ def _about(builder, codec: Encodec, config: TokenizeConfig) -> About:
 
 
 def _encoded(
-  source, clips: Sequence[_Clip], codec: Encodec, config: TokenizeConfig
+  source: reading.Examples,
+  clips: Sequence[_Clip],
+  codec: Encodec,
+  config: TokenizeConfig,
 ) -> Iterator[dict[str, Any]]:
   """Examples with codes, in the order of the clips."""
   hop = codec.config.hop
   batches: dict[int, list] = {}
   ready: dict[int, dict[str, Any]] = {}
   following = 0
-  for place, clip in enumerate(clips):
+  for index, clip in enumerate(clips):
     audio, example = _sound(source, clip, codec.config.sample_rate_hz, config)
     # One bucket a batch: few compilations, and little is computed in vain.
     frames = bucket(-(-len(audio) // hop))
     rows = batches.setdefault(frames, [])
-    rows.append((place, audio, example))
+    rows.append((index, audio, example))
     if len(rows) == config.batch:
       ready |= _encode(batches.pop(frames), frames * hop, codec, config.batch)
     while following in ready:
@@ -172,12 +179,23 @@ def _encoded(
       following += 1
   for frames, rows in batches.items():
     ready |= _encode(rows, frames * hop, codec, config.batch)
-  for place in sorted(ready):
-    yield ready[place]
+  for index in sorted(ready):
+    yield ready[index]
 
 
-def _encode(rows, samples: int, codec: Encodec, batch: int):
-  """Codes of one batch, by the place of each clip."""
+def _encode(
+  rows: list[tuple[int, Float[np.ndarray, "_ c"], dict[str, Any]]],
+  samples: int,
+  codec: Encodec,
+  batch: int,
+) -> dict[int, dict[str, Any]]:
+  """Examples with codes, by the index of each clip.
+
+  Args:
+    rows: Index, sound and the rest of the example of each clip.
+    samples: That every sound is padded to.
+    batch: Rows that are coded at once; those beyond `rows` are zeros.
+  """
   audio = np.zeros((batch, samples, codec.config.channels), np.float32)
   lengths = np.full(batch, samples, np.int32)
   for i, (_, sound, _) in enumerate(rows):
@@ -186,12 +204,14 @@ def _encode(rows, samples: int, codec: Encodec, batch: int):
   codes = codec.encode(audio, lengths=lengths).astype(np.uint16)
   frames = -(-lengths // codec.config.hop)
   return {
-    place: example | {"codes": codes[i, :, : frames[i]].T}
-    for i, (place, _, example) in enumerate(rows)
+    index: example | {"codes": codes[i, :, : frames[i]].T}
+    for i, (index, _, example) in enumerate(rows)
   }
 
 
-def _sound(source, clip: _Clip, rate_hz: int, config: TokenizeConfig):
+def _sound(
+  source: reading.Examples, clip: _Clip, rate_hz: int, config: TokenizeConfig
+) -> tuple[Float[np.ndarray, "n c"], dict[str, Any]]:
   """A clip as float32, and what else its example says."""
   example = source[clip.number]
   audio, caption = _float(example["audio"]), example["caption"].decode()

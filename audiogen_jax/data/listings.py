@@ -70,14 +70,21 @@ class Source:
   homepage: str
   licence: str
   citation: str
-  read: Callable[["Tree"], Iterable[Record | LeftOut]]
+  read: Callable[["SourceFiles"], Iterable[Record | LeftOut]]
   drop_speech: bool = False
 
 
-class Tree:
-  """The files below a root, walked once."""
+class SourceFiles:
+  """The files below a root, listed once.
 
-  def __init__(self, root: str | os.PathLike, source: str, homepage: str):
+  Attributes:
+    root: The folder.
+    source: Title of the dataset, for messages.
+  """
+
+  def __init__(
+    self, root: str | os.PathLike, source: str, homepage: str
+  ) -> None:
     self.root, self.source = Path(root), source
     self._homepage = homepage
     if not self.root.is_dir():
@@ -106,7 +113,7 @@ class Tree:
     """All sound files, in order."""
     return map(Path, self._sounds)
 
-  def parts(self, *prefixes: str) -> list["Tree"]:
+  def parts(self, *prefixes: str) -> list["SourceFiles"]:
     """For each prefix the sounds in folders whose names start with it.
 
     The parts of some datasets use the same names for different sounds.  Sounds

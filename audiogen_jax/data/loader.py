@@ -23,6 +23,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+import tensorflow_datasets as tfds
 from absl import flags
 from jaxtyping import Int
 
@@ -48,7 +49,7 @@ class Part:
 
 
 class Loader:
-  """Batches of one or several datasets; see the head of this file.
+  """Batches of one or several datasets: shuffled, cropped, mixed, tokenised.
 
   A batch has
 
@@ -76,16 +77,16 @@ class Loader:
     *,
     tokenizer: Tokenizer | None = None,
     placement: Placement | None = None,
-  ):
+  ) -> None:
     self.config, self._tokenizer = config, tokenizer
     self._placement = placement or Placement.make(None)
-    opened = [reading.read(part.folder) for part in parts]
-    if not opened:
+    builders = [reading.read(part.folder) for part in parts]
+    if not builders:
       raise InputError("a loader needs one dataset at least")
-    self.settings = _agreed(parts, opened)
-    self._examples = _examples(parts, opened, config)
+    self.settings = _agreed(parts, builders)
+    self._examples = _examples(parts, builders, config)
     self.folders = ", ".join(str(part.folder) for part in parts)
-    self.digest = _digest(parts, opened, config)
+    self.digest = _digest(parts, builders, config)
     if config.mix and "frame_rate_hz" in self.settings:
       raise InputError(
         "codes cannot be mixed; mix before tokenising (data tokenize --mix)"
@@ -175,7 +176,7 @@ class Batches:
 
   def __init__(
     self, loader: Loader, step: int, digest: str, placement: Placement
-  ):
+  ) -> None:
     config = loader.config
     self._placement, self._digest, self._step = placement, digest, step
     self._batch = config.batch
@@ -200,7 +201,7 @@ class Batches:
   def __enter__(self) -> "Batches":
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   def close(self) -> None:
@@ -251,10 +252,14 @@ def _close(host: list[grain.DatasetIterator], ahead: collections.deque) -> None:
     host.pop().close()
 
 
-def _examples(parts, opened, config) -> grain.MapDataset:
+def _examples(
+  parts: Sequence[Part],
+  builders: Sequence[tfds.core.DatasetBuilder],
+  config: LoaderConfig,
+) -> grain.MapDataset:
   """One endless or finite sequence of examples, in the order of reading."""
   sequences = []
-  for number, (part, builder) in enumerate(zip(parts, opened, strict=True)):
+  for number, (part, builder) in enumerate(zip(parts, builders, strict=True)):
     source = reading.Examples(builder, part.split)
     sequence = grain.MapDataset.source(source).seed(config.seed + number)
     if config.shuffle:
@@ -268,15 +273,17 @@ def _examples(parts, opened, config) -> grain.MapDataset:
   return grain.MapDataset.mix(sequences, weights)
 
 
-def _agreed(parts: Sequence[Part], opened) -> dict[str, Any]:
+def _agreed(
+  parts: Sequence[Part], builders: Sequence[tfds.core.DatasetBuilder]
+) -> dict[str, Any]:
   """The settings that all datasets share."""
-  for part, builder in zip(parts, opened, strict=True):
+  for part, builder in zip(parts, builders, strict=True):
     reading.Examples(builder, part.split)
     if not 0 < part.weight < float("inf"):
       raise InputError(
         f"weight {part.weight} of {part.folder} must be more than 0"
       )
-  first, *others = (dict(builder.info.metadata) for builder in opened)
+  first, *others = (dict(builder.info.metadata) for builder in builders)
   for part, other in zip(parts[1:], others, strict=True):
     if other != first:
       raise InputError(
@@ -286,19 +293,23 @@ def _agreed(parts: Sequence[Part], opened) -> dict[str, Any]:
   return first
 
 
-def _digest(parts, opened, config: LoaderConfig) -> str:
-  """Recognises all that decides which rows come."""
-  told = dataclasses.asdict(config)
+def _digest(
+  parts: Sequence[Part],
+  builders: Sequence[tfds.core.DatasetBuilder],
+  config: LoaderConfig,
+) -> str:
+  """SHA-256 of all that decides which rows a loader gives."""
+  facts = dataclasses.asdict(config)
   for name in ("text_buckets", "workers", "prefetch"):
-    del told[name]
-  for part, builder in zip(parts, opened, strict=True):
+    del facts[name]
+  for part, builder in zip(parts, builders, strict=True):
     split = builder.info.splits[part.split]
-    told[len(told)] = [
+    facts[len(facts)] = [
       builder.info.name,
       part.split,
       split.num_examples,
       part.weight,
     ]
     if (records := reading.digest(builder)) is not None:
-      told[len(told)] = records
-  return hashlib.sha256(repr(told).encode()).hexdigest()
+      facts[len(facts)] = records
+  return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -46,7 +46,7 @@ class MixConfig:
   max_level_db: float = -16.0
   peak: float = 0.99
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name in ("chance", "min_overlap"):
       if not 0 <= getattr(self, name) <= 1:
         raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1]")

@@ -6,7 +6,7 @@ Whatever is wrong with a row costs that row, and is reported.
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from audiogen_jax.data import captions
 from audiogen_jax.data.listings import (
   Record,
   Source,
-  Tree,
+  SourceFiles,
   json_lines,
   json_object,
   own_table,
@@ -35,27 +35,29 @@ _SPLITS = {
 }
 
 
-def _csv(tree: Tree) -> Iterator[Record | LeftOut]:
-  for path in _manifests(tree, ".csv"):
+def _csv(files: SourceFiles) -> Iterator[Record | LeftOut]:
+  for path in _manifests(files, ".csv"):
     for where, row in _rows(path, own_table(path, ("path", "caption"))):
       if isinstance(row, str):
         yield LeftOut(where, row)
         continue
       tags = map(str.strip, re.split("[;|]", row.get("tags") or ""))
       row = {k: v for k, v in row.items() if v != ""}
-      yield _own(tree, path.parent, row | {"tags": list(tags)}, where)
+      yield _own(files, path.parent, row | {"tags": list(tags)}, where)
 
 
-def _jsonl(tree: Tree) -> Iterator[Record | LeftOut]:
-  for path in _manifests(tree, ".jsonl", ".jsonl.gz"):
+def _jsonl(files: SourceFiles) -> Iterator[Record | LeftOut]:
+  for path in _manifests(files, ".jsonl", ".jsonl.gz"):
     for where, row in json_lines(path):
       if isinstance(row, str):
         yield LeftOut(where, row)
       else:
-        yield _own(tree, path.parent, row, where)
+        yield _own(files, path.parent, row, where)
 
 
-def _rows(path: Path, rows):
+def _rows(
+  path: Path, rows: Iterable[tuple[str, dict[str, Any] | str]]
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
   """Rows; a table of something else beside one's own is left out as a whole."""
   try:
     yield from rows
@@ -63,29 +65,29 @@ def _rows(path: Path, rows):
     yield str(path), str(error)
 
 
-def _manifests(tree: Tree, *suffixes: str) -> list[Path]:
+def _manifests(files: SourceFiles, *suffixes: str) -> list[Path]:
   found = [
     path
-    for path in sorted(tree.root.iterdir())
+    for path in sorted(files.root.iterdir())
     # Archives made on a Mac hold a "._x.csv" for each "x.csv".
     if path.name.endswith(suffixes)
     and not path.name.startswith(".")
     and path.is_file()
   ]
   if not found:
-    raise InputError(f"{tree.root} lacks a file named *{suffixes[0]}")
+    raise InputError(f"{files.root} lacks a file named *{suffixes[0]}")
   return found
 
 
 def _own(
-  tree: Tree, folder: Path, row: Mapping[str, Any], where: str
+  files: SourceFiles, folder: Path, row: Mapping[str, Any], where: str
 ) -> Record | LeftOut:
   """A row of one's own table: path and caption, and more if it likes."""
   name = row.get("path")
   if not isinstance(name, str) or not name:
     return LeftOut(where, "lacks a path")
   path = os.path.join(folder, name)
-  if not tree.holds(path):
+  if not files.holds(path):
     return LeftOut(path[:300], f"is not there; {where} names it")
   try:
     start_s, end_s = _stretch(row)
@@ -147,27 +149,27 @@ def _split(name: str) -> str:
   return made
 
 
-def _audiocraft(tree: Tree) -> Iterator[Record | LeftOut]:
+def _audiocraft(files: SourceFiles) -> Iterator[Record | LeftOut]:
   """`data.jsonl` in a folder for each split, and `x.json` beside `x.wav`."""
   endings = "", ".gz"
-  found = {p for end in endings for p in tree.root.rglob(f"data.jsonl{end}")}
+  found = {p for end in endings for p in files.root.rglob(f"data.jsonl{end}")}
   if not found:
-    tree.file("data.jsonl")
+    files.file("data.jsonl")
   for path in sorted(found):
-    split = path.parent.name if path.parent != tree.root else "train"
+    split = path.parent.name if path.parent != files.root else "train"
     for where, row in json_lines(path):
       if isinstance(row, str):
         yield LeftOut(where, row)
       else:
-        yield from _beside(tree, path, split, row)
+        yield from _beside(files, path, split, row)
 
 
 def _beside(
-  tree: Tree, path: Path, split: str, row: Mapping[str, Any]
+  files: SourceFiles, path: Path, split: str, row: Mapping[str, Any]
 ) -> Iterator[Record | LeftOut]:
   """What is said of a sound by the `.json` beside it."""
   name = str(row.get("path"))
-  sound = _resolved(tree.root, path.parent, name)
+  sound = _resolved(files.root, path.parent, name)
   if sound is None:
     yield LeftOut(name[:300], f"is not there; {path} names it")
     return
@@ -213,24 +215,24 @@ def _resolved(root: Path, folder: Path, path: str) -> Path | None:
   return None
 
 
-def _folder(tree: Tree) -> Iterator[Record | LeftOut]:
-  for sound in tree.sounds():
+def _folder(files: SourceFiles) -> Iterator[Record | LeftOut]:
+  for sound in files.sounds():
     try:
-      yield _of_file(tree, sound, _beside_text(sound, ".txt"))
+      yield _of_file(files, sound, _beside_text(sound, ".txt"))
     except InputError as error:
       yield LeftOut(str(sound), str(error))
 
 
-def _sounds(tree: Tree) -> Iterator[Record]:
+def _sounds(files: SourceFiles) -> Iterator[Record]:
   """For codecs, which need no captions; names of files are better than none."""
-  for sound in tree.sounds():
+  for sound in files.sounds():
     said = captions.of_file_name(sound.stem) or captions.clean(sound.stem)
-    yield _of_file(tree, sound, said)
+    yield _of_file(files, sound, said)
 
 
-def _of_file(tree: Tree, sound: Path, caption: str) -> Record:
+def _of_file(files: SourceFiles, sound: Path, caption: str) -> Record:
   """A sound whose split is the first of its folders, if that is one."""
-  own = sound.relative_to(tree.root)
+  own = sound.relative_to(files.root)
   first = own.parts[0].casefold() if len(own.parts) > 1 else "train"
   split = _SPLITS.get(first, first)
   return Record(
@@ -241,7 +243,9 @@ def _of_file(tree: Tree, sound: Path, caption: str) -> Record:
   )
 
 
-def _own_source(title: str, reader) -> Source:
+def _own_source(
+  title: str, reader: Callable[[SourceFiles], Iterator[Record | LeftOut]]
+) -> Source:
   return Source(title, "", "", "", reader)
 
 

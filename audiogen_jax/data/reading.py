@@ -45,7 +45,7 @@ def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
 class Examples:
   """A split of a dataset, by number; what is damaged is named."""
 
-  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
     """Opens it.
 
     Raises:

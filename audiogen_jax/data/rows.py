@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import grain
 import numpy as np
 
 from audiogen_jax.core.errors import InputError
@@ -46,7 +47,7 @@ class LoaderConfig:
   workers: int = 0
   prefetch: int = 2
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.batch < 1:
       raise InputError(f"batch {self.batch} must be 1 or more")
     if not 0 < self.duration_s < float("inf"):
@@ -66,7 +67,14 @@ class LoaderConfig:
 class Rows:
   """Rows by number, as Grain's random access wants them."""
 
-  def __init__(self, examples, config, settings, tokenizer, buckets):
+  def __init__(
+    self,
+    examples: grain.MapDataset,
+    config: LoaderConfig,
+    settings: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
+    buckets: tuple[int, ...],
+  ) -> None:
     self._examples, self._config = examples, config
     self._tokenizer, self._buckets = tokenizer, buckets
     self._kind = "codes" if "frame_rate_hz" in settings else "audio"
@@ -89,11 +97,13 @@ class Rows:
     if c.mix:
       return self._pair(*divmod(row, c.batch))
     valid = row < len(self._examples)
-    made = self._crop(row if valid else 0)
+    example = self._crop(row if valid else 0)
     if not valid:
-      made = {k: np.zeros_like(v) for k, v in made.items() if k != "caption"}
-      made["caption"] = ""
-    return made | {"valid": np.bool_(valid)}
+      example = {
+        k: np.zeros_like(v) for k, v in example.items() if k != "caption"
+      }
+      example["caption"] = ""
+    return example | {"valid": np.bool_(valid)}
 
   def _pair(self, batch: int, row: int) -> dict[str, Any]:
     """Row `row` of a batch of pairs, by reading two examples at most."""
@@ -151,13 +161,17 @@ class Rows:
 
 
 @functools.lru_cache(maxsize=8)
-def _drawn(key: tuple, batch: int, pairs: int, samples: int, config: MixConfig):
+def _drawn(
+  key: tuple, batch: int, pairs: int, samples: int, config: MixConfig
+) -> mixing.Draws:
   """The draws of a batch; all its rows need them, one after another."""
   words = np.array(key, np.uint32)
   return mixing.draw(mixing.fold_in(words, batch), pairs, samples, config)
 
 
-def _cut(tokenizer: Tokenizer, row: Mapping[str, Any], longest: int):
+def _cut(
+  tokenizer: Tokenizer, row: Mapping[str, Any], longest: int
+) -> list[int]:
   """Ids of a caption, the end mark kept; none for an empty caption."""
   ids = tokenizer.ids(row["caption"]) if row["caption"] else []
   return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]

@@ -55,7 +55,11 @@ class About:
   licence: str = ""
 
   def info(self, builder: Any) -> tfds.core.DatasetInfo:
-    """The same for TFDS, whose builder or identity this belongs to."""
+    """The description as a `DatasetInfo` of TFDS.
+
+    Args:
+      builder: The `DatasetBuilder` or `DatasetIdentity` that it describes.
+    """
     return tfds.core.DatasetInfo(
       builder=builder,
       description=self.description,
@@ -69,7 +73,7 @@ class About:
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-  """An example that there is not, and why."""
+  """An item of a source that gave no example, and why."""
 
   what: str
   reason: str
@@ -121,7 +125,7 @@ class Build:
         report = build.finish()
   """
 
-  def __init__(self, folder: Path, about: About, shards: list[Shard]):
+  def __init__(self, folder: Path, about: About, shards: list[Shard]) -> None:
     self.shards = shards
     self._folder, self._about = folder, about
 
@@ -241,7 +245,9 @@ class Build:
       shutil.rmtree(state)
     return report
 
-  def _write_metadata(self, lengths, sizes) -> None:
+  def _write_metadata(
+    self, lengths: Mapping[str, list[int]], sizes: Mapping[str, int]
+  ) -> None:
     about = self._about
     # Into a folder beside, then moved: dataset_info.json appears last.
     beside = self._folder / BUILDING / "metadata"

@@ -13,7 +13,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import captions
 from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.catalog import PUBLISHED
-from audiogen_jax.data.listings import Record, Source, Tree
+from audiogen_jax.data.listings import Record, Source, SourceFiles
 from audiogen_jax.data.own import OWN
 from audiogen_jax.data.shards import LeftOut
 
@@ -65,7 +65,7 @@ def read(
   source, rules = get(name), rules or CaptionRules()
   drop_speech = source.drop_speech if drop_speech is None else drop_speech
   records, left_out, seen = [], [], {}
-  for row in source.read(Tree(root, source.title, source.homepage)):
+  for row in source.read(SourceFiles(root, source.title, source.homepage)):
     if isinstance(row, LeftOut):
       left_out.append(LeftOut(_legible(row.what), _legible(row.reason)))
       continue
@@ -113,15 +113,20 @@ def _legible(text: str) -> str:
   return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def _unique(name: str, seen: dict[str, int]) -> str:
-  """The same name again gets a number, in the order of the source."""
-  number, made = seen.get(name, 0), name
-  while made in seen:
+def _unique(name: str, used: dict[str, int]) -> str:
+  """A name that no earlier record has: the second "rain" is "rain (2)".
+
+  Args:
+    name: As the source has it.
+    used: Names so far, and the last number of each; the new one is added.
+  """
+  number, unique = used.get(name, 0), name
+  while unique in used:
     number += 1
-    made = f"{name} ({number})"
-  seen[name] = max(number, 1)
-  seen.setdefault(made, 1)
-  return made
+    unique = f"{name} ({number})"
+  used[name] = max(number, 1)
+  used.setdefault(unique, 1)
+  return unique
 
 
 _SOURCES = PUBLISHED | OWN

@@ -17,7 +17,7 @@ class SoundSpec:
   rate_hz: int = 16_000
   channels: int = 1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     most = {"rate_hz": 384_000, "channels": 64}
     for name, value in dataclasses.asdict(self).items():
       if not 1 <= value <= most[name]:
@@ -67,7 +67,7 @@ class CodeSpec:
   size: int
   frame_rate_hz: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.size > 2**16:
       raise InputError(f"codes of {self.size} entries exceed 16 bits")
 

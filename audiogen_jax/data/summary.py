@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,13 +84,16 @@ def summarise(
   return settings, summaries
 
 
-def _look(example, settings):
+def _look(
+  example: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[float, float | None, int, list[str], str]:
+  """Duration in s, level in dB below full scale, words, tags and source."""
   level = None
   if "audio" in example:
     samples = example["audio"]
     duration_s = len(samples) / settings["rate_hz"]
     power = np.mean(np.square(samples.astype(np.float32) / 2**15))
-    level = max(10 * np.log10(power + 1e-12), _FLOOR_DB)
+    level = max(float(10 * np.log10(power + 1e-12)), _FLOOR_DB)
   else:
     duration_s = len(example["codes"]) / settings["frame_rate_hz"]
   words = len(example["caption"].decode().split())

@@ -2,14 +2,14 @@
 
     recordings,      as recorded and through the codec -> Classifier
     and mixes of two, as recorded and through the codec -> MixClassifier
-    "rain"              -> model -> clip -> heard first: rain?
-    "rain and dog bark" -> model -> clip -> among the first three: both?
+    "rain"              -> model -> clip -> classified as rain?
+    "rain and dog bark" -> model -> clip -> both among the first three?
 
 How good the classifiers are is told by recordings that were held out, and by
 mixes of two of those.  Through the codec these are the ceiling: a generated
 clip comes through it, too.
 
-A classifier hears kinds, neither beauty nor variety: a model that knows one
+A classifier judges kinds, neither beauty nor variety: a model that knows one
 recording of each class by heart gets full marks.
 """
 
@@ -67,7 +67,7 @@ class ClassReport:
 
   @property
   def chance(self) -> tuple[float, float]:
-    """Of a right guess, and of both of two among the first three."""
+    """Chance of guessing one class, and both of two among the first three."""
     n = len(self.classes)
     return 1 / n, min(1.0, TOP * (TOP - 1) / (n * (n - 1)))
 
@@ -85,8 +85,8 @@ class ClassReport:
       "real": self.real.plain(self.classes),
       "coded": self.coded and self.coded.plain(self.classes),
       "generated": [
-        {"sampling": dataclasses.asdict(way)} | heard.plain(self.classes)
-        for way, heard in self.generated
+        {"sampling": dataclasses.asdict(sampling)} | result.plain(self.classes)
+        for sampling, result in self.generated
       ],
     }
 
@@ -135,7 +135,7 @@ def evaluate(
   batch: int = 8,
   progress: Progress | None = None,
 ) -> ClassReport:
-  """Trains a classifier on recordings, and lets it hear what a model makes.
+  """Trains a classifier on recordings, and classifies what a model generates.
 
   The same arguments give the same figures.  All clips have `duration_s`: the
   first seconds of longer recordings, and shorter ones again and again.
@@ -167,23 +167,25 @@ def evaluate(
     if not least <= value < float("inf"):
       raise InputError(f"{name} {value:g} must be {least:g} or more")
   names = classes_of(train, held_out)
-  asked = _asked(names, prompts or {})
+  asked = _prompts_of(names, prompts or {})
   wanted = _draw_pairs(len(names), pairs, seed)
   singles = [i for i in range(len(names)) for _ in range(clips)]
   texts = [asked[a][j % clips % len(asked[a])] for j, a in enumerate(singles)]
   texts += [f"{asked[a][0]} and {asked[b][0]}" for a, b in wanted]
-  report = progress or _tell_nobody
+  report = progress or _no_progress
   extractor = FeatureExtractor(model, duration_s)
   real, coded, labels, kept = extractor.extract_clips(
     train, names, "recordings", report
   )
-  told = Classifier(real.features, coded.features, labels, seed=seed)
-  told_two = None
+  single_classifier = Classifier(
+    real.features, coded.features, labels, seed=seed
+  )
+  mix_classifier = None
   if wanted:
     count = min(2 * len(labels), _MIXES * len(names))
     drawn = _draw_pairs(len(names), count, seed)
     mixes = extractor.extract_both(_mix(kept, drawn, seed, report))
-    told_two = _train_on_mixes((real, coded), labels, mixes, drawn)
+    mix_classifier = _train_on_mixes((real, coded), labels, mixes, drawn)
   *held, labels, kept = extractor.extract_clips(
     held_out, names, "held out", report
   )
@@ -191,9 +193,9 @@ def evaluate(
   mixes = extractor.extract_both(_mix(kept, mixed, seed, report))
   real, coded = (
     Classified(
-      confusion_matrix(told, one, labels),
+      confusion_matrix(single_classifier, one, labels),
       mixed,
-      both_in_top(told_two, two, mixed),
+      both_in_top(mix_classifier, two, mixed),
     )
     for one, two in zip(held, mixes, strict=True)
   )
@@ -202,13 +204,13 @@ def evaluate(
     parts = _generate(model, texts, way, duration_s, seed, batch, report)
     found = ClipFeatures.join([extractor.extract(part) for part in parts])
     one, two = found.cut(len(singles))
-    confusion = confusion_matrix(told, one, np.array(singles))
-    both = both_in_top(told_two, two, wanted)
+    confusion = confusion_matrix(single_classifier, one, np.array(singles))
+    both = both_in_top(mix_classifier, two, wanted)
     generated.append((way, Classified(confusion, wanted, both)))
   return ClassReport(
     classes=names,
-    kind=told.name,
-    validated=told.accuracy,
+    kind=single_classifier.name,
+    validated=single_classifier.accuracy,
     trained_on=len(train),
     real=real,
     coded=coded if hasattr(model, "codec") else None,
@@ -216,14 +218,14 @@ def evaluate(
   )
 
 
-def _tell_nobody(what: str, done: int, total: int) -> None:
-  """Progress that nobody asked for."""
+def _no_progress(what: str, done: int, total: int) -> None:
+  """Progress that is reported to nobody."""
 
 
-def _asked(
+def _prompts_of(
   names: Sequence[str], prompts: Mapping[str, Sequence[str]]
 ) -> list[list[str]]:
-  """Prompts of each class."""
+  """Prompts of each class: its name, unless `prompts` has others."""
   asked = {name: [name.replace("_", " ")] for name in names}
   for name, given in prompts.items():
     if name not in asked:
@@ -235,7 +237,7 @@ def _asked(
 
 
 def _draw_pairs(classes: int, count: int, seed: int) -> list[Pair]:
-  """So many pairs: all of them once before any comes again."""
+  """`count` random pairs of classes: each pair once before any comes again."""
   if classes <= TOP:
     return []
   every = list(itertools.combinations(range(classes), 2))
@@ -270,32 +272,36 @@ def _mix(
 
 
 def _train_on_mixes(
-  heard: Sequence[ClipFeatures],
+  recordings: Sequence[ClipFeatures],
   labels: np.ndarray,
   mixes: Sequence[ClipFeatures],
   pairs: Sequence[Pair],
 ) -> MixClassifier:
-  """Trained on recordings and mixes, each as it is and through the codec."""
+  """A classifier of recordings and mixes, as they are and through the codec."""
   inside = np.zeros((len(labels) + len(pairs), labels.max() + 1), bool)
   inside[np.arange(len(labels)), labels] = True
   for i, pair in enumerate(pairs, len(labels)):
     inside[i, list(pair)] = True
-  found = [
-    part.features for both in zip(heard, mixes, strict=True) for part in both
+  features = [
+    part.features
+    for both in zip(recordings, mixes, strict=True)
+    for part in both
   ]
-  return MixClassifier(np.concatenate(found), np.concatenate([inside, inside]))
+  return MixClassifier(
+    np.concatenate(features), np.concatenate([inside, inside])
+  )
 
 
 def _generate(
   model: TextToAudio,
   texts: Sequence[str],
-  way: Any,
+  sampling: Any,
   duration_s: float,
   seed: int,
   batch: int,
   report: Progress,
 ) -> Iterator[np.ndarray]:
-  """Clips, some at a time."""
+  """Generated clips `b n c`, `batch` texts at a time."""
   for first in range(0, len(texts), batch):
     part = texts[first : first + batch]
 
@@ -307,7 +313,7 @@ def _generate(
       model.generate(
         part,
         duration_s=duration_s,
-        sampling=way,
+        sampling=sampling,
         seed=seed + first,
         progress=progress,
       )

@@ -42,7 +42,7 @@ class Classified:
 
   @property
   def shares(self) -> list[float | None]:
-    """Of the clips of each class, the rightly heard; None without clips."""
+    """Accuracy of each class, in [0, 1]; None for a class without clips."""
     right, clips = np.diag(self.confusion), self.confusion.sum(axis=1)
     return [
       one / many if many else None
@@ -51,13 +51,13 @@ class Classified:
 
   @property
   def share(self) -> float | None:
-    """Of all clips of one class, the rightly heard."""
+    """Accuracy over all clips of one class, in [0, 1]; None without clips."""
     clips = int(self.confusion.sum())
     return int(np.trace(self.confusion)) / clips if clips else None
 
   @property
   def share_both(self) -> float | None:
-    """Of all clips of two classes, those in which both were heard."""
+    """Share of the clips of two classes in which both were recognised."""
     return float(np.mean(self.both)) if len(self.both) else None
 
   def plain(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class FeatureExtractor:
   Of a model without a codec both are the clips as they are.
   """
 
-  def __init__(self, model: TextToAudio, duration_s: float):
+  def __init__(self, model: TextToAudio, duration_s: float) -> None:
     self._codec = getattr(model, "codec", None)
     self._rate_hz = model.sample_rate_hz
     self._samples = round(duration_s * self._rate_hz)
@@ -154,10 +154,10 @@ class FeatureExtractor:
 
 
 def label_of(clip: Clip, title: str) -> str:
-  """Its class, the first of its tags.
+  """The class of a clip: the first of its tags.
 
   Raises:
-    InputError: If it has none.
+    InputError: If the clip has no tag; the message names it and `title`.
   """
   if not clip.tags:
     raise InputError(
@@ -168,23 +168,33 @@ def label_of(clip: Clip, title: str) -> str:
 
 
 def confusion_matrix(
-  told: Classifier, heard: ClipFeatures, labels: Int[np.ndarray, " b"]
+  classifier: Classifier, clips: ClipFeatures, labels: Int[np.ndarray, " b"]
 ) -> Int[np.ndarray, "classes columns"]:
-  """`Classified.confusion` of clips of one class."""
-  confusion = np.zeros((told.classes, told.classes + 1), np.int64)
-  first = np.where(heard.silent, told.classes, told.rank(heard.features)[:, 0])
-  np.add.at(confusion, (labels, first), 1)
+  """How many clips of each class (rows) were taken for which (columns).
+
+  Args:
+    classifier: A trained one.
+    clips: Features of `b` clips.
+    labels: Their true classes.
+
+  Returns:
+    Counts; a last column, beside those of the classes, is for silent clips.
+  """
+  n = classifier.classes
+  confusion = np.zeros((n, n + 1), np.int64)
+  first = classifier.rank(clips.features)[:, 0]
+  np.add.at(confusion, (labels, np.where(clips.silent, n, first)), 1)
   return confusion
 
 
 def both_in_top(
-  told: MixClassifier | None, heard: ClipFeatures, pairs: Sequence[Pair]
+  classifier: MixClassifier | None, clips: ClipFeatures, pairs: Sequence[Pair]
 ) -> list[bool]:
-  """Whether both classes of each clip were heard."""
+  """Whether both classes of each clip are among its first `TOP` predictions."""
   if not len(pairs):
     return []
-  top = told.rank(heard.features)[:, :TOP].tolist()
+  top = classifier.rank(clips.features)[:, :TOP].tolist()
   return [
     not silent and set(pair) <= set(row)
-    for pair, row, silent in zip(pairs, top, heard.silent.tolist(), strict=True)
+    for pair, row, silent in zip(pairs, top, clips.silent.tolist(), strict=True)
   ]

@@ -1,4 +1,4 @@
-"""What kind of sound a clip is: its features, and who tells them apart.
+"""What kind of sound a clip is: its features, and classifiers of them.
 
     audio -> mel power -> dB about the clip's own mean -> cepstra: statistics
                                                        -> bands: modulation
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
@@ -73,8 +73,10 @@ def features(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _mel(audio, rate_hz: int):
-  """Mel power [b t m], the mean of the channels."""
+def _mel(
+  audio: Float[AnyArray, "b n c"], rate_hz: int
+) -> Float[Array, "b t m"]:
+  """Mel power, the mean of the channels."""
   bands = MelConfig(
     rate_hz,
     n_fft=max(_MELS, 2 ** round(np.log2(_FRAME_S * rate_hz))),
@@ -85,7 +87,7 @@ def _mel(audio, rate_hz: int):
 
 
 class Classifier:
-  """Tells classes apart by `features`.
+  """Classifies clips by `features`.
 
   Several kinds are tried, each on thirds of the recordings that it has not
   seen, and the best one is trained on all.  The thirds are stretches, in order,
@@ -93,9 +95,9 @@ class Classifier:
 
   Attributes:
     classes: How many.
-    name: Of the kind that was best.
-    accuracy: Its share of the recordings that it told rightly without having
-      seen them: as recorded, and through the codec.
+    name: Of the model that was best.
+    accuracy: Cross-validated, in [0, 1]: of recordings as they are, and of
+      recordings through the codec.
   """
 
   def __init__(
@@ -105,7 +107,7 @@ class Classifier:
     labels: Int[np.ndarray, " b"],
     *,
     seed: int = 0,
-  ):
+  ) -> None:
     """Trains.
 
     Args:
@@ -126,50 +128,53 @@ class Classifier:
     self.classes = len(counts)
     both = np.stack([real, coded])  # versions b f
     best = -1.0, "", None
-    for name, kind in _kinds(seed).items():
-      accuracy = _validate(kind, both, labels, min(_FOLDS, int(counts.min())))
+    for name, model in _candidates(seed).items():
+      accuracy = _validate(model, both, labels, min(_FOLDS, int(counts.min())))
       if np.mean(accuracy) > best[0]:
-        best = np.mean(accuracy), name, kind
+        best = np.mean(accuracy), name, model
         self.accuracy = accuracy
-    _, self.name, self._kind = best
-    _train(self._kind, both, labels)
+    _, self.name, self._model = best
+    _train(self._model, both, labels)
 
   def rank(
-    self, found: Float[np.ndarray, "b f"]
+    self, features: Float[np.ndarray, "b f"]
   ) -> Int[np.ndarray, "b classes"]:
     """Classes of each clip, the likeliest first."""
-    return _rank(self._kind, found)
+    return _rank(self._model, features)
 
 
 class MixClassifier:
-  """Says which classes are in a mix: for each class, one that hears it or not.
+  """Says which classes are in a mix, by one binary classifier for each.
 
   Support vector machines with scikit-learn's defaults, trained on single
-  recordings and on mixes of two.  Those of `Classifier`, which never heard a
-  mix, have both classes of one among their first three half as often.
+  recordings and on mixes of two.  Those of `Classifier`, which was
+  trained on no mix, have both classes of one among their first three half as
+  often.
   """
 
   def __init__(
-    self, found: Float[np.ndarray, "b f"], inside: Bool[np.ndarray, "b classes"]
-  ):
+    self,
+    features: Float[np.ndarray, "b f"],
+    inside: Bool[np.ndarray, "b classes"],
+  ) -> None:
     """Trains on features, and on which classes are inside."""
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    self._kind = make_pipeline(StandardScaler(), OneVsRestClassifier(SVC()))
-    self._kind.fit(found, inside.astype(int))
+    self._model = make_pipeline(StandardScaler(), OneVsRestClassifier(SVC()))
+    self._model.fit(features, inside.astype(int))
 
   def rank(
-    self, found: Float[np.ndarray, "b f"]
+    self, features: Float[np.ndarray, "b f"]
   ) -> Int[np.ndarray, "b classes"]:
     """Classes of each clip, the likeliest first."""
-    return _rank(self._kind, found)
+    return _rank(self._model, features)
 
 
-def _kinds(seed: int) -> dict[str, Any]:
-  """What is tried, by name."""
+def _candidates(seed: int) -> dict[str, Any]:
+  """The classifiers that are tried, untrained, by name."""
   # A second to import, and whoever trains nothing should not pay for it.
   from sklearn.ensemble import ExtraTreesClassifier
   from sklearn.linear_model import LogisticRegression
@@ -177,47 +182,47 @@ def _kinds(seed: int) -> dict[str, Any]:
   from sklearn.preprocessing import StandardScaler
   from sklearn.svm import SVC
 
-  kinds = {}
+  models = {}
   for c in (1.0, 5.0):
-    kind = SVC(C=c, gamma="scale", decision_function_shape="ovr")
-    kinds[f"SVM, RBF, C = {c:g}"] = make_pipeline(StandardScaler(), kind)
+    model = SVC(C=c, gamma="scale", decision_function_shape="ovr")
+    models[f"SVM, RBF, C = {c:g}"] = make_pipeline(StandardScaler(), model)
   for c in (0.01, 0.1):
-    kind = LogisticRegression(C=c, max_iter=2000)
+    model = LogisticRegression(C=c, max_iter=2000)
     name = f"logistic regression, C = {c:g}"
-    kinds[name] = make_pipeline(StandardScaler(), kind)
+    models[name] = make_pipeline(StandardScaler(), model)
   trees = ExtraTreesClassifier(300, max_features=0.1, random_state=seed)
-  return kinds | {"300 extra trees": trees}
+  return models | {"300 extra trees": trees}
 
 
 def _validate(
-  kind: Any, both: np.ndarray, labels: np.ndarray, folds: int
+  model: Any, both: np.ndarray, labels: np.ndarray, folds: int
 ) -> tuple[float, float]:
-  """Shares told rightly of each version, by those trained on other folds."""
+  """Cross-validated accuracy of each version, originals and codec's."""
   from sklearn.model_selection import StratifiedKFold
 
   right = np.zeros(2)
   # The codec's version of a recording goes where the recording goes.
-  for seen, unseen in StratifiedKFold(folds).split(both[0], labels):
-    _train(kind, both[:, seen], labels[seen])
+  for train, test in StratifiedKFold(folds).split(both[0], labels):
+    _train(model, both[:, train], labels[train])
     for i, version in enumerate(both):
-      right[i] += (_rank(kind, version[unseen])[:, 0] == labels[unseen]).sum()
+      right[i] += (_rank(model, version[test])[:, 0] == labels[test]).sum()
   real, coded = (right / len(labels)).tolist()
   return real, coded
 
 
-def _train(kind: Any, both: np.ndarray, labels: np.ndarray) -> None:
+def _train(model: Any, both: np.ndarray, labels: np.ndarray) -> None:
   with warnings.catch_warnings():
     # The last digits of the weights do not matter.
     warnings.filterwarnings("ignore", message="lbfgs failed to converge")
-    kind.fit(np.concatenate(both), np.concatenate([labels, labels]))
+    model.fit(np.concatenate(both), np.concatenate([labels, labels]))
 
 
-def _rank(kind: Any, found: np.ndarray) -> np.ndarray:
+def _rank(model: Any, features: np.ndarray) -> np.ndarray:
   """Classes of each clip, the likeliest first; of equals, the first."""
-  if hasattr(kind, "decision_function"):
-    scores = kind.decision_function(found)
+  if hasattr(model, "decision_function"):
+    scores = model.decision_function(features)
     if scores.ndim == 1:  # of two classes, how much more the second
       scores = np.stack([-scores, scores], axis=1)
   else:
-    scores = kind.predict_proba(found)
+    scores = model.predict_proba(features)
   return np.argsort(-scores, axis=1, kind="stable")

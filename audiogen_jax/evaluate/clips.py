@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ class Clips:
     title: Where they are from.
   """
 
-  def __init__(self, title: str, source: Any, picked: np.ndarray, read: Any):
+  def __init__(
+    self, title: str, source: Any, picked: np.ndarray, read: Any
+  ) -> None:
     self.title = title
     self._source, self._picked, self._read = source, picked, read
 
@@ -122,7 +124,7 @@ def _files(data: Path) -> list[Path]:
   return files
 
 
-def _source(data: Path, split: str, wanted: dict[str, int]):
+def _source(data: Path, split: str, wanted: dict[str, int]) -> reading.Examples:
   """A split of a dataset of sounds, by number."""
   builder = reading.read(data)
   settings = dict(builder.info.metadata)
@@ -138,7 +140,7 @@ def _source(data: Path, split: str, wanted: dict[str, int]):
   return reading.Examples(builder, split)
 
 
-def _read_example(example) -> Clip:
+def _read_example(example: Mapping[str, Any]) -> Clip:
   audio = example["audio"] * np.float32(2**-15)
   tags = tuple(tag.decode() for tag in example["tags"])
   return Clip(example["id"].decode(), audio, tags)

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from audiogen_jax.audio.distances import (
   log_spectral_distance,
@@ -31,7 +31,7 @@ from audiogen_jax.codec import usage
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.codec.usage import code_statistics
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import bucket
+from audiogen_jax.core.types import AnyArray, bucket
 from audiogen_jax.evaluate.clips import Clip, Clips
 from audiogen_jax.evaluate.visqol import NoMark, Visqol
 
@@ -41,7 +41,7 @@ _BATCH = 8  # pieces coded together
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A stretch of a clip.
+  """A stretch of a clip, of at most 10 s.
 
   Attributes:
     clip: Number of the clip.
@@ -58,13 +58,24 @@ class Piece:
   total: int
 
 
-# What came in, and what became of it.
+# Called with each piece and its reconstruction, `n c`.
 Keep: TypeAlias = Callable[[Piece, np.ndarray], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFigures:
-  """Distances of one clip; the mark is None where ViSQOL gave none."""
+  """How far the reconstruction of one clip is from it.
+
+  Means over the clip's pieces, weighted by length.
+
+  Attributes:
+    clip: Its name.
+    seconds: Its duration.
+    si_snr_db: Scale-invariant signal-to-noise ratio, higher is better.
+    mel_distance: As `audio.distances.mel_distance`, in decades.
+    log_spectral_distance_db: As `audio.distances.log_spectral_distance`.
+    visqol_mos_lqo: ViSQOL's score from 1 to about 4.75; None without one.
+  """
 
   clip: str
   seconds: float
@@ -78,20 +89,20 @@ FIGURES = tuple(field.name for field in dataclasses.fields(ClipFigures)[2:])
 
 
 def values_of(clips: Sequence[ClipFigures], figure: str) -> list[float]:
-  """One figure of every clip that has it."""
+  """The values of the field `figure` of all clips where it is not None."""
   values = [getattr(clip, figure) for clip in clips]
   return [value for value in values if value is not None]
 
 
 def mean_of(clips: Sequence[ClipFigures], figure: str) -> float | None:
-  """Of one figure, over the clips that have it."""
+  """The mean of the field `figure` where it is not None; None if nowhere."""
   values = values_of(clips, figure)
   return float(np.mean(values)) if values else None
 
 
 @dataclasses.dataclass(frozen=True)
 class CodecReport:
-  """What `evaluate` found.
+  """How well, and at what cost, a codec reconstructs some clips.
 
   Attributes:
     clips: Figures of each clip, in the order of reading.
@@ -104,7 +115,7 @@ class CodecReport:
     bits_per_second_available: What codes of fixed size take.
     encode_speed: Seconds of sound encoded in a second, as `Encodec` is called:
       in batches, with all copies to and from the device, without compilation.
-    decode_speed: The same for decoding.
+    decode_speed: Seconds of sound decoded in a second, measured likewise.
     unmarked: Pieces without a mark of ViSQOL's, and why the first had none.
   """
 
@@ -120,16 +131,16 @@ class CodecReport:
   unmarked: tuple[int, str] = (0, "")
 
   def values(self, figure: str) -> list[float]:
-    """One figure of every clip that has it."""
+    """The values of the field `figure` of all clips where it is not None."""
     return values_of(self.clips, figure)
 
   def mean(self, figure: str) -> float | None:
-    """Over the clips that have it."""
+    """The mean of the field `figure` where it is not None; None if nowhere."""
     return mean_of(self.clips, figure)
 
   @property
   def seconds(self) -> float:
-    """Of sound."""
+    """Seconds of all clips together."""
     return sum(clip.seconds for clip in self.clips)
 
   def plain(self) -> dict[str, Any]:
@@ -216,8 +227,20 @@ def evaluate(
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def measure(real, fake, rate_hz, length):
-  """The distances of `ClipFigures`, in its order."""
+def measure(
+  real: Float[AnyArray, "b n c"],
+  fake: Float[AnyArray, "b n c"],
+  rate_hz: int,
+  length: Int[AnyArray, " b"],
+) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"]]:
+  """SI-SNR in dB, mel distance in decades and log-spectral distance in dB.
+
+  Args:
+    real: Originals.
+    fake: Their reconstructions.
+    rate_hz: Of both.
+    length: Samples of each row; what lies beyond is ignored.
+  """
   return (
     si_snr(real, fake, rate_hz, length=length),
     mel_distance(real, fake, rate_hz, length=length),
@@ -269,9 +292,9 @@ def _in_chunks(codec: Encodec) -> bool:
 
 
 class _Coder:
-  """Codes batches, and keeps count of codes and of time."""
+  """Encodes and decodes batches, and counts codes and seconds."""
 
-  def __init__(self, codec: Encodec):
+  def __init__(self, codec: Encodec) -> None:
     tokens = codec.tokens
     self.counts = np.zeros((tokens.codebooks, tokens.size), np.int64)
     self.spent_s = np.zeros(2)  # encoding and decoding
@@ -296,7 +319,13 @@ class _Coder:
       self.counts += usage.count(row, self._codec.tokens.size)
     return real, fake, lengths
 
-  def _code(self, real: np.ndarray, lengths: np.ndarray):
+  def _code(
+    self, real: Float[np.ndarray, "b n c"], lengths: Int[np.ndarray, " b"]
+  ) -> tuple[
+    list[Int[np.ndarray, "k _"]],
+    Float[np.ndarray, "b n c"],
+    Float[np.ndarray, "2"],
+  ]:
     """Codes of each row, the sound of all, and the seconds of both steps."""
     codec, hop = self._codec, self._codec.config.hop
     times = [time.perf_counter()]

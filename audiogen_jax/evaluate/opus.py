@@ -1,4 +1,4 @@
-"""The same clips through Opus (RFC 6716), by ffmpeg: a codec to compare with.
+"""Clips through Opus (RFC 6716), by ffmpeg: a codec to compare ours with.
 
     piece --ffmpeg--> Ogg, its bytes counted --ffmpeg--> sound --shift--> piece
 
@@ -37,7 +37,7 @@ _FIGURES = "si_snr_db", "mel_distance", "log_spectral_distance_db"
 
 @dataclasses.dataclass(frozen=True)
 class OpusReport:
-  """What `evaluate` found.
+  """How well Opus reconstructs some clips, and at what rate.
 
   Attributes:
     kbit_per_s: That was asked for; Opus decides what each sound takes.
@@ -53,19 +53,19 @@ class OpusReport:
   clips: Sequence[ClipFigures]
 
   def mean(self, figure: str) -> float | None:
-    """Over all clips."""
+    """The mean of the field `figure` over all clips."""
     return codec_evaluation.mean_of(self.clips, figure)
 
   def plain(self) -> dict[str, Any]:
     """Plain values, for JSON."""
-    kept = "clip", "seconds", *_FIGURES
+    fields = "clip", "seconds", *_FIGURES
     return {
       "kbit_per_s": self.kbit_per_s,
       "bits_per_second": self.bits_per_second,
       "bits_per_second_packets": self.bits_per_second_packets,
       **{figure: self.mean(figure) for figure in _FIGURES},
       "each": [
-        {name: getattr(clip, name) for name in kept} for clip in self.clips
+        {name: getattr(clip, name) for name in fields} for clip in self.clips
       ],
     }
 
@@ -73,7 +73,7 @@ class OpusReport:
 class Opus:
   """Opus at one rate: variable, as by default, and for any sound."""
 
-  def __init__(self, kbit_per_s: float):
+  def __init__(self, kbit_per_s: float) -> None:
     if not _LEAST <= kbit_per_s <= _MOST:
       raise InputError(
         f"Opus takes {_LEAST:g} to {_MOST:g} kbit/s, not {kbit_per_s:g}"

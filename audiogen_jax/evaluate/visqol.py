@@ -27,7 +27,7 @@ class NoMark(Exception):
 class Visqol:
   """Marks pairs of sounds from 1, bad, to about 4.75 (MOS-LQO, audio mode)."""
 
-  def __init__(self, program: str | os.PathLike):
+  def __init__(self, program: str | os.PathLike) -> None:
     # Not resolved: bazel-bin is a link, and the model lies beside the link.
     self._program = Path(os.path.abspath(program))
     if not os.access(self._program, os.X_OK) or self._program.is_dir():

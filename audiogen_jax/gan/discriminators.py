@@ -22,7 +22,7 @@ from audiogen_jax.core.types import Tree
 
 Kind = Literal["msstft", "mpd", "msd"]
 
-# Meanings of the parameters' axes: discriminators are small and kept whole.
+# Meanings of the parameters' axes: discriminators are small and replicated.
 AXES = {
   r"(msstft|mpd)/.*/(kernel|kernel_v)": (None,) * 4,
   r"msd/.*/(kernel|kernel_v)": (None,) * 3,
@@ -53,7 +53,7 @@ class DiscriminatorConfig:
   rates: int = 3
   slope: float = 0.3
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if len(set(self.kinds)) < len(self.kinds):
       raise InputError(f"adversary.kinds {self.kinds} names one twice")
     if "msd" in self.kinds and (self.filters < 8 or self.filters % 8):
@@ -170,9 +170,9 @@ class PeriodDiscriminator(nn.Module):
   def __call__(self, audio: Float[Array, "b n c"]) -> Output:
     c, p = self.config, self.period
     b, n, channels = audio.shape
-    room = -n % p
-    audio = jnp.pad(audio, ((0, 0), (0, room), (0, 0)), "reflect")
-    x = audio.reshape(b, (n + room) // p, p, channels)
+    padding = -n % p
+    audio = jnp.pad(audio, ((0, 0), (0, padding), (0, 0)), "reflect")
+    x = audio.reshape(b, (n + padding) // p, p, channels)
     features = []
     for i in range(5):
       x = _Conv(

@@ -1,4 +1,4 @@
-"""A language model with its weights: where they lie, and what runs on them.
+"""A language model with its weights on their devices, and what runs on them.
 
     condition: text states -> Cond at the model's width
     logits:    codes, Cond -> logits of every code
@@ -45,7 +45,7 @@ class LanguageModel:
     *,
     dtype: jnp.dtype,
     placement: Placement,
-  ):
+  ) -> None:
     self.config = config
     self.params = tiling.tiled(params, placement)
     self.dtype = dtype
@@ -169,7 +169,7 @@ def condition(
   rows: int,
   mask_padding: bool,
 ) -> Cond:
-  """`LanguageModel.condition`, compiled."""
+  """`LanguageModel.condition` under jit."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     more = (0, rows - len(mask)), (0, 0)
     states = constrain(jnp.pad(states, (*more, (0, 0))), "batch", None, None)
@@ -193,7 +193,7 @@ def logits(
   dtype: jnp.dtype,
   placement: Placement,
 ) -> Float[Array, "b k s v"]:
-  """`LM.__call__` under the causal mask, compiled."""
+  """`LM.__call__` with the causal mask, under jit."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     mask = masks.causal(steps.shape[2])
     return apart(config, dtype).apply({"params": params}, steps, cond, mask)

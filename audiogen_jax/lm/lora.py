@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import path_name
-from audiogen_jax.core.types import Matrices, Tree
+from audiogen_jax.core.types import AnyArray, Matrices, Tree
 
 # Adapters are small, and kept whole along all axes but the layers'.
 AXES = {r".*/(a|b)": ("layers", None, None)}
@@ -48,7 +48,7 @@ class LoRAConfig:
   alpha: float = 16.0
   where: str = r"(self|cross)_attn/(qkv|q|kv|out)"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.rank < 0:
       raise InputError(f"lora.rank {self.rank} must be 0 (none) or more")
     try:
@@ -69,8 +69,8 @@ def product(
   y = layer(x)
   if not layer.has_variable("params", "lora"):
     return y
-  held = layer.get_variable("params", "lora")
-  a, b, scale = (held[name].astype(y.dtype) for name in ("a", "b", "scale"))
+  adapters = layer.get_variable("params", "lora")
+  a, b, scale = (adapters[name].astype(y.dtype) for name in ("a", "b", "scale"))
   added = (x.reshape(*x.shape[:2], -1) @ a) @ (scale[:, None] * b)
   return y + added.reshape(y.shape)
 
@@ -108,21 +108,24 @@ def init(
 
 
 def beside(adapters: Sequence[tuple[LoRAConfig, Tree, float | Array]]) -> Tree:
-  """Adapters in the tree of a model's stacked parameters, without the latter.
+  """Adapters in the tree of a model's stacked parameters, without those.
+
+  Several adapters of one kernel are concatenated along the rank, so that their
+  sum is one product.
 
   Args:
     adapters: What each is, its parameters as of `init`, and its strength.
   """
-  found: dict[str, list[Tree]] = {}
+  by_kernel: dict[str, list[Tree]] = {}
   for config, tree, strength in adapters:
     for name, each in tree.items():
       layers = each["a"].shape[0]
       scale = jnp.full((layers, config.rank), config.alpha / config.rank)
       part = {**each, "scale": scale * strength}
-      found.setdefault(name, []).append(part)
-  made: Tree = {}
-  for name, parts in found.items():
-    node = made
+      by_kernel.setdefault(name, []).append(part)
+  result: Tree = {}
+  for name, parts in by_kernel.items():
+    node = result
     for step in name.split("."):
       node = node.setdefault(step, {})
     axis = {"a": -1, "b": -2, "scale": -1}
@@ -130,13 +133,13 @@ def beside(adapters: Sequence[tuple[LoRAConfig, Tree, float | Array]]) -> Tree:
       leaf: jnp.concatenate([part[leaf] for part in parts], along)
       for leaf, along in axis.items()
     }
-  return made
+  return result
 
 
 def weighted(
   adapters: Sequence[tuple[LoRAConfig, Tree]], strengths: Sequence[float | int]
 ) -> Tree:
-  """`beside`, on the devices that hold the adapters.
+  """Adapters with new strengths, on the devices that hold them; see `beside`.
 
   Raises:
     InputError: If there is not one strength for each, or one is no number of at
@@ -152,24 +155,28 @@ def weighted(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _beside(configs, trees, values):
-  """`beside`, compiled once for whatever strengths there will be."""
+def _beside(
+  configs: tuple[LoRAConfig, ...],
+  trees: list[Tree],
+  values: list[Float[AnyArray, ""]],
+) -> Tree:
+  """`beside` under jit; strengths are traced, so new ones compile nothing."""
   return beside(list(zip(configs, trees, values, strict=True)))
 
 
-def strength_of(said: object) -> float:
-  """A strength, told as a number or its digits.
+def strength_of(value: object) -> float:
+  """A strength, given as a number or as text.
 
   Raises:
     InputError: If it is no number of at most 100.
   """
   try:
-    strength = float(said)
+    strength = float(value)
   except (TypeError, ValueError):
     strength = math.nan
   if not abs(strength) <= _STRONGEST:
     raise InputError(
-      f"adapters' strength {str(said)[:50]!r} must be a number from"
+      f"adapters' strength {str(value)[:50]!r} must be a number from"
       f" -{_STRONGEST:g} to {_STRONGEST:g}; 1 is as trained"
     )
   return strength
@@ -180,31 +187,40 @@ def adapted(params: Tree, adapters: Tree) -> Tree:
 
   Both are stacked, or both unstacked.
   """
-  made = dict(params)
+  result = dict(params)
   for name, node in adapters.items():
-    known = made.get(name)
+    known = result.get(name)
     both = isinstance(known, Mapping) and name != "lora"
-    made[name] = adapted(known, node) if both else node
-  return made
+    result[name] = adapted(known, node) if both else node
+  return result
 
 
 def merged(params: Tree) -> Tree:
-  """The parameters of a model that does the same without adapters."""
-  made = {}
+  """Parameters without adapters: each kernel is W + scale A B.
+
+  Args:
+    params: Parameters with adapters among them, as `adapted` returns them.
+
+  Returns:
+    New dictionaries; the model computes what it did, but for rounding.
+  """
+  result = {}
   for name, node in params.items():
     if isinstance(node, Mapping) and name != "lora":
       node = merged(node)
-    made[name] = node
-  if lora := made.pop("lora", None):
-    kernel = made["kernel"]
+    result[name] = node
+  if lora := result.pop("lora", None):
+    kernel = result["kernel"]
     # What kernels read comes first, so that inputs x outputs is their order.
     added = (lora["a"] * lora["scale"][..., None, :]) @ lora["b"]
-    made["kernel"] = kernel + added.reshape(kernel.shape).astype(kernel.dtype)
-  return made
+    result["kernel"] = kernel + added.reshape(kernel.shape).astype(kernel.dtype)
+  return result
 
 
-def _axes(config, name, matrices):
-  """Axes read and written of an adapted kernel; None for all else."""
+def _axes(
+  config: LoRAConfig, name: str, matrices: Matrices
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+  """Axes that an adapted kernel reads and writes; None for all else."""
   inner = re.fullmatch(r"layers/(.*)/kernel", name)
   if not inner or not re.fullmatch(config.where, inner[1]):
     return None

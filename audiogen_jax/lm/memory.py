@@ -1,4 +1,4 @@
-"""Whether keys and values will fit, asked before they are made."""
+"""Whether KV caches will fit into memory, asked before any is allocated."""
 
 import contextlib
 from collections.abc import Iterator
@@ -31,11 +31,13 @@ def check(
   killed without a word.
 
   Args:
-    sounds: At once.
-    rows: The same, rounded up.
-    steps: That a cache must hold, prepended text included.
+    sounds: How many are sampled at once.
+    rows: Rows of the batch that holds them, a power of two or a multiple of
+      the mesh.
+    steps: Steps that a KV cache must hold, prepended text included.
     config: The model.
-    guided: Whether each is made with and without its text.
+    guided: Whether each row runs twice, with and without its text
+      (classifier-free guidance).
     dtype: Of the model's products.
     placement: Where it runs.
 
@@ -62,7 +64,7 @@ def check(
 
 
 def free_bytes(placement: Placement) -> int | None:
-  """Of a device, or of the machine; None if that is not known.
+  """Bytes free on a device, or on the machine; None if that is not known.
 
   Where processes share a mesh it is the least of them all: what one refuses all
   must refuse.
@@ -75,17 +77,20 @@ def free_bytes(placement: Placement) -> int | None:
 
 
 def _free_here(placement: Placement) -> int | None:
-  """The same, as this process sees it."""
+  """Bytes free on this process's first device, or on its machine.
+
+  None where neither JAX nor the operating system (Linux) says so.
+  """
   index = jax.process_index()
   own = (d for d in placement.mesh.devices.flat if d.process_index == index)
-  if told := next(own).memory_stats():
-    return told["bytes_limit"] - told["bytes_in_use"]
+  if stats := next(own).memory_stats():
+    return stats["bytes_limit"] - stats["bytes_in_use"]
   try:
     lines = Path("/proc/meminfo").read_text().splitlines()
   except OSError:  # another system than Linux
     return None
-  known = dict(line.split(":") for line in lines)
-  return 1024 * int(known["MemAvailable"].split()[0])
+  fields = dict(line.split(":") for line in lines)
+  return 1024 * int(fields["MemAvailable"].split()[0])
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class LM(nn.Module):
   stacked: bool = True
   remat: Literal["none", "dots", "full"] = "none"
 
-  def setup(self):
+  def setup(self) -> None:
     c, t = self.config, self.config.transformer
     init = truncated_normal(t.width**-0.5)
     # One more row than codes: the special token.
@@ -376,7 +376,10 @@ def unstack(params: Tree) -> Tree:
 
 
 def stack(params: Tree) -> Tree:
-  """The inverse of `unstack`, leaving `params` as it is."""
+  """Unstacked parameters (`layer_0/…`) as one stack (`layers/…`); a copy.
+
+  The inverse of `unstack`, but `params` keeps its arrays.
+  """
   names = [k for k in params if k.startswith("layer_")]
   layers = [params[f"layer_{i}"] for i in range(len(names))]
   rest = {k: v for k, v in params.items() if k not in names}

@@ -111,12 +111,12 @@ def interleave(
 def deinterleave(
   steps: Shaped[AnyArray, "b k s *v"], step: Int[np.ndarray, "k t"]
 ) -> Shaped[AnyArray, "b k t *v"]:
-  """Steps -> codes, or whatever else is written at each step."""
+  """Steps -> codes, or logits and whatever else there is at each step."""
   return steps[:, np.arange(steps.shape[1])[:, None], step]
 
 
 def valid(layout: Layout) -> Bool[np.ndarray, "k t"]:
-  """Codes that training predicts: those written before step `trained`."""
+  """Which codes training predicts: those whose step is before `trained`."""
   return layout.step < layout.trained
 
 
@@ -151,7 +151,7 @@ def _unroll(pattern: Pattern, codebooks: int, frames: int) -> list:
   delays = list(pattern.delays) or [0] * codebooks
   delays = _of_each(tuple(delays), range(codebooks), "delays")
   total = frames + max(delays)
-  placed = []
+  timed = []
   for t in range(total):
     for i in range(max(inner) + 1):
       books = [k for k in range(codebooks) if inner[k] == i]
@@ -163,9 +163,9 @@ def _unroll(pattern: Pattern, codebooks: int, frames: int) -> list:
         )
       at = t + waits.pop()
       if at < total:
-        placed.append((at, [(t, k) for k in books]))
+        timed.append((at, [(t, k) for k in books]))
   # Ties go to empty steps, then to earlier frames, then to lower codebooks.
-  return [cells for _, cells in sorted(placed)]
+  return [cells for _, cells in sorted(timed)]
 
 
 def _coarse_first(pattern: Pattern, codebooks: int, frames: int) -> list:

@@ -1,9 +1,10 @@
 """Products in int8: weights rounded once, what they multiply at every step.
 
 Each column of a weight has a scale of its own, and each row of what it
-multiplies another, found anew (dynamic quantisation, as in LLM.int8(), Dettmers
-et al., 2022, without its outliers).  Attention's own products, norms,
-embeddings and the text's projection stay as they are.  Qwix does the rounding.
+multiplies another, computed at every step (dynamic quantisation, as in
+LLM.int8(), Dettmers et al., 2022, without its outliers).  Attention's own
+products, norms, embeddings and the text's projection stay as they are.  Qwix
+does the rounding.
 """
 
 import functools
@@ -44,7 +45,10 @@ def apart(config: LMConfig, dtype: jnp.dtype) -> LM:
 
 
 def quantise(config: LMConfig, params: Tree) -> Tree:
-  """Unstacked parameters in int8; empties `params`, part after part."""
+  """Unstacked parameters in int8, with float32 scales for each column.
+
+  Empties `params`, one entry after another, so that memory never holds both.
+  """
   import qwix
 
   lm = apart(config, jnp.dtype(jnp.int8))
@@ -54,12 +58,14 @@ def quantise(config: LMConfig, params: Tree) -> Tree:
     jax.ShapeDtypeStruct((1, 1), jnp.bool_),
   )
   mask = jax.ShapeDtypeStruct((1, 1, 1), jnp.bool_)
-  like = jax.eval_shape(lm.init, jax.random.key(0), steps, cond, mask)["params"]
-  found = {}
+  abstract = jax.eval_shape(lm.init, jax.random.key(0), steps, cond, mask)[
+    "params"
+  ]
+  quantised = {}
   for name in list(params):
     part = {name: params.pop(name)}
-    # What a call with text at hand does not touch is none of `like`'s.
-    if name in like:
-      part = qwix.quantize_params(part, {name: like[name]})
-    found |= part
-  return found
+    # What a call with text at hand does not touch is none of `abstract`'s.
+    if name in abstract:
+      part = qwix.quantize_params(part, {name: abstract[name]})
+    quantised |= part
+  return quantised

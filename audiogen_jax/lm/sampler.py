@@ -66,7 +66,7 @@ class Inputs(NamedTuple):
 
 
 class Programs(NamedTuple):
-  """`prefill`, `decode` and `grow`, compiled."""
+  """The functions `prefill`, `decode` and `grow` of this file, under jit."""
 
   prefill: Callable[..., Any]
   decode: Callable[..., Any]
@@ -201,7 +201,7 @@ def _decoded(
   end: int,
   options: dict[str, Any],
 ) -> State:
-  """The state once all steps before `end` are written."""
+  """The state after sampling the steps from `state.step` to `end - 1`."""
   decode = compiled(lm.config, lm.placement).decode
   end = lm.placement.put(np.int32(end))
   return decode(lm.params, state, inputs, end, **options)
@@ -279,8 +279,8 @@ def decode(
   def body(state: State) -> State:
     logits, caches = logits_of(state)
     drawn = draw(logits, inputs.keys, state.step, inputs.sampling)[..., None]
-    given = jax.lax.dynamic_slice_in_dim(state.steps, state.step, 1, axis=2)
-    tokens = jnp.where(given == _UNKNOWN, drawn, given)
+    known = jax.lax.dynamic_slice_in_dim(state.steps, state.step, 1, axis=2)
+    tokens = jnp.where(known == _UNKNOWN, drawn, known)
     steps = jax.lax.dynamic_update_slice_in_dim(
       state.steps, tokens, state.step, axis=2
     )
@@ -323,7 +323,7 @@ def compiled(config: LMConfig, placement: Placement) -> Programs:
 
 @jax.jit
 def _keys(seeds: UInt[Array, " b"], window: Int[Array, ""]) -> Key[Array, " b"]:
-  """One key a row, of its seed and the window."""
+  """One key a row: its seed's, with the number of the window folded in."""
 
   def one(seed: UInt[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), window)

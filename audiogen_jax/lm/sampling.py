@@ -70,7 +70,7 @@ class Sampling:
   )
   greedy: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     options.check(self)
 
 
@@ -168,12 +168,12 @@ def _least_above(
   """
 
   def settle(
-    i: Int[Array, ""], found: Int[Array, "b k 1"]
+    i: Int[Array, ""], threshold: Int[Array, "b k 1"]
   ) -> Int[Array, "b k 1"]:
-    higher = found + jax.lax.shift_left(jnp.int32(1), 31 - i)
+    higher = threshold + jax.lax.shift_left(jnp.int32(1), 31 - i)
     reached = jnp.where(order >= higher, weight, 0.0)
     enough = jnp.sum(reached, axis=-1, keepdims=True) > target
-    return jnp.where(enough, higher, found)
+    return jnp.where(enough, higher, threshold)
 
   lowest = jnp.full((*order.shape[:-1], 1), jnp.iinfo(jnp.int32).min)
   return jax.lax.fori_loop(0, 32, settle, lowest)

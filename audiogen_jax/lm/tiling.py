@@ -21,14 +21,14 @@ _STEPS_OUTERMOST = (3, 1, 0, 2)
 
 
 def matters(placement: Placement) -> bool:
-  """Whether this is a TPU."""
+  """Whether the order of axes in memory can be chosen: on TPUs alone."""
   return placement.mesh.devices.flat[0].platform == "tpu"
 
 
 def of_kv_cache(placement: Placement) -> KVCache:
   """Sharding and memory order of a KV cache."""
-  place = placement.sharding("batch", "heads", None, None)
-  one = Format(Layout(_STEPS_OUTERMOST), place)
+  sharding = placement.sharding("batch", "heads", None, None)
+  one = Format(Layout(_STEPS_OUTERMOST), sharding)
   return KVCache(one, one)
 
 

@@ -50,7 +50,7 @@ class TransformerConfig:
   attention_bias: bool = False
   ff_bias: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.width % self.heads or self.width % 2:
       raise InputError(
         f"width {self.width} must be even, and a multiple of {self.heads} heads"
@@ -137,7 +137,7 @@ class Attention(nn.Module):
   cross: bool
   dtype: jnp.dtype
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
 
     def project(*parts: int) -> nn.DenseGeneral:
@@ -222,7 +222,7 @@ class Block(nn.Module):
   config: TransformerConfig
   dtype: jnp.dtype
 
-  def setup(self):
+  def setup(self) -> None:
     c = self.config
     self.self_norm, self.ff_norm = norm("self_norm"), norm("ff_norm")
     self.self_attn = Attention(c, cross=False, dtype=self.dtype)

@@ -35,12 +35,12 @@ def windows(
   at = 0
   if known >= window:  # a prompt longer than a window: its end is what counts
     at = known - (window - stride)
-  found = []
+  spans = []
   while known < frames:
     end = min(at + window, frames)
-    found.append((at, known, end))
+    spans.append((at, known, end))
     at, known = at + stride, end
-  return found
+  return spans
 
 
 def plan(
@@ -50,7 +50,7 @@ def plan(
   window_s: Seconds,
   stride_s: Seconds,
 ) -> list[tuple[int, int, int]]:
-  """`windows` of durations in seconds.
+  """Windows as (first frame, first unknown frame, end), from durations in s.
 
   Args:
     tokens: Of the codec.
@@ -89,19 +89,19 @@ def seeds(
   """
   try:
     first = operator.index(seed)  # arrays without axes, too
-    found = [first + i for i in range(count)]
+    values = [first + i for i in range(count)]
   except TypeError:
-    found = [_whole(one) for one in _listed(seed)]
-  if len(found) != count:
+    values = [_whole(one) for one in _listed(seed)]
+  if len(values) != count:
     raise InputError(
-      f"{len(found)} seeds for {count} prompts; give one for each"
+      f"{len(values)} seeds for {count} prompts; give one for each"
     )
-  if min(found) < 0 or max(found) >= 2**32:
+  if min(values) < 0 or max(values) >= 2**32:
     raise InputError(
-      f"seeds {config.shown(min(found))} … {config.shown(max(found))} must lie"
-      " in [0, 4294967295]"
+      f"seeds {config.shown(min(values))} … {config.shown(max(values))} must"
+      " lie in [0, 4294967295]"
     )
-  return found
+  return values
 
 
 def _listed(seed: Any) -> list[Any]:

@@ -29,7 +29,7 @@ class TextEncoder:
     params: Tree,
     tokenizer: tokenizers.Tokenizer,
     placement: sharding.Placement,
-  ):
+  ) -> None:
     self.config = config
     self.params = params
     self.tokenizer = tokenizer

@@ -13,8 +13,8 @@ def checked(texts: str | Sequence[str | None]) -> list[str | None]:
   """
   if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
     texts = [texts]
-  found = list(texts)
-  for i, text in enumerate(found):
+  result = list(texts)
+  for i, text in enumerate(result):
     if text is not None and not isinstance(text, str):
       raise InputError(
         f"prompt {i + 1} is of type {type(text).__name__}; pass a str, or None"
@@ -27,4 +27,4 @@ def checked(texts: str | Sequence[str | None]) -> list[str | None]:
         f"prompt {i + 1} holds what is no Unicode text, at character"
         f" {error.start + 1}; give it as UTF-8"
       ) from None
-  return found
+  return result

@@ -52,7 +52,7 @@ class ByteTokenizer:
 class FileTokenizer:
   """A tokenizer in the Hugging Face format, read by `transformers`."""
 
-  def __init__(self, folder: str | Path):
+  def __init__(self, folder: str | Path) -> None:
     present = [name for name in _FILES if (Path(folder) / name).is_file()]
     if not present:
       # transformers would make one of nothing, in which all words are unknown.

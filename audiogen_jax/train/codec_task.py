@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from audiogen_jax.audio import distances
 from audiogen_jax.codec import encodec, layers, rvq, seanet, usage
@@ -32,18 +32,18 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, constrain
 from audiogen_jax.core.types import Tree
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.gan import adversarial, balancer, discriminators
+from audiogen_jax.gan import balancer, discriminators
 from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.gan.losses import LossWeights
 from audiogen_jax.train import codec_losses
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
-from audiogen_jax.train.state import TrainState
+from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class CodecTask:
-  """A codec to train; see `task.Task`.
+  """A codec to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
     encodec: The codec.
@@ -52,13 +52,13 @@ class CodecTask:
     weights: Of the losses.
     balance_norm: Norm that the balanced gradient is brought to.
     balance_decay: Of the running norms of each loss's gradient.
-    optim: The same for codec and adversary, as published.
+    optim: Settings of both optimisers, the codec's and the adversary's.
     average_decay: Of the moving average that is evaluated and exported.
     init_gain: Of the codec's convolutions at the start, see `layers.amplify`;
       1 for the published start, biases and all.
     init_batches: Batches that k-means starts the codebooks from.
     precision: Of matrix products and convolutions on accelerators; codes are
-      always found in float32.
+      always computed in float32.
   """
 
   encodec: EncodecConfig = EncodecConfig()
@@ -75,7 +75,7 @@ class CodecTask:
 
   best: ClassVar[str] = "mel_distance"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.encodec.stereo_codes or self.encodec.renormalise:
       raise InputError(
         "a codec is trained without stereo_codes and renormalise; both are"
@@ -157,7 +157,7 @@ class CodecTask:
   def prepare(
     self,
     state: TrainState,
-    batches: Iterator[Mapping[str, jax.Array]],
+    batches: Iterator[Batch],
     key: jax.Array,
   ) -> TrainState:
     """Codebooks by k-means over the latents of some batches."""
@@ -173,9 +173,18 @@ class CodecTask:
     )
 
   def train_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array], key: jax.Array
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """See the head of this file."""
+    """One update of the discriminators, and one of the codec against them.
+
+    Args:
+      state: Of codec, discriminators, balancer and their optimisers.
+      batch: `audio b n c`, at the codec's rate, in [-1, 1].
+      key: For dead codebook entries and the dropout of codebooks.
+
+    Returns:
+      The new state, and scalar metrics by name.
+    """
     audio = constrain(batch["audio"], "batch", None, None)
     books = state.extra["codebooks"]
 
@@ -185,8 +194,13 @@ class CodecTask:
     with jax.default_matmul_precision(self.precision):
       codec = state.params["codec"]
       (fake, commitment), pull, coded = jax.vjp(generate, codec, has_aux=True)
-      adversary, adversary_loss, after = self._update_adversary(
-        state, audio, fake
+      adversary, after, adversary_loss = codec_losses.update_discriminators(
+        self.adversary,
+        self.optim,
+        state.params["adversary"],
+        state.optimiser["adversary"],
+        audio,
+        fake,
       )
       values, gradients = codec_losses.with_gradients(
         self.adversary, adversary, self._balanced, audio, fake, self.rate_hz
@@ -199,19 +213,21 @@ class CodecTask:
         decay=self.balance_decay,
       )
       (gradient,) = pull((balanced.gradient, jnp.ones_like(commitment)))
-    codec, moments = self._updated(
-      gradient, state.optimiser["codec"], state.params["codec"]
+    codec = state.params["codec"]
+    updates, moments = self.optim.make().update(
+      gradient, state.optimiser["codec"], codec
     )
+    codec = optax.apply_updates(codec, updates)
     books = coded.codebooks._asdict()
     new = {"params": codec, "codebooks": books}
-    heard = jax.lax.stop_gradient(fake)
-    # First what a person can judge: balanced losses have no scale.
+    fixed = jax.lax.stop_gradient(fake)
+    # Distances first: balanced losses have no scale.
     metrics = {
       "input_rms": jnp.sqrt(jnp.mean(jnp.square(audio))),
       "mel_distance": jnp.mean(
-        distances.mel_distance(audio, heard, self.rate_hz)
+        distances.mel_distance(audio, fixed, self.rate_hz)
       ),
-      "si_snr_db": jnp.mean(distances.si_snr(audio, heard, self.rate_hz)),
+      "si_snr_db": jnp.mean(distances.si_snr(audio, fixed, self.rate_hz)),
       **coded.metrics,
       "loss": sum(balanced.scales[name] * values[name] for name in values),
       **values,
@@ -244,9 +260,7 @@ class CodecTask:
       coded.commitment,
     ), coded
 
-  def eval_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def eval_step(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sums over rows, and how often each entry was chosen."""
     audio, valid = batch["audio"], batch["valid"]
     fake, codes = self._through(state.average, audio)
@@ -273,9 +287,7 @@ class CodecTask:
     figures["kbit_per_s"] = float(sum(bits)) * frames / 1000
     return figures
 
-  def samples(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds and what becomes of them."""
     fake, _ = self._through(state.average, batch["audio"])
     return {"original": batch["audio"], "reconstruction": fake}
@@ -345,13 +357,17 @@ class CodecTask:
     encoder = seanet.Encoder(self.encodec.seanet)
     return encoder.apply({"params": params["encoder"]}, audio, length)[0]
 
-  def _decoded(self, params: Tree, latents: jax.Array, n: int) -> jax.Array:
+  def _decoded(
+    self, params: Tree, latents: Float[Array, "b t d"], n: int
+  ) -> Float[Array, "b {n} c"]:
     length = jnp.full(latents.shape[0], latents.shape[1], jnp.int32)
     decoder = seanet.Decoder(self.encodec.seanet)
     audio, _ = decoder.apply({"params": params["decoder"]}, latents, length)
     return audio[:, :n]
 
-  def _through(self, codec: Tree, audio: jax.Array):
+  def _through(
+    self, codec: Tree, audio: Float[Array, "b n c"]
+  ) -> tuple[Float[Array, "b n c"], Int[Array, "b k t"]]:
     """Sound after coding, and its codes, as at inference."""
     with jax.default_matmul_precision("highest"):
       books = Codebooks(**codec["codebooks"])
@@ -370,30 +386,3 @@ class CodecTask:
       rows, key, config, iterations=self.rvq.iterations, batches=len(latents)
     )
     return books._asdict()
-
-  def _update_adversary(
-    self,
-    state: TrainState,
-    audio: Float[Array, "b n c"],
-    fake: Float[Array, "b n c"],
-  ) -> tuple[Tree, Float[Array, ""], Any]:
-    """One update of the discriminators: (parameters, loss, optimiser state)."""
-    fake = jax.lax.stop_gradient(fake)
-
-    def loss(params):
-      return adversarial.discriminator_loss(
-        self.adversary,
-        discriminators.discriminate(self.adversary, params, audio),
-        discriminators.discriminate(self.adversary, params, fake),
-      )
-
-    params = state.params["adversary"]
-    value, gradient = jax.value_and_grad(loss)(params)
-    params, after = self._updated(
-      gradient, state.optimiser["adversary"], params
-    )
-    return params, value, after
-
-  def _updated(self, gradient, moments, params):
-    updates, moments = self.optim.make().update(gradient, moments, params)
-    return optax.apply_updates(params, updates), moments

@@ -8,6 +8,7 @@ A panel for each metric, a line for each run; metrics joined by `+` share one.
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,10 @@ def read(run: Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in lines]
 
 
-def _panel(logs, metrics: list[str]):
-  """A title and the lines below it."""
+def _panel(
+  logs: Mapping[Path, list[dict[str, Any]]], metrics: list[str]
+) -> tuple[str, dict[str, tuple[Sequence, Sequence]]]:
+  """A title, and for each run and metric its steps and values, by label."""
   title = os.path.commonprefix(metrics).strip("_")
   lines = {}
   for metric in metrics:

@@ -61,7 +61,9 @@ def export(
   return target, number
 
 
-def _number(checkpoints: Checkpoints, step, workdir) -> int:
+def _number(
+  checkpoints: Checkpoints, step: int | str, workdir: str | os.PathLike
+) -> int:
   steps = checkpoints.steps()
   if not steps:
     raise InputError(f"{workdir} holds no whole checkpoint yet")

@@ -1,4 +1,4 @@
-"""What a language model in training writes."""
+"""Samples of a language model in training."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from audiogen_jax.lm.sampler import Inputs, State
 from audiogen_jax.lm.sampling import Sampling, TracedSampling
 
 
-def write(
+def sample(
   config: LMConfig,
   params: Tree,
   states: Float[Array, "b l e"],
@@ -25,7 +25,7 @@ def write(
   guidance: float,
   dtype: jnp.dtype,
 ) -> Int[Array, "b k t"]:
-  """Codes for some texts, by the usual rules; row i has key i.
+  """Samples codes for some texts; row i has the key of seed i.
 
   Pure, so that a training loop can compile it for its mesh.
 
@@ -35,7 +35,7 @@ def write(
     states: Of the text encoder.
     mask: Positions of the text.
     text_mask: Positions that attention looks at.
-    frames: How many to write.
+    frames: How many to sample.
     guidance: Classifier-free guidance.
     dtype: Of the products.
   """
@@ -59,7 +59,7 @@ def write(
     params, steps[..., :0], cond, capacity=stop, **options
   )
   traced = TracedSampling.make(Sampling(guidance=guidance), config.size)
-  written = sampler.decode(
+  sampled = sampler.decode(
     params,
     State(steps, jnp.int32(1), caches),
     Inputs(
@@ -71,13 +71,13 @@ def write(
     jnp.int32(stop),
     **options,
   )
-  return patterns.deinterleave(written.steps, layout.step)
+  return patterns.deinterleave(sampled.steps, layout.step)
 
 
-def heard(
+def decoded(
   config: EncodecConfig, variables: Tree, codes: Int[Array, "b k t"]
 ) -> Float[Array, "b n c"]:
-  """Codes as sound, all frames of each row."""
+  """Sound of codes, all `t` frames of each row."""
   b, _, frames = codes.shape
   length = jnp.full(b, frames, jnp.int32)
   return encodec.decode(config, variables, codes, length, jnp.ones(b))

@@ -68,38 +68,38 @@ class Origins:
     Raises:
       InputError: If a source is missing, or holds another model than `lm`.
     """
-    found = _open(self)
-    if found.start is not None and found.start.lm != lm:
+    sources = _open(self)
+    if sources.start is not None and sources.start.lm != lm:
       raise InputError(
         f"init_from {self.init_from} is another model than the configuration's:"
-        f" {_differences(found.start.lm, lm)}; take the configuration of its"
+        f" {_differences(sources.start.lm, lm)}; take the configuration of its"
         " size, or set these keys"
       )
-    return found.codec.codec, found.text and found.text[0]
+    return sources.codec.codec, sources.text and sources.text[0]
 
   def tokenizer(self) -> Tokenizer:
     """What makes ids of captions: the text encoder's own, or bytes."""
-    found = _open(self)
-    if found.text is None:
+    sources = _open(self)
+    if sources.text is None:
       return tokenizer.load(None)
-    described, _, folder = found.text
+    described, _, folder = sources.text
     return tokenizer.load(folder, rows=described.vocabulary)
 
   def weights(self, lm: LMConfig) -> Weights:
     """All weights that there are, in float32, where the mesh wants them."""
-    found, placement = _open(self), sharding.current()
+    sources, placement = _open(self), sharding.current()
 
     def read(tree, init, described, axes):
       abstract = engine.abstract(init, described)
       return placing.realise(tree, abstract, axes, placement)
 
-    codec = found.codec
+    codec = sources.codec
     text = start = None
-    if found.text is not None:
-      described, tree, _ = found.text
+    if sources.text is not None:
+      described, tree, _ = sources.text
       text = read(tree, t5.init, described, t5.AXES)
-    if found.start is not None:
-      start = read(found.start.lm_tree, model.init, lm, model.AXES)
+    if sources.start is not None:
+      start = read(sources.start.lm_tree, model.init, lm, model.AXES)
     return Weights(
       read(codec.codec_tree, encodec.init, codec.codec, encodec.AXES),
       text,
@@ -111,11 +111,11 @@ class Origins:
 
     A frozen text encoder of the hub is not written: it can be had again.
     """
-    found = _open(self)
-    outside = found.text is not None and hub.holds(found.text[2])
+    sources = _open(self)
+    outside = sources.text is not None and hub.holds(sources.text[2])
     if outside and not self.trained:
       parts = dataclasses.replace(
-        parts, text_tree=None, text_name=found.text_name
+        parts, text_tree=None, text_name=sources.text_name
       )
     opening.write_orbax(folder, parts, tokenizer=self.tokenizer())
 
@@ -160,17 +160,19 @@ def _open(origins: Origins) -> _Opened:
 
 def _differences(theirs: Any, ours: Any) -> str:
   """Keys of two configurations that differ."""
-  told = []
+  differences = []
 
   def walk(a, b, where):
     for name in a:
       if isinstance(a[name], dict):
         walk(a[name], b[name], f"{where}{name}.")
       elif a[name] != b[name]:
-        told.append(f"{where}{name} is {a[name]} there and {b[name]} here")
+        differences.append(
+          f"{where}{name} is {a[name]} there and {b[name]} here"
+        )
 
   walk(config.as_dict(theirs), config.as_dict(ours), "lm.")
-  return ", ".join(told)
+  return ", ".join(differences)
 
 
 def check_parts(

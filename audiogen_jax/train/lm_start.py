@@ -1,4 +1,4 @@
-"""What a language model's training starts from: random numbers, or sources."""
+"""Initial parameters of a language model's training: random, or to be read."""
 
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ AXES: dict[str, Axes] = _axes()
 
 
 class Start(NamedTuple):
-  """The parts of a model, as `LMTask` has them."""
+  """Which parts of a model are read from sources, and which start at random."""
 
   lm: LMConfig
   text: TextConfig
@@ -45,12 +45,12 @@ class Start(NamedTuple):
 
   def read(self) -> dict[str, Tree]:
     """Shapes of what `LMTask.prepare` reads, by part."""
-    given = {"codec": engine.abstract(encodec.init, self.codec)}
+    shapes = {"codec": engine.abstract(encodec.init, self.codec)}
     if self.text.source or not self.text.trained:
-      given["text"] = engine.abstract(t5.init, self.text.encoder)
+      shapes["text"] = engine.abstract(t5.init, self.text.encoder)
     if self.init_from:
-      given["lm"] = engine.abstract(model.init, self.lm)
-    return given
+      shapes["lm"] = engine.abstract(model.init, self.lm)
+    return shapes
 
   def fresh(self, lm_key: jax.Array, text_key: jax.Array) -> dict[str, Tree]:
     """All parts: zeros where something is read, the rest drawn.
@@ -58,12 +58,12 @@ class Start(NamedTuple):
     Numbers that are drawn to be thrown away take a compiler long: the codec's
     alone half of what there was to compile.
     """
-    given = {
+    trees = {
       name: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
       for name, tree in self.read().items()
     }
-    if "text" not in given:
-      given["text"] = t5.init(self.text.encoder, text_key)
-    if "lm" not in given:
-      given["lm"] = model.init(self.lm, lm_key)
-    return given
+    if "text" not in trees:
+      trees["text"] = t5.init(self.text.encoder, text_key)
+    if "lm" not in trees:
+      trees["lm"] = model.init(self.lm, lm_key)
+    return trees

@@ -52,15 +52,15 @@ from audiogen_jax.train import (
 from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_sources import Origins, TextConfig
 from audiogen_jax.train.optimiser import OptimiserConfig
-from audiogen_jax.train.state import TrainState
+from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class LMTask:
-  """A language model to train; a `task.Task`.
+  """A language model to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
-    lm: It.
+    lm: The language model.
     codec: Source of the frozen codec; may be left empty with `init_from`.
     encodec: What that codec is.  Read from the source before training; `plan`,
       which reads nothing, believes what stands here.
@@ -105,7 +105,7 @@ class LMTask:
   axes: ClassVar[Mapping[str, Axes]] = lm_start.AXES
   best: ClassVar[str] = "loss"
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name in ("text_dropout", "average_decay"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")
@@ -183,24 +183,24 @@ class LMTask:
   def prepare(
     self,
     state: TrainState,
-    batches: Iterator[Mapping[str, jax.Array]],
+    batches: Iterator[Batch],
     key: jax.Array,
   ) -> TrainState:
     """Reads the frozen weights, and those to start from."""
     del batches, key
-    found = self._origins.weights(self.lm)
-    params, extra = dict(state.params), state.extra | {"codec": found.codec}
-    if found.text is not None:
-      (params if self.text.trained else extra)["text"] = found.text
-    if found.lm is not None:
-      (extra if self.lora.rank else params)["lm"] = found.lm
+    weights = self._origins.weights(self.lm)
+    params, extra = dict(state.params), state.extra | {"codec": weights.codec}
+    if weights.text is not None:
+      (params if self.text.trained else extra)["text"] = weights.text
+    if weights.lm is not None:
+      (extra if self.lora.rank else params)["lm"] = weights.lm
     average = jax.tree.map(jnp.copy, params) if state.average else {}
     return state._replace(params=params, extra=extra, average=average)
 
   def train_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array], key: jax.Array
+    self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """See the head of this file."""
+    """One update on the mean cross-entropy of the codes: (state, metrics)."""
     codes = self._codes(state, batch)
     mask = text_masks.dropped(
       batch["text_mask"], key, share=self.text_dropout, unit=self.dropout_unit
@@ -232,9 +232,7 @@ class LMTask:
     extra = state.extra | {"averaged": averaged}
     return TrainState(state.step + 1, params, moments, extra, average), metrics
 
-  def eval_step(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def eval_step(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sums over rows: of cross-entropies, and how often each code occurs."""
     codes, valid = self._codes(state, batch), batch["valid"]
     params = state.average or state.params
@@ -257,13 +255,11 @@ class LMTask:
       f"unigram_{k}": float(x) * math.log(2) for k, x in enumerate(bits)
     }
 
-  def samples(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds written for the texts of a batch, as long as its rows."""
     params = state.average or state.params
     mask = batch["text_mask"]
-    codes = lm_samples.write(
+    codes = lm_samples.sample(
       self.lm,
       self.weights(state, params),
       self._states(params | state.extra, batch["text_ids"], mask),
@@ -273,7 +269,7 @@ class LMTask:
       guidance=self.guidance,
       dtype=types.resolve_dtype(self.dtype),
     )
-    sounds = lm_samples.heard(self.encodec, state.extra["codec"], codes)
+    sounds = lm_samples.decoded(self.encodec, state.extra["codec"], codes)
     original = {"original": batch["audio"]} if "audio" in batch else {}
     return original | {"generated": sounds}
 
@@ -350,19 +346,19 @@ class LMTask:
       {f"lm/{rule}": axes for rule, axes in model.MATRICES.items()}
     )
 
-  def _codes(
-    self, state: TrainState, batch: Mapping[str, jax.Array]
-  ) -> Int[Array, "b k t"]:
+  def _codes(self, state: TrainState, batch: Batch) -> Int[Array, "b k t"]:
     return lm_inputs.codes(self.encodec, state.extra["codec"], batch)
 
-  def _text(self, state, batch):
-    """States of a frozen encoder; ids for one that is trained along."""
+  def _text(self, state: TrainState, batch: Batch) -> Num[Array, "b l ..."]:
+    """States [b l e] of a frozen encoder; ids [b l] for one that is trained."""
     ids = batch["text_ids"]
     if self.text.trained:
       return ids
     return self._states(state.extra, ids, batch["text_mask"])
 
-  def _states(self, params, ids, mask) -> Float[Array, "b l e"]:
+  def _states(
+    self, params: Tree, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+  ) -> Float[Array, "b l e"]:
     return t5.encode(self.text.encoder, params["text"], ids, mask)
 
   def _cross_entropy(
@@ -379,7 +375,7 @@ class LMTask:
     visible = text_masks.visible(mask, mask_padding=self.mask_text_padding)
     if self.text.trained:
       text = self._states(params, text, mask)
-    steps, shown = loss.steps_of(codes, self.lm.pattern, self.lm.size)
+    steps, predicted = loss.steps_of(codes, self.lm.pattern, self.lm.size)
     weights = types.cast_kernels(self.weights(state, params), dtype)
     lm = LM(self.lm, dtype, remat=self.remat)
 
@@ -389,5 +385,5 @@ class LMTask:
       return lm(steps[:, :, :-1], Cond(states, visible), causal)
 
     with jax.default_matmul_precision(types.precision(dtype)):
-      said = lm.apply({"params": weights}, method=logits)
-    return loss.cross_entropy(steps, said, shown, rows)
+      output = lm.apply({"params": weights}, method=logits)
+    return loss.cross_entropy(steps, output, predicted, rows)

@@ -39,7 +39,7 @@ class Log:
     step: int = 0,
     wandb_project: str | None = None,
     config: Mapping[str, Any] | None = None,
-  ):
+  ) -> None:
     """Opens the logs of a new run, or of one that goes on.
 
     Args:
@@ -74,15 +74,15 @@ class Log:
   def __enter__(self) -> "Log":
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """Numbers, as they stand after `step` updates."""
+    """Logs numbers, as they stand after `step` updates."""
     if not self._primary:
       return
-    told = {"step": step, "time": time.time()} | dict(values)
-    self._lines.write(json.dumps(told) + "\n")
+    line = {"step": step, "time": time.time()} | dict(values)
+    self._lines.write(json.dumps(line) + "\n")
     self._lines.flush()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
@@ -92,7 +92,7 @@ class Log:
   def audio(
     self, step: int, sounds: Mapping[str, Float[np.ndarray, "b n c"]], rate: int
   ) -> None:
-    """Sounds at `rate` Hz; what lies beyond ±1 is cut."""
+    """Logs sounds at `rate` Hz; samples beyond ±1 are clipped."""
     if not self._primary:
       return
     for name, rows in sounds.items():
@@ -103,7 +103,7 @@ class Log:
   def images(
     self, step: int, pictures: Mapping[str, UInt8[np.ndarray, "b h w 3"]]
   ) -> None:
-    """Pictures, for example spectrograms."""
+    """Logs pictures, such as spectrograms, under `NAME_spectrogram`."""
     if not self._primary:
       return
     for name, rows in pictures.items():
@@ -113,7 +113,7 @@ class Log:
         self._board.add_image(tag, row, step, dataformats="HWC")
 
   def flush(self) -> None:
-    """Until everything told so far is on disk, or in the bucket."""
+    """Writes everything logged so far to the disk, or to the bucket."""
     if not self._primary:
       return
     self._board.flush()
@@ -153,7 +153,7 @@ def _drop_after(path: Path, step: int) -> None:
 
 def _wandb(
   project: str | None, folder: epath.Path, local: Path, config: Mapping | None
-):
+) -> Any:
   """A run of Weights & Biases; the same one again when the run goes on.
 
   Its id lies in `folder`, the work folder, from the start and not from the
@@ -205,7 +205,7 @@ class Rate:
     return done / max(passed, 1e-9) if done else None
 
   def resume(self) -> None:
-    """Begins anew: what has passed since the last reading does not count."""
+    """Restarts the clock: the time since it was last read does not count."""
     self._since = time.perf_counter()
 
 

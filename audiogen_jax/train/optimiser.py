@@ -50,7 +50,7 @@ class OptimiserConfig:
   decay: int = 0
   clip: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 < self.lr < float("inf"):
       raise InputError(f"optim.lr {self.lr} must be more than 0")
     for name in ("b1", "b2"):
@@ -136,7 +136,7 @@ class OptimiserConfig:
 
 
 def _numbers(params: Tree, matrices: Matrices) -> Tree:
-  """For each parameter, what Muon is to know; None for all but matrices."""
+  """Muon's dimension numbers of each matrix; None for other parameters."""
 
   def one(path, _):
     name = sharding.path_name(path)

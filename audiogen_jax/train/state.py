@@ -1,7 +1,7 @@
 """What a run carries from step to step, and how it is spread over a mesh."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,10 @@ from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
+
+# Arrays by name, whose first axis is the rows, as `data.loader.Loader` lists
+# them: `audio` or `codes`, `text_ids`, `text_mask`, `valid`.
+Batch: TypeAlias = Mapping[str, jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -84,7 +88,7 @@ def shardings(
 
 
 def _check_rules(axes: Mapping[str, Axes], placement: Placement) -> None:
-  """A rule that changes nothing is a mistake of whoever wrote it."""
+  """Raises InputError for a rule of no axis, or to an axis the mesh lacks."""
   meanings = {"batch"}.union(*axes.values()) - {None}
   names = placement.mesh.axis_names
   for meaning, targets in placement.rules:
@@ -102,7 +106,7 @@ def _check_rules(axes: Mapping[str, Axes], placement: Placement) -> None:
 
 
 def ema_step(ema: Tree, new: Tree, decay: float | Float[Array, ""]) -> Tree:
-  """An exponential moving average, one step on."""
+  """One update of an EMA: `decay ema + (1 - decay) new`, leaf by leaf."""
   return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), ema, new)
 
 
