@@ -340,9 +340,16 @@ def _written(
 
 @functools.lru_cache(maxsize=8)
 def compiled(config: LMConfig, placement: Placement) -> Callable[..., State]:
-  """`decode` under jit; its state is donated."""
+  """`decode` under jit; its state is donated, and comes out as it went in."""
   static = ("config", "dtype", "placement", "context", "span", "guided")
-  return jax.jit(decode, static_argnames=static, donate_argnames=("state",))
+  of_frames = placement.sharding("batch", None)
+  codes = placement.sharding("batch", None, None)
+  return jax.jit(
+    decode,
+    static_argnames=static,
+    donate_argnames=("state",),
+    out_shardings=State(codes, of_frames, of_frames),
+  )
 
 
 @functools.partial(
