@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import audiogen_jax as ag
+from audiogen_jax.convert import export, opening, torch_file
 from audiogen_jax.lm import masked
 
 _GOLDEN = Path(__file__).parent / "golden"
@@ -107,6 +108,24 @@ def noisy(monkeypatch):
 
 def test_parity_magnet_every_run_is_known(want):
   assert {name.split("/")[0] for name in want if name.endswith("/spec")} <= RUNS
+
+
+def test_parity_magnet_files_come_out_as_they_went_in(pack, tmp_path):
+  out = tmp_path / "out"
+  export.convert(pack, out, to="audiocraft")
+  for path in out.iterdir():
+    want = torch_file.read(pack / path.name)["best_state"]
+    got = torch_file.read(path)["best_state"]
+    assert got.keys() == want.keys()
+    for key, tensor in want.items():
+      assert got[key].dtype == tensor.dtype
+      assert got[key].read().tobytes() == tensor.read().tobytes(), key
+  ours, theirs = (
+    opening.open_parts(folder, family="magnet", need_text=False)
+    for folder in (out, pack)
+  )
+  for name in ("lm", "codec", "masking", "text_name", "window_s"):
+    assert getattr(ours, name) == getattr(theirs, name)
 
 
 def test_parity_magnet_condition(released, want, prompts):
