@@ -3,7 +3,7 @@
 The command line, the page, evaluation and benchmarks speak `TextToAudio` alone.
 A family is a page such as `audiogen.py`; others install themselves by an entry
 point of the group `audiogen_jax.families`, whose module calls `register` (and
-`convert.sources.register` for the folders that it reads).
+`convert.formats.register` for the folders that it reads).
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import formats
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Seconds
@@ -124,8 +124,8 @@ def of(source: str | Path) -> tuple[str, type]:
     InputError: If there is no such model, or its family is not known.
   """
   families = known()
-  folder = sources.locate(source)
-  found = sources.recognise(folder)
+  folder = formats.locate(source)
+  found = formats.recognise(folder)
   name = found.family(folder)
   if name is None:
     raise InputError(f"{folder} holds a {found.name}, which makes no sounds")

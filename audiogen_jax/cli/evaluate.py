@@ -17,11 +17,11 @@ from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import classes, precision, results, terminal
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clips
-from audiogen_jax.evaluate.codec import CodecReport, Piece
 from audiogen_jax.evaluate.opus import Opus, OpusReport
+from audiogen_jax.evaluate.reconstruction import CodecReport, Piece
 from audiogen_jax.evaluate.visqol import Visqol
 
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
@@ -108,7 +108,7 @@ def codec(
       bar.update(task, description=label, completed=done, total=total)
 
     bar.update(task, description=f"compiling, {len(opened)} clips")
-    report = codec_evaluation.evaluate(
+    report = reconstruction.evaluate(
       coder, opened, visqol=marker, keep=keeper, progress=progress
     )
     others = [

@@ -23,9 +23,9 @@ from audiogen_jax.convert import (
   audiocraft_config,
   audiocraft_yaml,
   engine,
+  formats,
   huggingface,
   seanet,
-  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import (
@@ -246,7 +246,7 @@ def _open_folder(source: epath.Path) -> Parts:
       )
     beside = folder / codec
     codec = huggingface.read_encodec(
-      Path(sources.locate(beside if beside.is_dir() else codec))
+      Path(formats.locate(beside if beside.is_dir() else codec))
     )
   if not (folder / LM_FILE).is_file():
     return Parts(*codec)
@@ -269,8 +269,8 @@ def _open_folder(source: epath.Path) -> Parts:
   return parts
 
 
-sources.register(
-  sources.Format(
+formats.register(
+  formats.Format(
     name="audiocraft",
     recognise=lambda folder: any(
       (folder / name).exists() for name in (LM_FILE, CODEC_FILE)

@@ -24,9 +24,9 @@ from jaxtyping import Float
 from audiogen_jax.audio.io import to_int16
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import codec as codec_evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clip, Clips
-from audiogen_jax.evaluate.codec import ClipFigures
+from audiogen_jax.evaluate.reconstruction import ClipFigures
 
 _LEAST, _MOST = 6.0, 510.0  # kbit/s, RFC 6716, section 2.1.1
 # Opus says how late its decoder is, but not to the sample: at low rates it is
@@ -54,7 +54,7 @@ class OpusReport:
 
   def mean(self, figure: str) -> float | None:
     """The mean of the field `figure` over all clips."""
-    return codec_evaluation.mean_of(self.clips, figure)
+    return reconstruction.mean_of(self.clips, figure)
 
   def plain(self) -> dict[str, Any]:
     """Plain values, for JSON."""
@@ -143,12 +143,12 @@ def evaluate(
   bits, done, samples = np.zeros(2), 0, 0
   code = functools.partial(opus.code, rate_hz=rate_hz)
   with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    for pieces in codec_evaluation.batches(clips, codec):
+    for pieces in reconstruction.batches(clips, codec):
       sounds = [piece.audio for piece in pieces]
       fakes, files = zip(*threads.map(code, sounds), strict=True)
-      real, lengths = codec_evaluation.padded(sounds, codec)
-      fake, _ = codec_evaluation.padded(fakes, codec)
-      distances = codec_evaluation.measure(real, fake, rate_hz, lengths)
+      real, lengths = reconstruction.padded(sounds, codec)
+      fake, _ = reconstruction.padded(fakes, codec)
+      distances = reconstruction.measure(real, fake, rate_hz, lengths)
       distances = np.stack(distances, axis=1)[: len(pieces)].tolist()
       for piece, file, found in zip(pieces, files, distances, strict=True):
         told[piece.clip] = piece.name, piece.total / rate_hz
@@ -159,7 +159,7 @@ def evaluate(
       if progress:
         progress(done, len(clips))
   whole, packets = (bits * rate_hz / max(samples, 1)).tolist()
-  joined = codec_evaluation.joined
+  joined = reconstruction.joined
   clips = [joined(*told[i], figures[i]) for i in sorted(told)]
   return OpusReport(opus.kbit_per_s, whole, packets, clips)
 
