@@ -59,8 +59,8 @@ class AudioGen:
     text: TextEncoder,
     lm: LanguageModel,
     *,
-    window_s: Seconds = 10.0,
-    guidance: float = Sampling.guidance,
+    window_s: Seconds = opening.Parts.window_s,
+    guidance: float = opening.Parts.guidance,
     text_name: str | None = None,
     mask_text_padding: bool = True,
   ) -> None:
@@ -234,7 +234,7 @@ class AudioGen:
     """
     tokens, prompt = self.codec.tokens, prompt_codes
     tokens.check_frames(frames)
-    known = 0 if prompt is None else tokens.checked(prompt).shape[2]
+    known = 0 if prompt is None else tokens.checked(fetch(prompt)).shape[2]
     parts = windows.windows(known, frames, frames, 0)
     *_, codes = self._sample(texts, prompt, parts, sampling, seed, progress)
     return codes
@@ -388,7 +388,7 @@ class AudioGen:
   def _checked(self, codes: AnyArray, texts: int) -> Int[np.ndarray, "b k t"]:
     """Codes as int32; raises InputError unless they fit texts and codec."""
     spec = self.codec.tokens
-    codes = spec.checked(codes)
+    codes = spec.checked(fetch(codes))
     b, k, _ = codes.shape
     if b != texts:
       raise InputError(f"{b} sounds and {texts} texts; give one text for each")

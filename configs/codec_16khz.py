@@ -59,7 +59,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.b1 = 0.5
   config.optim.b2 = 0.9
   config.optim.schedule = "constant"
-  config.optim.steps = 0
   config.optim.warmup = 0
   config.average_decay = 0.99
   config.precision = "default"  # "highest" for exact float32 on accelerators
@@ -101,9 +100,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def shrink(config: ConfigDict) -> None:
   """A small codec and adversary, small batches, a short run."""
-  config.encodec.seanet.filters = 8
-  config.encodec.seanet.width = config.encodec.rvq.width = 32
-  config.encodec.rvq.size = min(256, config.encodec.rvq.size)
+  shrink_codec(config.encodec)
   config.adversary.filters = 4
   config.adversary.n_ffts = (512, 128)
   # At 1 the loss stays for hundreds of steps where a constant would bring it.
@@ -117,3 +114,10 @@ def shrink(config: ConfigDict) -> None:
   config.loop.log_every = 25
   config.loop.eval_every = 250
   config.loop.save_every = 250
+
+
+def shrink_codec(encodec: ConfigDict) -> None:
+  """A small codec; one whose language model is small, too, has this shape."""
+  encodec.seanet.filters = 8
+  encodec.seanet.width = encodec.rvq.width = 32
+  encodec.rvq.size = min(256, encodec.rvq.size)

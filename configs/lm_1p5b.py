@@ -15,21 +15,24 @@ To fine-tune a published model, for example with adapters:
     --config.init_from=facebook/audiogen-medium --config.lora.rank=16 \
       --config.optim.lr=1e-4 --config.optim.schedule=constant
 
-`:tiny` is a small model, for two CPU cores and a codec such as
-`codec_16khz.py:tiny` leaves (`--config.codec=WORKDIR/export`).
+A small model of this recipe is `lm_300m.py:tiny`.
 """
 
 from ml_collections import ConfigDict
 
+from configs import codec_16khz
+
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The released recipe, or `tiny`."""
+  """The released recipe, which has no variants."""
   config = ConfigDict()
   config.task = "lm"
 
+  # What the codec below is: `plan` has no network.
+  config.encodec = codec_16khz.get_config().encodec
   config.lm = ConfigDict()
-  config.lm.codebooks = 4
-  config.lm.size = 2048
+  config.lm.codebooks = config.encodec.rvq.codebooks
+  config.lm.size = config.encodec.rvq.size
   config.lm.transformer = ConfigDict()
   config.lm.transformer.width = 1536
   config.lm.transformer.layers = 48
@@ -43,17 +46,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.lm.prepend_text = False
 
   config.codec = "facebook/audiogen-medium"
-  # What that codec is: `plan` has no network.
-  config.encodec = ConfigDict()
-  config.encodec.sample_rate_hz = 16000
-  config.encodec.seanet = ConfigDict()
-  config.encodec.seanet.width = 128
-  config.encodec.seanet.filters = 64
-  config.encodec.seanet.ratios = (8, 5, 4, 2)
-  config.encodec.rvq = ConfigDict()
-  config.encodec.rvq.codebooks = 4
-  config.encodec.rvq.size = 2048
-  config.encodec.rvq.width = 128
   config.cached_codes = False  # True for what `audiogen data tokenize` wrote
 
   config.text = ConfigDict()
@@ -81,7 +73,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.weight_decay = 0.1
   config.optim.schedule = "inverse_sqrt"
   config.optim.warmup = 3000
-  config.optim.steps = 0
   config.optim.decay = 0
   config.optim.clip = 1.0
   config.accumulate = 1
@@ -130,36 +121,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loop.profile_step = 0
   config.loop.wandb_project = ""
 
-  if variant == "tiny":
-    shrink(config)
-  elif variant:
-    raise ValueError(f"lm_1p5b.py:{variant}: the only variant is tiny")
+  if variant:
+    raise ValueError(f"lm_1p5b.py:{variant}: no variants; see lm_300m.py:tiny")
   return config
-
-
-def shrink(config: ConfigDict) -> None:
-  """A small model with a text encoder of its own, a short run."""
-  config.lm.transformer.update(width=128, layers=4, heads=4, ff=512)
-  config.lm.size = config.encodec.rvq.size = 256
-  config.encodec.seanet.filters = 8
-  config.encodec.seanet.width = config.encodec.rvq.width = 32
-  config.codec = ""
-  config.text.source = ""
-  config.text.trained = True
-  config.text.encoder.update(
-    vocabulary=259, width=64, layers=2, heads=2, head_size=32, ff=128
-  )
-  config.lm.text_width = 64
-  config.optim.lr = 2e-3
-  config.optim.warmup = 50
-  config.dtype = "float32"
-  config.remat = "none"
-  config.window_s = 2.5
-  config.data.batch = 16
-  config.data.workers = 0
-  config.data.mix = False
-  config.loop.steps = 1000
-  config.loop.log_every = 25
-  config.loop.eval_every = 250
-  config.loop.save_every = 250
-  config.loop.samples = 2

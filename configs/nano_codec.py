@@ -27,7 +27,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.lr = 1e-3
   config.optim.schedule = "cosine"
   config.optim.warmup = 50
-  config.optim.steps = 4000
   config.data.batch = 8
   config.data.workers = 0
   config.loop.steps = 4000

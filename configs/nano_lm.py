@@ -9,17 +9,15 @@ the model itself is needed.  `launch/nano.sh` makes the whole model.
 
 from ml_collections import ConfigDict
 
-from configs import lm_1p5b
+from configs import lm_1p5b, lm_300m, nano_codec
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """The recipe, or `tiny`."""
   config = lm_1p5b.get_config()
   config.lm.transformer.update(width=192, layers=6, heads=4, ff=768)
-  config.lm.size = config.encodec.rvq.size = 1024
-  config.encodec.seanet.filters = 16
-  config.encodec.seanet.width = config.encodec.rvq.width = 64
-  config.encodec.seanet.lstm_layers = 1
+  config.encodec = nano_codec.get_config().encodec
+  config.lm.size = config.encodec.rvq.size
   config.codec = ""
   config.text.source = ""
   config.text.trained = True
@@ -31,7 +29,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.lr = 1.5e-3
   config.optim.schedule = "cosine"
   config.optim.warmup = 100
-  config.optim.steps = 1500
   config.dtype = "float32"
   config.remat = "none"
   config.window_s = 5.0
@@ -44,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loop.save_every = 100
   config.loop.samples = 4
   if variant == "tiny":
-    lm_1p5b.shrink(config)
+    lm_300m.shrink(config)
     config.optim.schedule = "constant"
   elif variant:
     raise ValueError(f"nano_lm.py:{variant}: the only variant is tiny")

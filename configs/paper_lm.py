@@ -23,11 +23,7 @@ doubtful.  `--config.lm.transformer.cross_attention=False` leaves it out.
 
 from ml_collections import ConfigDict
 
-from configs import lm_1p5b
-
-# Of the decoder, as in paper_codec.py; frames a second are 16000 by their
-# product.
-_RATIOS = {1: (4, 2, 2, 2), 2: (4, 4, 2, 2), 4: (4, 4, 4, 2)}
+from configs import lm_1p5b, lm_300m, paper_codec
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -37,15 +33,12 @@ def get_config(variant: str = "") -> ConfigDict:
   if len(streams) > 1 or not streams <= {"1", "2", "4"}:
     raise ValueError(f"paper_lm.py:{variant}: variants are 1b, 2, 4 and tiny")
   config = lm_1p5b.get_config()
-  count = int(*streams)
-  config.lm.codebooks = config.encodec.rvq.codebooks = count
+  config.encodec = paper_codec.get_config(*streams).encodec
+  config.lm.codebooks = config.encodec.rvq.codebooks
   config.lm.pattern.kind = "parallel"
   config.lm.pattern.delays = ()
   config.lm.prepend_text = True
   config.codec = ""
-  config.encodec.seanet.filters = 32
-  config.encodec.seanet.ratios = _RATIOS[count]
-  config.encodec.seanet.norm = "layer_norm"
   if "1b" in words:
     config.lm.transformer.update(width=1280, layers=36, heads=20, ff=5120)
   else:
@@ -57,6 +50,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.optim.weight_decay = 0.0
   config.window_s = 5.0
   if "tiny" in words:
-    lm_1p5b.shrink(config)
+    lm_300m.shrink(config)
     config.window_s = 1.0
   return config

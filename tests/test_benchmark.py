@@ -204,7 +204,7 @@ def test_training_steps(audiogen, tmp_path):
   path = tmp_path / "train.json"
   status, output, errors = audiogen(
     *("benchmark", "train", "--config", "configs/nano_lm.py:tiny"),
-    *("--steps", "1", "--set", "data.batch=8", "--json", path),
+    *("--steps", "1", "--config.data.batch=8", "--json", path),
   )
   assert status == 0, errors
   assert "GFLOP/s" in output

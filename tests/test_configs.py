@@ -9,9 +9,11 @@ import pytest
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.train import state
-from audiogen_jax.train.__main__ import parse
+from audiogen_jax.train.configuration import parse
 
 VARIANTS = {
+  "lm_1p5b": (),
+  "lm_3b": (),
   "paper_codec": ("2", "4", "tiny", "4+tiny"),
   "paper_lm": ("1b", "1b+2", "4", "tiny", "4+tiny"),
 }
@@ -61,6 +63,26 @@ def test_frames_and_bits_a_second():
     assert found == (frame_rate_hz, codebooks, size)
 
 
+@pytest.mark.parametrize(
+  ("lm", "codec", "variant"),
+  [
+    ("lm_300m", "codec_16khz", ""),
+    ("lm_300m", "codec_16khz", "tiny"),
+    ("nano_lm", "nano_codec", ""),
+    ("nano_lm", "nano_codec", "tiny"),
+    ("paper_lm", "paper_codec", "2"),
+    ("paper_lm", "paper_codec", "4+tiny"),
+  ],
+)
+def test_a_language_model_plans_with_its_codec(lm, codec, variant):
+  """What `plan` takes for the codec is what the codec's training makes."""
+  _, ours = parse(config(lm, variant))
+  _, theirs = parse(config(codec, variant))
+  assert ours.encodec == theirs.encodec
+  tokens = theirs.encodec.tokens
+  assert (ours.lm.codebooks, ours.lm.size) == (tokens.codebooks, tokens.size)
+
+
 def test_keys_and_values_that_cannot_be():
   given = config("codec_16khz")
   for path, value, said in (
@@ -68,7 +90,7 @@ def test_keys_and_values_that_cannot_be():
     ("encodec.filters", 3, "unknown configuration key 'encodec.filters'"),
     ("adversary.kinds", ("mp3",), "'mp3' is not one of"),
     ("optim.schedule", "linear", "'linear' is not one of"),
-    ("optim.schedule", "cosine", "optim.steps 0 of a cosine"),
+    ("optim", {"schedule": "cosine", "warmup": 400_000}, "the 400000 steps"),
     ("rvq.decay", 1.0, "rvq decay 1.0"),
     ("encodec.renormalise", True, "without stereo_codes and renormalise"),
     ("encodec.rvq.width", 64, "rvq.width = 64 must equal seanet.width = 128"),

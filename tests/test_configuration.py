@@ -132,7 +132,7 @@ def test_the_command_line(capsys):
   for more, words in (
     (["--config.loop.stepz=7"], "did you mean 'loop.steps'"),
     (["--workdirr=a"], "workdirr"),
-    (["loose"], "'loose' is no flag"),
+    (["loose"], "'loose' is no option here"),
   ):
     with pytest.raises(SystemExit) as end:
       training.parse_flags(["train", f"--config={LM}", *more])
@@ -141,18 +141,20 @@ def test_the_command_line(capsys):
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_schedules_of_another_length_are_told(capsys):
-  values = configuration.load(CODEC)
-  configuration.change(values, "loop.steps", "12")
-  run, task = configuration.parse(values)
-  configuration.tell_odd(run, task)
-  _, errors = capsys.readouterr()
-  if task.optim.schedule in ("cosine", "wsd"):
-    assert "ends at optim.steps" in errors
-  changed = dataclasses.replace(
-    task, optim=dataclasses.replace(
-      task.optim, schedule="cosine", steps=99, warmup=0
-    )
-  )  # fmt: skip
-  configuration.tell_odd(run, changed)
-  assert "optim.steps 99, training at loop.steps 12" in capsys.readouterr()[1]
+@pytest.mark.parametrize(
+  ("changes", "length"),
+  [
+    ({}, 4000),  # of the configuration
+    ({"loop.steps": "120"}, 120),
+    ({"loop.steps": "120", "optim.steps": "200"}, 200),
+  ],
+)
+def test_a_schedule_is_as_long_as_training(changes, length):
+  """Unless it is given a length of its own."""
+  values = configuration.load(f"{ROOT / 'configs' / 'nano_codec.py'}")
+  for key, text in changes.items():
+    configuration.change(values, key, text)
+  _, task = configuration.parse(values)
+  rate = task.optim.rate()
+  assert task.optim.schedule == "cosine" and task.optim.steps == length
+  assert float(rate(length)) == 0 < float(rate(length - 1))

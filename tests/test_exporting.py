@@ -51,9 +51,10 @@ def test_what_cannot_be_exported(run, tmp_path, refused):
     ((tmp_path / "nowhere",), "is no work folder"),
   ):
     assert told in refused("export", *words)
-  (tmp_path / "config.json").write_text("{")
-  assert "cannot be read" in refused("export", tmp_path)
-  (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
   (tmp_path / "checkpoints").mkdir()
+  assert "lacks config.json" in refused("export", tmp_path)
+  (tmp_path / "config.json").write_text("{")
+  assert "is not JSON" in refused("export", tmp_path)
+  (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
   with pytest.raises(InputError, match="no configuration of codec or lm"):
     exporting.export(tmp_path)

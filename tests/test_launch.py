@@ -18,12 +18,11 @@ import jax
 import pytest
 import yaml
 
-from audiogen_jax.cli import plan
 from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.plan import chips
-from audiogen_jax.train import state
-from audiogen_jax.train.__main__ import parse
+from audiogen_jax.train import configuration, state
+from audiogen_jax.train.configuration import parse
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -72,20 +71,16 @@ def tpus(name, slices=1):
 @functools.cache
 def model(config):
   """The task of a configuration, and what it trains, without memory for it."""
-  _, task = parse(plan.load(str(ROOT / config), []))
+  _, task = parse(configuration.load(str(ROOT / config)))
   return task, jax.eval_shape(task.init, jax.random.key(0))
 
 
 def check(words, devices):
   """A command's mesh divides devices, batches and parameters."""
   given = dict(re.fullmatch(r"--(.*?)=(.*)", word).groups() for word in words)
-  changes = [
-    f"{key.removeprefix('config.')}={value}"
-    for key, value in given.items()
-    if key.startswith("config.")
-  ]
+  changes = [word for word in words if word.startswith("--config.")]
   assert given["workdir"] and given["config.data.folders"]
-  run, _ = parse(plan.load(str(ROOT / given["config"]), changes))
+  run, _ = parse(configuration.changed(str(ROOT / given["config"]), changes))
   mesh = sharding.arrange(run.mesh, devices)
   assert mesh.devices.size == len(devices)
   placement = Placement.make(mesh, run.rules)

@@ -8,10 +8,9 @@ import numpy as np
 from etils import epath
 
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.cli import plan
 from audiogen_jax.convert import engine, opening
 from audiogen_jax.lm import model
-from audiogen_jax.train import __main__ as training
+from audiogen_jax.train import configuration
 from audiogen_jax.train.lm_sources import Origins
 
 SMALL = (
@@ -29,8 +28,10 @@ def draws(task):
 
 def test_what_is_read_is_not_drawn():
   """Zeros take its place: drawing numbers takes a compiler long."""
-  given = plan.load("configs/lm_300m.py:tiny", list(SMALL))
-  _, task = training.parse(given)
+  given = configuration.changed(
+    "configs/lm_300m.py:tiny", [f"--config.{each}" for each in SMALL]
+  )
+  _, task = configuration.parse(given)
   of_lm = str(
     jax.make_jaxpr(lambda key: model.init(task.lm, key))(jax.random.key(0))
   ).count("random_bits")
@@ -47,8 +48,10 @@ def test_what_is_read_is_not_drawn():
 
 def test_the_rest_is_drawn_as_ever():
   """A seed gives the language model that it always gave."""
-  given = plan.load("configs/lm_300m.py:tiny", list(SMALL))
-  _, task = training.parse(given)
+  given = configuration.changed(
+    "configs/lm_300m.py:tiny", [f"--config.{each}" for each in SMALL]
+  )
+  _, task = configuration.parse(given)
   key = jax.random.key(3)
   fresh = jax.jit(lambda key: task.init(key).params["lm"]["heads"])(key)
   own = jax.random.split(key, 3)[0]

@@ -26,6 +26,7 @@ from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.text import tokenizer
 from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.train import state as states
+from audiogen_jax.train import text_masks
 from audiogen_jax.train.lm_sources import TextConfig
 from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.optimiser import OptimiserConfig
@@ -289,12 +290,14 @@ def test_what_is_masked_does_not_matter():
 def test_texts_are_dropped():
   mask = jnp.ones((4000, 3), bool)
   keys = jax.random.split(jax.random.key(0), 300)
-  kept = small(text_dropout=0.25)._drop_texts(mask, keys[0])
+  kept = text_masks.dropped(mask, keys[0], share=0.25, unit="example")
   assert float(jnp.mean(kept)) == pytest.approx(0.75, abs=0.03)
   assert np.all(kept == kept[:, :1])
-  task = small(text_dropout=0.25, dropout_unit="batch")
-  whole = [bool(task._drop_texts(mask[:5], key).all()) for key in keys]
-  empty = [not bool(task._drop_texts(mask[:5], key).any()) for key in keys]
+  batches = [
+    text_masks.dropped(mask[:5], key, share=0.25, unit="batch") for key in keys
+  ]
+  whole = [bool(each.all()) for each in batches]
+  empty = [not bool(each.any()) for each in batches]
   assert all(a != b for a, b in zip(whole, empty, strict=True))
   assert np.mean(empty) == pytest.approx(0.25, abs=0.08)
 

@@ -18,7 +18,7 @@ from toy import Toy, same, train
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
-from audiogen_jax.train import loop, metrics, state
+from audiogen_jax.train import loop, state
 from audiogen_jax.train.state import TrainState
 
 TESTS = pathlib.Path(__file__).parent
@@ -111,17 +111,17 @@ def test_any_mesh_resumes_what_another_saved(whole, data, tmp_path):
 _KILLED = textwrap.dedent("""
   import os, sys
   import toy
-  from audiogen_jax.train import loop
+  from audiogen_jax.train.reporting import Report
 
   folder, data, number, at = sys.argv[1:]
 
-  step = loop._Run._report
+  write = Report.write
   def shoot(self, done):
-    step(self, done)
+    write(self, done)
     if done == int(at):
       os.kill(os.getpid(), int(number))
 
-  loop._Run._report = shoot
+  Report.write = shoot
   toy.train(folder, data)
 """)
 
@@ -262,36 +262,6 @@ def test_the_best_checkpoint_is_kept(data, tmp_path):
   assert saved(tmp_path) == [4, 24, 28]
 
 
-def test_a_trace_on_request(data, tmp_path, monkeypatch):
-  """It ends once the devices have done what it is about."""
-  calls = []
-
-  def noted(owner, name):
-    function = getattr(owner, name)
-
-    def call(*arguments):
-      calls.append(name)
-      return function(*arguments)
-
-    monkeypatch.setattr(owner, name, call)
-
-  noted(jax, "block_until_ready")
-  noted(jax.profiler, "start_trace")
-  noted(jax.profiler, "stop_trace")
-  train(tmp_path, data, profile_step=3)
-  assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-  during = calls[calls.index("start_trace") : calls.index("stop_trace")]
-  assert during == ["start_trace", "block_until_ready"]
-
-
-def test_a_run_that_goes_on_within_the_trace(data, tmp_path, capsys):
-  """It traces what is left, and ends the trace."""
-  train(tmp_path, data, steps=4)
-  train(tmp_path, data, steps=12, profile_step=3)
-  assert "a trace of steps 5 to 7 is in" in capsys.readouterr().err
-  assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-
-
 class Drawing(Toy):
   """Tells what its key draws."""
 
@@ -304,27 +274,6 @@ def test_each_step_has_a_key_of_its_own(data, tmp_path):
   train(tmp_path, data, Drawing(), log_every=1)
   draws = [x["train/draw"] for x in logged(tmp_path) if "train/draw" in x]
   assert len(draws) == len(set(draws)) == 12
-
-
-def test_evaluation_is_no_time_of_steps(data, tmp_path, monkeypatch):
-  """By a clock that ticks once a step, and a thousand times an evaluation."""
-  clock = [0.0]
-  monkeypatch.setattr(metrics.time, "perf_counter", lambda: clock[0])
-
-  def slow(owner, name, seconds):
-    function = getattr(owner, name)
-
-    def call(*arguments):
-      clock[0] += seconds
-      return function(*arguments)
-
-    monkeypatch.setattr(owner, name, call)
-
-  slow(loop._Run, "_take", 0.5)  # twice a step that is logged
-  slow(loop._Run, "_evaluate", 1000.0)
-  train(tmp_path, data, log_every=1)
-  told = [x["speed/step_s"] for x in logged(tmp_path) if "speed/step_s" in x]
-  assert len(told) > 8 and max(told) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import tempfile
 
 import numpy as np
 import pytest
+from etils import epath
 from tensorboardX.proto import event_pb2
 
 from audiogen_jax.core.errors import InputError
@@ -92,11 +94,11 @@ def test_weights_and_biases_is_optional(tmp_path, monkeypatch):
 class Board:
   """Stands for Weights & Biases, which wants a server or half a minute."""
 
-  class util:
-    generate_id = staticmethod(lambda: "abc")
-
   def __init__(self):
-    self.begun, self.told = [], []
+    self.begun, self.told, self.util = [], [], self
+
+  def generate_id(self):
+    return f"id{len(self.begun)}"
 
   def init(self, **options):
     self.begun.append(options)
@@ -118,8 +120,24 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path, monkeypatch):
     ) as log:
       log.scalars(step + 1, {"loss": 2.0})
   assert board.told[0] == (1, {"loss": 2.0}) and board.told.count("end") == 2
-  assert [begun["id"] for begun in board.begun] == ["abc", "abc"]
+  assert [begun["id"] for begun in board.begun] == ["id0", "id0"]
   assert board.begun[0]["config"] == {"lr": 1}
+
+
+def test_weights_and_biases_knows_a_killed_run_of_a_bucket(
+  tmp_path, monkeypatch
+):
+  """Its logs have not been copied there, its id has."""
+  board, bucket = Board(), epath.Path(tmp_path / "bucket")
+  bucket.mkdir()
+  monkeypatch.setitem(sys.modules, "wandb", board)
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  monkeypatch.setattr(metrics.epath, "Path", lambda _: bucket)
+  logs = [Log("gs://bucket", wandb_project="sounds") for _ in range(2)]
+  assert not (bucket / metrics.LINES).exists()
+  assert [begun["id"] for begun in board.begun] == ["id0", "id0"]
+  for log in logs:
+    log.close()
 
 
 def test_a_line_for_people():

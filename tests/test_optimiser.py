@@ -77,7 +77,7 @@ def test_muon_makes_updates_of_matrices_even():
   [
     (dict(lr=0.0), "optim.lr 0.0"),
     (dict(b1=1.0), "optim.b1"),
-    (dict(schedule="cosine"), "optim.steps 0 of a cosine"),
+    (dict(schedule="cosine"), "the 0 steps of a cosine"),
     (dict(schedule="inverse_sqrt"), "optim.warmup of inverse_sqrt"),
     (dict(schedule="wsd", steps=10, decay=11), "optim.decay 11 of wsd"),
   ],

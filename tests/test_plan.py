@@ -12,12 +12,11 @@ import jax
 import pytest
 import toy
 
-from audiogen_jax.cli import plan
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
 from audiogen_jax.plan import programs
 from audiogen_jax.plan.programs import Compiled
-from audiogen_jax.train import __main__ as training
+from audiogen_jax.train import configuration
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,
@@ -41,8 +40,8 @@ SMALL = {
 
 def changes(**values):
   """Words of the command line."""
-  given = [f"{key}={value}" for key, value in (SMALL | values).items()]
-  return [word for pair in given for word in ("--set", pair)]
+  given = (SMALL | values).items()
+  return [f"--config.{key}={value}" for key, value in given]
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_what_a_run_leaves_out_is_not_planned(options, names):
 
 def test_what_is_read_counts():
   """Frozen weights beside the state that has room for them."""
-  run, task = training.parse(plan.load("configs/lm_300m.py:tiny", []))
+  run, task = configuration.parse(configuration.load("configs/lm_300m.py:tiny"))
   read = {
     name: sum(x.size * 4 for x in jax.tree.leaves(tree))
     for name, tree in task.start.read().items()
@@ -129,8 +128,10 @@ def test_codebooks_are_planned():
   """Latents of each batch, then k-means over all of them."""
   small = ["encodec.seanet.filters=2", "encodec.seanet.ratios=(4, 2)"]
   small += ["encodec.rvq.size=16", "data.duration_s=0.1", "adversary.kinds=()"]
-  given = plan.load("configs/codec_16khz.py:tiny", small)
-  run, task = training.parse(given)
+  given = configuration.changed(
+    "configs/codec_16khz.py:tiny", [f"--config.{each}" for each in small]
+  )
+  run, task = configuration.parse(given)
   wanted = on(task, run, data=4, fsdp=1, tensor=1)
   first = list(wanted)[1:3]
   assert first == ["prepare: latents", "prepare: k-means"]
@@ -257,14 +258,16 @@ def test_pods_that_cannot_be(refused, words, said):
     ((*TINY, "--mesh", "fsdp"), "write AXIS=NUMBER"),
     ((*TINY, "--mesh", "rows=2"), "'rows' is not one of data, fsdp, tensor"),
     ((*TINY, "--mesh", "fsdp=0"), "write AXIS=NUMBER"),
-    ((*TINY, "--set", "optim.rate=1"), "optim.rate"),
-    ((*TINY, "--set", "optim.lr"), "KEY=VALUE"),
+    ((*TINY, "--config.optim.rate=1"), "optim.rate"),
+    ((*TINY, "--config.optim.lr"), "config.optim.lr = True must be of type"),
+    ((*TINY, "--set", "optim.lr=1"), "changed by --config.KEY=VALUE"),
+    ((*TINY, "--bacth", "9"), "'--bacth' is no option here"),
     (
       (*TINY, "--batch", "9", "--mesh", "data=8"),
       "data.batch 9 does not divide over the mesh",
     ),
     (
-      (*TINY, "--mesh", "data=8", "--set", "data.eval_batch=12"),
+      (*TINY, "--mesh", "data=8", "--config.data.eval_batch=12"),
       "data.eval_batch 12 does not divide over the mesh {'data': 8, 'fsdp': 1,"
       " 'tensor': 1}, which splits it 8 ways; the nearest that do: 8 or 16",
     ),
@@ -273,10 +276,10 @@ def test_pods_that_cannot_be(refused, words, said):
       "batch 9 does not divide over the mesh",
     ),
     ((*TINY, "--mesh", "tensor=8"), "cannot be split over the mesh"),
-    ((*TINY, "--set", "rules.qkv='tensor'"), "qkv"),
+    ((*TINY, "--config.rules.qkv='tensor'"), "qkv"),
     (
       ("--config", "configs/codec_16khz.py:tiny", "--sample"),
-      "not the configuration of a language model",
+      "trains nothing that samples from texts",
     ),
   ],
 )

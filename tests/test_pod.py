@@ -147,7 +147,7 @@ import jax
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.train import loop
-from audiogen_jax.train.__main__ import TASKS, parse
+from audiogen_jax.train.configuration import TASKS, parse
 import toy, train_toy
 
 TASKS["toy"] = toy.Toy

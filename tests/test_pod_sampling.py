@@ -33,6 +33,9 @@ _TOGETHER = textwrap.dedent("""
       texts, duration_s=0.4, seed=5, return_codes=True
     )
     again = model.codec.encode(audio)
+    place = model.lm.placement
+    decoded = model.codec.decode(place.put(codes[:2], "batch", None, None))
+    encoded = model.codec.encode(place.put(audio[:2], "batch", None, None))
     longer = np.concatenate(list(model.stream(texts[0], duration_s=0.3)), 1)
     logits, _ = model.logits(codes, texts)
     rounded = ag.AudioGen.from_pretrained(source, mesh=mesh, dtype="int8")
@@ -51,6 +54,8 @@ _TOGETHER = textwrap.dedent("""
       audio=audio,
       codes=codes,
       again=again,
+      decoded=decoded,
+      encoded=encoded,
       longer=longer,
       logits=logits,
       rounded=rounded,
@@ -80,6 +85,8 @@ def test_one_mesh_of_two_processes(tiny, tmp_path):
   spread = np.sqrt(np.mean(np.square(first["rounded"] - logits)))
   assert 0 < spread < 0.1 * logits.std()
   np.testing.assert_array_equal(first["again"], one.codec.encode(audio))
+  np.testing.assert_allclose(first["decoded"], audio[:2], atol=5e-6)
+  np.testing.assert_array_equal(first["encoded"], first["again"][:2])
   assert first["longer"].shape == (1, 4800, 1)
   for i, own in enumerate(mine):
     want = one.generate_codes([TEXTS[i]], frames=20, seed=5 + i)

@@ -36,6 +36,30 @@ def test_a_key_of_older_versions(tmp_path, packed):
       workdir.agree(epath.Path(tmp_path), new)
 
 
+def test_a_damaged_configuration(tmp_path):
+  (tmp_path / "config.json").write_text('{"lm": ')
+  with pytest.raises(InputError, match="config.json is not JSON"):
+    workdir.agree(epath.Path(tmp_path), {})
+
+
+def test_lengths_of_a_schedule(tmp_path):
+  """A run may go on for longer, unless its schedule would be another."""
+
+  def agree(schedule, old, new):
+    told = {"optim": {"schedule": schedule, "steps": old}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    told["optim"]["steps"] = new
+    workdir.agree(epath.Path(tmp_path), told)
+
+  for schedule in ("constant", "inverse_sqrt"):
+    agree(schedule, 0, 300)  # as older versions wrote it
+    agree(schedule, 200, 300)
+  for schedule in ("cosine", "wsd"):
+    agree(schedule, 200, 200)
+    with pytest.raises(InputError, match="optim.steps is 200 there and 300"):
+      agree(schedule, 200, 300)
+
+
 def test_two_runs_in_one_folder(data, tmp_path):
   code = textwrap.dedent("""
     import sys, time

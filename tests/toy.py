@@ -40,6 +40,21 @@ class Toy:
     shape = (rows, round(seconds * self.rate_hz), 1)
     return {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
+  def check_parts(self):
+    pass
+
+  def model_flops(self, rows, seconds):
+    return 6.0 * rows * round(seconds * self.rate_hz)
+
+  def prepare_programs(self, state, batch, key, placement):
+    return {}
+
+  def sampling_programs(self, rows, placement):
+    return {}
+
+  def variants(self):
+    return {"": self}
+
   def init(self, key):
     gain = jax.random.uniform(key, (self.wide,))
     zero = jnp.float32(0)

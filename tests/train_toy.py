@@ -5,6 +5,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from audiogen_jax.train import __main__ as training
+from audiogen_jax.train import configuration
 
 
 def get_config(variant=""):
@@ -34,6 +35,6 @@ def get_config(variant=""):
 
 
 if __name__ == "__main__":
-  training.TASKS["toy"] = toy.Toy
+  configuration.TASKS["toy"] = toy.Toy
   flags.mark_flags_as_required(["config", "workdir"])
   app.run(training.main, flags_parser=training.parse_flags)

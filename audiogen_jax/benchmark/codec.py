@@ -1,6 +1,8 @@
 """How fast a codec encodes and decodes: ours and another, in turn."""
 
 import dataclasses
+import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -88,8 +90,19 @@ def compare(
   works = [(batch, seconds) for batch in batches for seconds in durations_s]
   for batch, duration_s in works:
     machine.check_memory(batch, duration_s, told.sample_rate_hz * told.channels)
-  found, done, contestants = [], 0, [Ours(codec), *rivals]
+  found, done, contestants = [], itertools.count(), [Ours(codec), *rivals]
   total = len(works) * len(contestants) * (runs + 1)
+
+  def run(
+    audio: np.ndarray, codes: np.ndarray, what: str, coder: Coder
+  ) -> tuple[float, float]:
+    progress(f"{coder.name}, {what}", next(done), total)
+    start = time.perf_counter()
+    coder.encode(audio)
+    middle = time.perf_counter()
+    coder.decode(codes)
+    return middle - start, time.perf_counter() - middle
+
   numbers = np.random.default_rng(0)
   for batch, duration_s in works:
     tokens = codec.tokens
@@ -98,23 +111,15 @@ def compare(
     audio = numbers.normal(0, 0.1, shape).astype(np.float32)
     size = batch, tokens.codebooks, frames
     codes = numbers.integers(0, tokens.size, size).astype(np.int32)
-    taken = {each.name: ([], []) for each in contestants}
-    for turn in range(runs + 1):
-      for each in contestants:
-        progress(f"{each.name}, {batch} x {duration_s:g} s", done, total)
-        done += 1
-        start = time.perf_counter()
-        each.encode(audio)
-        middle = time.perf_counter()
-        each.decode(codes)
-        if turn:
-          encoded, decoded = taken[each.name]
-          encoded.append(middle - start)
-          decoded.append(time.perf_counter() - middle)
+    what = f"{batch} x {duration_s:g} s"
+    work = functools.partial(run, audio, codes, what)
+    taken = machine.in_turn(contestants, work, runs)
     found += [
       CodecFigures(
-        each.name, batch, duration_s, *taken[each.name], machine.peak_bytes()
+        *(each.name, batch, duration_s),
+        *map(list, zip(*later, strict=True)),
+        machine.peak_bytes(),
       )
-      for each in contestants
+      for each, (_, later) in zip(contestants, taken, strict=True)
     ]
   return found

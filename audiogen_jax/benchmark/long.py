@@ -61,22 +61,23 @@ def compare(
     InputError: If a stride is not shorter than the model's window.
   """
   works = list(itertools.product(strides_s, sorted(durations_s)))
-  taken: dict[tuple, list[float]] = {work: [] for work in works}
-  peaks, done = {}, 0
-  for turn in range(runs + 1):
-    for stride_s, duration_s in works:
-      what = f"{duration_s:g} s, windows moved by {stride_s:g} s"
-      progress(what, done, len(works) * (runs + 1))
-      done += 1
-      start = time.perf_counter()
-      audiogen.generate(
-        [PROMPT],
-        duration_s=duration_s,
-        stride_s=stride_s,
-        sampling=Sampling(guidance=guidance),
-      )
-      if turn:
-        taken[stride_s, duration_s].append(time.perf_counter() - start)
-      else:
-        peaks[stride_s, duration_s] = machine.peak_bytes()
-  return [LongFigures(*work, taken[work], peaks[work]) for work in works]
+  done = itertools.count()
+
+  def run(work: tuple[Seconds, Seconds]) -> tuple[float, int]:
+    stride_s, duration_s = work
+    what = f"{duration_s:g} s, windows moved by {stride_s:g} s"
+    progress(what, next(done), len(works) * (runs + 1))
+    start = time.perf_counter()
+    audiogen.generate(
+      [PROMPT],
+      duration_s=duration_s,
+      stride_s=stride_s,
+      sampling=Sampling(guidance=guidance),
+    )
+    return time.perf_counter() - start, machine.peak_bytes()
+
+  taken = machine.in_turn(works, run, runs)
+  return [
+    LongFigures(*work, [took_s for took_s, _ in later], peak)
+    for work, ((_, peak), later) in zip(works, taken, strict=True)
+  ]

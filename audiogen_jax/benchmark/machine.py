@@ -5,8 +5,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ import numpy as np
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
+
+C = TypeVar("C")
+T = TypeVar("T")
 
 _GIB = 2**30
 _BYTES = 2**29  # read to measure bandwidth: far more than any cache holds
@@ -72,6 +75,25 @@ def times(run: Callable[[], Any], count: int) -> list[float]:
     jax.block_until_ready(run())
     found.append(time.perf_counter() - start)
   return found
+
+
+def in_turn(
+  contestants: Sequence[C], run: Callable[[C], T], runs: int
+) -> list[tuple[T, list[T]]]:
+  """What `run` gives of each contestant, the next one after every run.
+
+  So whatever else the machine does meets all alike.
+
+  Args:
+    contestants: Those that are compared.
+    run: Has one of them do the work.
+    runs: Of each, after a first one, which may compile.
+
+  Returns:
+    For each contestant what its first run gave, and what the others did.
+  """
+  turns = [[run(each) for each in contestants] for _ in range(runs + 1)]
+  return [(first, later) for first, *later in zip(*turns, strict=True)]
 
 
 def peak_bytes() -> int:

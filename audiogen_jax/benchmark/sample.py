@@ -1,6 +1,8 @@
 """How fast sounds are made: ours and others', on the same work in turn."""
 
 import dataclasses
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -161,31 +163,26 @@ def compare(
     machine.check_memory(
       work.batch, work.duration_s, told.sample_rate_hz * told.channels
     )
-  found, done, contestants = [], 0, [ours, *rivals]
+  found, done, contestants = [], itertools.count(), [ours, *rivals]
   lm, tokens = ours.audiogen.lm, ours.audiogen.codec.tokens
   total = len(works) * len(contestants) * (runs + 1)
   speed = machine.bandwidth()
+
+  def run(work: Work, each: Contestant) -> tuple[Run, float, float]:
+    what = f"{each.name}, {work.batch} x {work.duration_s} s"
+    progress(what, next(done), total)
+    with machine.compilations() as compiling:
+      start = time.perf_counter()
+      given = each.run(work)
+      took_s = time.perf_counter() - start
+    return given, took_s, math.fsum(compiling)
+
   for work in works:
-    first, compiled = {}, {}
-    taken = {each.name: [] for each in contestants}
-    for turn in range(runs + 1):
-      for each in contestants:
-        progress(
-          f"{each.name}, {work.batch} x {work.duration_s} s", done, total
-        )
-        done += 1
-        with machine.compilations() as compiling:
-          start = time.perf_counter()
-          run = each.run(work)
-          took_s = time.perf_counter() - start
-        if turn:
-          taken[each.name].append(run)
-        else:
-          first[each.name] = took_s
-          compiled[each.name] = math.fsum(compiling)
+    taken = machine.in_turn(contestants, functools.partial(run, work), runs)
+    (_, _, compile_s), _ = taken[0]
     frames = tokens.frames(work.duration_s)
     known = {
-      "compile_s": compiled[ours.name],
+      "compile_s": compile_s,
       "latency_s": ours.latency_s(work),
       "floor_bytes": floor_bytes(lm, work, frames),
       "bandwidth": speed,
@@ -197,11 +194,11 @@ def compare(
         work=work,
         steps=lm.steps(frames),
         codebooks=lm.config.codebooks,
-        first_s=first[each.name],
-        runs=taken[each.name],
+        first_s=first_s,
+        runs=[given for given, *_ in later],
         **(known if each is ours else {}),
       )
-      for each in contestants
+      for each, ((_, first_s, _), later) in zip(contestants, taken, strict=True)
     ]
   return found
 

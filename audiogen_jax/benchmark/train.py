@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from audiogen_jax.benchmark import machine
-from audiogen_jax.core import cost, sharding
+from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train.loop import RunConfig
 from audiogen_jax.train.programs import Programs
@@ -25,7 +25,7 @@ class TrainFigures:
     devices: How many.
     first_s: Of the first step, compilation included.
     step_s: Of each step after it.
-    flops: Operations of a step, as the program says them.
+    flops: Operations that a step asks for; 0 if not known.
     peak_bytes: Most memory of device or process.
   """
 
@@ -78,7 +78,7 @@ def measure(
   spec = task.batch_spec(run.data.batch, run.data.duration_s)
   batch = {name: noise(x) for name, x in spec.items()}
 
-  flops = cost.flops(programs.step, programs.like, spec)
+  flops = task.model_flops(run.data.batch, run.data.duration_s)
   now = programs.init(programs.key)
   taken = []
   for i in range(steps + 1):

@@ -16,6 +16,7 @@ import typer
 from audiogen_jax import __version__
 from audiogen_jax.cli import (
   benchmark,
+  configured,
   data,
   demo,
   evaluate,
@@ -45,9 +46,9 @@ for command in (
   models.info,
   export.export,
   demo.demo,
-  plan.plan,
 ):
   app.command()(command)
+app.command(context_settings=configured.SETTINGS)(plan.plan)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(benchmark.app, name="benchmark")

@@ -10,7 +10,7 @@ from audiogen_jax.benchmark import codec as codec_benchmark
 from audiogen_jax.benchmark import machine, rivals
 from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
-from audiogen_jax.cli import models, plan, results, sampling, terminal
+from audiogen_jax.cli import configured, models, results, sampling, terminal
 from audiogen_jax.cli.sampling import (
   GIB,
   Batches,
@@ -94,23 +94,16 @@ def codec(
   results.name(json_file)
 
 
-@app.command()
+@app.command(context_settings=configured.SETTINGS)
 def train(
-  config: Annotated[
-    str, typer.Option(help="A file such as configs/lm_300m.py, or with :tiny.")
-  ],
-  set_: Annotated[
-    list[str] | None,
-    typer.Option(
-      "--set", help="A change, such as data.batch=4; again for more."
-    ),
-  ] = None,
+  context: typer.Context,
+  config: configured.Config,
   steps: Annotated[int, typer.Option(help="Steps that count.", min=1)] = 10,
   json_file: Json = None,
 ) -> None:
   """Training steps on noise, on the mesh of a configuration."""
   results.check(None, json_file)
-  run, task = configuration.parse(plan.load(config, set_ or []))
+  run, task = configuration.parse(configuration.changed(config, context.args))
   with terminal.bar() as bar:
     bar_task = bar.add_task("compiling", total=None)
     found = train_benchmark.measure(
@@ -129,7 +122,7 @@ def train(
     ("the first step", f"{found.first_s:.1f} s"),
     ("a step", f"{1000 * found.median_s:,.0f} ms"),
     ("sound", f"{sound_s / found.median_s:,.1f} s a second"),
-    ("operations", f"{found.flops / found.median_s / 1e9:,.0f} GFLOP/s"),
+    ("of the model", f"{found.flops / found.median_s / 1e9:,.0f} GFLOP/s"),
     ("peak memory", f"{found.peak_bytes / GIB:.2f} GiB"),
   ):
     table.add_row(label, value)

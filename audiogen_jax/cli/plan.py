@@ -9,28 +9,24 @@ import jax
 import typer
 from ml_collections import ConfigDict
 
-from audiogen_jax.cli import plan_tables, results, terminal
+from audiogen_jax.cli import configured, plan_tables, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.plan import (
   chips,
-  flops,
   programs,
   reading,
   report,
-  sampling,
   search,
 )
 from audiogen_jax.plan.report import ProgramReport
 from audiogen_jax.train import configuration
-from audiogen_jax.train.lm_task import LMTask
 
 
 def plan(
-  config: Annotated[
-    str, typer.Option(help="configs/NAME.py, or configs/NAME.py:tiny")
-  ],
+  context: typer.Context,
+  config: configured.Config,
   topology: Annotated[
     str | None,
     typer.Option(help="TPUs, such as v5e:4x4; this machine if not given."),
@@ -43,10 +39,6 @@ def plan(
   batch: Annotated[
     int | None,
     typer.Option(min=1, help="Rows of a step; else the configuration's."),
-  ] = None,
-  set_: Annotated[
-    list[str] | None,
-    typer.Option("--set", help="KEY=VALUE of the configuration; repeatable."),
   ] = None,
   sample: Annotated[
     bool, typer.Option("--sample", help="Sampling in place of training.")
@@ -81,16 +73,13 @@ def plan(
     chip, devices = chips.topology(topology, slices)
   else:
     chip, devices = chips.here()
-  values = load(config, set_ or [])
+  values = configuration.changed(config, context.args)
   if mesh is not None:
     values.mesh = ConfigDict(sizes(mesh, list(values.mesh)))
   if batch is not None:
     values.data.batch = batch
   run, task = configuration.parse(values)
-  if isinstance(task, LMTask):
-    task.check_parts()
-  if (sample or find) and not isinstance(task, LMTask):
-    raise InputError(f"{config} is not the configuration of a language model")
+  task.check_parts()
   title = f"{config} on {_named(topology, slices, devices)}"
   hosts: dict[int, list[int]] = {}
   with terminal.bar() as bar:
@@ -101,10 +90,7 @@ def plan(
       _check_slices(mesh_, slices)
       if sample:
         placement = Placement.make(mesh_)
-        placement.check_batch(batch or 1)
-        wanted = sampling.of_sampling(
-          task, batch or 1, task.window_s, placement
-        )
+        wanted = programs.of_sampling(task, batch or 1, placement)
       else:
         placement = Placement.make(mesh_, run.rules)
         wanted = programs.of_run(run, task, placement)
@@ -115,29 +101,14 @@ def plan(
   else:
     plan_tables.tell(title, found, chip)
   if hosts:
-    cached = isinstance(task, LMTask) and task.cached_codes
+    sound = "audio" in task.batch_spec(1, run.data.duration_s)
     plan_tables.tell_hosts(
-      hosts, run.data.duration_s, found["step"], sound=not cached
+      hosts, run.data.duration_s, found["step"], sound=sound
     )
   if json_:
     plain = {name: made.plain() for name, made in found.items()}
     results.write_json(json_, {"programs": plain, "hosts": hosts})
     results.name(json_)
-
-
-def load(config: str, changes: list[str]) -> ConfigDict:
-  """A configuration by file, variant and changes.
-
-  Raises:
-    InputError: If there is none, or a key or value is wrong.
-  """
-  values = configuration.load(config)
-  for one in changes:
-    key, sign, text = one.partition("=")
-    if not sign:
-      raise InputError(f"--set {one}: write KEY=VALUE")
-    configuration.change(values, key, text)
-  return values
 
 
 def sizes(text: str, axes: list[str]) -> dict[str, int]:
@@ -177,12 +148,10 @@ def _compiled(
       made = compile_()
     except InputError as error:
       raise InputError(f"{name}: {error}") from None
-    of_model = 0.0
+    asked = 0.0
     if name == "step":
-      of_model = flops.of_step(task, run.data.batch, run.data.duration_s)
-    found[name] = report.of(
-      made, chip, devices, model_flops=of_model, in_place=name == "decode"
-    )
+      asked = task.model_flops(run.data.batch, run.data.duration_s)
+    found[name] = report.of(made, chip, devices, model_flops=asked)
     bar.advance(shown)
   return found
 
@@ -191,27 +160,23 @@ def _search(
   run, task, chip, devices, slices, tries, bar
 ) -> dict[str, ProgramReport]:
   """Reports of some ways to train, by what they are: their steps alone."""
-  ways = search.candidates(task, chip, len(devices), run.data.batch, slices)
+  ways = search.candidates(run, task, chip, devices, slices)
   shown = bar.add_task("compiling", total=tries)
   found = {}
   for way, _ in zip(ways, range(tries), strict=False):
-    mesh = " ".join(f"{k} {n}" for k, n in way.mesh.items() if n > 1)
-    name = f"{mesh}, remat {way.remat}, batch {way.batch}"
-    bar.update(shown, description=name)
-    own = dataclasses.replace(task, remat=way.remat)
+    bar.update(shown, description=way.name)
     data = dataclasses.replace(run.data, batch=way.batch, eval_batch=way.batch)
-    placement = Placement.make(sharding.arrange(way.mesh, devices), run.rules)
     try:
       compiled = programs.training(
-        dataclasses.replace(run, data=data), own, placement
+        dataclasses.replace(run, data=data), way.task, way.placement
       )
     except InputError as error:
-      terminal.err.print(f"{name}: {error}", markup=False)
+      terminal.err.print(f"{way.name}: {error}", markup=False)
       continue
     finally:
       bar.advance(shown)
-    of_model = flops.of_step(own, way.batch, run.data.duration_s)
-    found[name] = report.of(compiled, chip, len(devices), model_flops=of_model)
+    asked = way.task.model_flops(way.batch, run.data.duration_s)
+    found[way.name] = report.of(compiled, chip, len(devices), model_flops=asked)
   if not found:
     raise InputError("nothing that was tried fits; take more chips")
 

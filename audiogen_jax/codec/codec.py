@@ -97,7 +97,7 @@ class Encodec:
       InputError: For no frames, too many codebooks or codes out of range.
     """
     self._refuse_chunks("decode")
-    codes = self.tokens.checked(codes)
+    codes = self.tokens.checked(fetch(codes))
     ones = np.ones(len(codes), np.float32)
     return self._run_decode(codes, ones, lengths)
 
@@ -173,6 +173,7 @@ class Encodec:
     Raises:
       InputError: If the number of chunks does not belong to that length.
     """
+    codes, scales = fetch(codes), fetch(scales)
     chunk, starts = self.chunks(length)
     want = len(starts), -(-chunk // self.config.hop)
     if (codes.shape[1], codes.shape[3]) != want:
@@ -187,7 +188,7 @@ class Encodec:
     for i, start in enumerate(starts):
       size = min(chunk, length - start)
       t = -(-size // self.config.hop)
-      part = self._run_decode(codes[:, i, :, :t], np.asarray(scales)[:, i])
+      part = self._run_decode(codes[:, i, :, :t], scales[:, i])
       total[:, start : start + size] += part[:, :size] * ramp[:, :size]
       weight[:, start : start + size] += ramp[:, :size]
     return total / weight
@@ -208,6 +209,8 @@ class Encodec:
       )
 
   def _checked(self, audio: AnyArray) -> np.ndarray:
+    if isinstance(audio, jax.Array):
+      audio = fetch(audio)
     audio = checks.samples(audio, "audio")
     if audio.ndim != 3 or audio.shape[2] != self.config.channels:
       raise InputError(
@@ -240,7 +243,7 @@ class Encodec:
 
   def _run_decode(
     self,
-    codes: AnyArray,
+    codes: np.ndarray,
     scale: np.ndarray,
     lengths: np.ndarray | None = None,
   ) -> np.ndarray:

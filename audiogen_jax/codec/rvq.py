@@ -50,7 +50,8 @@ class Codebooks(NamedTuple):
     embed: The entries.
     embed_sum: Running sums of the latents that chose each entry.
     usage: Running counts of how many did.
-    ready: 1 once a codebook has been initialised from data.
+    ready: 1 once a codebook has been initialised from data.  Nothing here asks
+      for it; the published format does (`inited`), and its readers.
   """
 
   embed: Float[Array, "k v d"]
@@ -151,7 +152,7 @@ def train(
   Sums and counts are taken over the whole batch: under `jax.jit` that is the
   global one, however it is spread over devices.
   """
-  count = codebooks.ready.shape[0]
+  count = codebooks.embed.shape[0]
   drop, *keys = jax.random.split(key, count + 1)
   used = jnp.int32(count)
   if config.dropout:

@@ -68,8 +68,8 @@ def config_of(folder: Path, kind: str) -> Keys:
   Raises:
     InputError: If it is missing, not JSON, or of another kind.
   """
-  path = folder / checkpoint.CONFIG
-  cfg = Keys(read_json(path), str(path))
+  values = checkpoint.read_config(folder)
+  cfg = Keys(values, str(folder / checkpoint.CONFIG))
   cfg.only("model_type", kind)
   return cfg
 

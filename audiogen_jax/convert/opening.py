@@ -102,8 +102,8 @@ class _Settings:
 
   text_name: str | None = None
   tokenizer: Literal["bytes", "files"] | None = None
-  window_s: float = 10.0
-  guidance: float = Sampling.guidance
+  window_s: float = Parts.window_s
+  guidance: float = Parts.guidance
 
 
 def open_parts(

@@ -115,14 +115,14 @@ def place(text: str | os.PathLike) -> epath.Path:
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-  """`config.json` of an exported model.
+  """`config.json` of a folder: a model's, of whatever format, or a run's.
 
   Raises:
-    InputError: If it is missing or not JSON.
+    InputError: If it is missing, damaged or not JSON.
   """
   path = epath.Path(folder) / CONFIG
   if not path.exists():
-    raise InputError(f"{folder} lacks {CONFIG}; the export is incomplete")
+    raise InputError(f"{folder} lacks {CONFIG}; the folder is incomplete")
   return plain.read_json(path)
 
 

@@ -192,7 +192,7 @@ def fetch(x: AnyArray) -> np.ndarray:
         _same, out_shardings=NamedSharding(x.sharding.mesh, PartitionSpec())
       )(x)
     x = x.addressable_data(0)
-  return np.asarray(x)
+  return np.asarray(jax.device_get(x))
 
 
 def _same(x: jax.Array) -> jax.Array:

@@ -86,14 +86,13 @@ class TokenSpec:
         f" {most:,}, an hour"
       )
 
-  def checked(self, codes: AnyArray) -> Int[np.ndarray, "b k t"]:
-    """Codes as int32.
+  def checked(self, codes: np.ndarray) -> Int[np.ndarray, "b k t"]:
+    """Codes on the host, as int32.
 
     Raises:
       InputError: If they are no integers, have other axes, or lie outside of
         [0, V).
     """
-    codes = np.asarray(codes)
     if codes.ndim != 3 or codes.dtype.kind not in "iu":
       raise InputError(
         "codes must be integers of shape [batch, codebooks, frames], got"

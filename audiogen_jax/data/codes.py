@@ -135,7 +135,7 @@ def tokenize(
 def _about(
   builder: tfds.core.DatasetBuilder, codec: Encodec, config: TokenizeConfig
 ) -> About:
-  spec = CodeSpec(codec.tokens.codebooks, codec.tokens.size)
+  spec = CodeSpec(**dataclasses.asdict(codec.tokens))
   info = builder.info
   settings = dataclasses.asdict(config)
   del settings["batch"]  # decides nothing
@@ -145,7 +145,6 @@ def _about(
     description=f"Codes of: {info.description}",
     settings={
       **dataclasses.asdict(spec),
-      "frame_rate_hz": codec.tokens.frame_rate_hz,
       # Codes mean something to the codec alone that wrote them.
       witness.KEY: witness.of(codec),
       "made": repr(settings),

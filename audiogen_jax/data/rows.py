@@ -11,7 +11,7 @@ import numpy as np
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import mixing
 from audiogen_jax.data.mixing import MixConfig
-from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tokenizer import Tokenizer, padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +154,9 @@ class Rows:
       ids = [_cut(self._tokenizer, row, self._buckets[-1]) for row in rows]
       longest = max(map(len, ids))
       length = next(size for size in self._buckets if size >= longest)
-      batch["text_ids"] = np.full(
-        (len(ids), length), self._tokenizer.pad_id, np.int32
+      batch["text_ids"], batch["text_mask"] = padded(
+        self._tokenizer, ids, length
       )
-      batch["text_mask"] = np.zeros((len(ids), length), bool)
-      for i, row in enumerate(ids):
-        batch["text_ids"][i, : len(row)] = row
-        batch["text_mask"][i, : len(row)] = True
     return batch
 
 

@@ -1,6 +1,8 @@
 """What the examples of a dataset hold: sounds, or the codes of sounds."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +26,20 @@ class SoundSpec:
           " channel are AudioGen's"
         )
 
+  def check(self, settings: Mapping[str, Any], folders: str) -> None:
+    """Raises InputError unless datasets hold such sounds.
+
+    Args:
+      settings: What the datasets say of themselves.
+      folders: Where they are, for the message.
+    """
+    if "codebooks" in settings:
+      raise InputError(
+        f"{folders} holds codes and the configuration wants sounds: set"
+        " --config.cached_codes=True, or name another dataset"
+      )
+    _check_equal(self, settings, folders)
+
   @property
   def features(self) -> tfds.features.FeaturesDict:
     """The fields of an example."""
@@ -39,14 +55,35 @@ class SoundSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CodeSpec:
-  """What all codes of a dataset have in common."""
+  """What all codes of a dataset have in common.
+
+  Attributes:
+    codebooks: Integers a frame.
+    size: Entries of a codebook.
+    frame_rate_hz: Frames a second.
+  """
 
   codebooks: int
   size: int
+  frame_rate_hz: int
 
   def __post_init__(self) -> None:
     if self.size > 2**16:
       raise InputError(f"codes of {self.size} entries exceed 16 bits")
+
+  def check(self, settings: Mapping[str, Any], folders: str) -> None:
+    """Raises InputError unless datasets hold such codes.
+
+    Args:
+      settings: What the datasets say of themselves.
+      folders: Where they are, for the message.
+    """
+    if "codebooks" not in settings:
+      raise InputError(
+        f"{folders} holds sounds and the configuration wants codes: set"
+        " --config.cached_codes=False, or name another dataset"
+      )
+    _check_equal(self, settings, folders)
 
   @property
   def features(self) -> tfds.features.FeaturesDict:
@@ -57,6 +94,17 @@ class CodeSpec:
       encoding=tfds.features.Encoding.BYTES,
     )
     return tfds.features.FeaturesDict(_described() | {"codes": codes})
+
+
+def _check_equal(
+  spec: "SoundSpec | CodeSpec", settings: Mapping[str, Any], folders: str
+) -> None:
+  for name, value in dataclasses.asdict(spec).items():
+    if settings[name] != value:
+      raise InputError(
+        f"{folders} has {name} {settings[name]}; the configuration wants"
+        f" {value}"
+      )
 
 
 def _described() -> dict[str, tfds.features.FeatureConnector]:

@@ -86,7 +86,7 @@ def multi_scale_mel(
   total = 0.0
   for scale in _SCALES:
     bands = _bands(rate_hz, 2**scale)
-    mels = [mel.spectrogram(bands, _channels(x)) for x in (real, fake)]
+    mels = _mels(bands, real, fake)
     logs = [mel.logarithm(bands, each) for each in mels]
     total += jnp.mean(jnp.abs(mels[0] - mels[1]))
     total += jnp.mean(jnp.square(logs[0] - logs[1]))
@@ -109,9 +109,8 @@ def paper_mel(
   """
   total = 0.0
   for scale in _PAPER_SCALES:
-    bands = _bands(rate_hz, 2**scale)
-    mels = [mel.spectrogram(bands, _channels(x)) for x in (real, fake)]
-    apart = mels[0] - mels[1]
+    of_real, of_fake = _mels(_bands(rate_hz, 2**scale), real, fake)
+    apart = of_real - of_fake
     square = jnp.mean(jnp.square(apart), axis=(1, 2, 3))
     # A root has no gradient at 0, where both are silent.
     total += jnp.mean(jnp.abs(apart)) + jnp.mean(jnp.sqrt(square + 1e-12))
@@ -123,6 +122,13 @@ def negative_si_snr(
 ) -> Float[Array, ""]:
   """Minus the scale-invariant signal-to-noise ratio in dB."""
   return -jnp.mean(distances.si_snr(real, fake, rate_hz))
+
+
+def _mels(
+  bands: MelConfig, real: Float[Array, "b n c"], fake: Float[Array, "b n c"]
+) -> list[Float[Array, "b c t m"]]:
+  """Mel spectra of both."""
+  return [mel.spectrogram(bands, _channels(x)) for x in (real, fake)]
 
 
 def _channels(audio: Float[Array, "b n c"]) -> Float[Array, "b c n"]:

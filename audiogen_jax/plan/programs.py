@@ -1,31 +1,24 @@
-"""The programs that training runs, compiled ahead of time.
+"""The programs that training and sampling run, compiled ahead of time.
 
-They are the real ones: those of the loop, on the mesh of the run.  Only their
-arguments are shapes.
+They are the real ones, on the mesh of the run: those of the loop, and those
+that its task names.  Only their arguments are shapes.
 """
 
 import functools
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from audiogen_jax.codec import encodec
-from audiogen_jax.core import sharding
+from audiogen_jax.core import abstract
+from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.core.types import Tree
 from audiogen_jax.data.rows import LoaderConfig
-from audiogen_jax.lm import model
-from audiogen_jax.text import t5
-from audiogen_jax.train.codec_task import CodecTask
-from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
 from audiogen_jax.train.programs import Programs
-from audiogen_jax.train.state import TrainState
 from audiogen_jax.train.task import Task
 
 
@@ -40,15 +33,17 @@ class Compiled(NamedTuple):
     text: The program; empty for what reads and places, and compiles nothing.
     compile_s: What compiling took.
     resident: Bytes that are on the device meanwhile and are no arguments.
+    in_place: Whether `aliased` outputs are hardly written.
   """
 
   arguments: int
   outputs: int
-  aliased: int
-  temporaries: int
-  text: str
-  compile_s: float
+  aliased: int = 0
+  temporaries: int = 0
+  text: str = ""
+  compile_s: float = 0.0
   resident: int = 0
+  in_place: bool = False
 
 
 def of_run(
@@ -68,30 +63,47 @@ def of_run(
 
   def rows(count: int, seconds: float) -> dict[str, jax.ShapeDtypeStruct]:
     return {
-      name: put(x, placement, "batch", *[None] * (x.ndim - 1))
+      name: abstract.put(x, placement, "batch", *[None] * (x.ndim - 1))
       for name, x in task.batch_spec(count, seconds).items()
     }
 
-  now = placed(of_task.like, of_task.places)
-  key = put(jax.eval_shape(lambda: of_task.key), placement)
+  state = abstract.placed(of_task.like, of_task.places)
+  key = abstract.put(jax.eval_shape(lambda: of_task.key), placement)
   batch = rows(data.batch, data.duration_s)
-  waiting = data.prefetch * size(batch)
-  found = {"init": later(of_task.init, placement, key)}
-  if isinstance(task, LMTask):
-    found["prepare"] = functools.partial(_read, task, now, placement, waiting)
-  if isinstance(task, CodecTask):
-    found |= _codebooks(task, now, batch["audio"], key, placement, waiting)
-  found["step"] = later(of_task.step, placement, now, batch, resident=waiting)
+  waiting = [batch] * data.prefetch
+  wanted = {"init": Program(of_task.init, (key,))}
+  preparing = task.prepare_programs(state, batch, key, placement)
+  for name, program in preparing.items():
+    wanted[name] = program._replace(resident=(program.resident, waiting))
+  wanted["step"] = Program(of_task.step, (state, batch), resident=waiting)
   if loop.eval_every:
     batch = rows(data.eval_batch, data.eval_duration_s)
     valid = jax.ShapeDtypeStruct((data.eval_batch,), jnp.bool_)
-    batch["valid"] = put(valid, placement, "batch")
-    waiting += LoaderConfig.prefetch * size(batch)
+    batch["valid"] = abstract.put(valid, placement, "batch")
+    waiting = waiting + [batch] * LoaderConfig.prefetch
     for name in ("evaluate", "samples") if loop.samples else ("evaluate",):
-      found[name] = later(
-        getattr(of_task, name), placement, now, batch, resident=waiting
+      wanted[name] = Program(
+        getattr(of_task, name), (state, batch), resident=waiting
       )
-  return found
+  return later(wanted, placement)
+
+
+def of_sampling(
+  task: Task, rows: int, placement: Placement
+) -> dict[str, Callable[[], Compiled]]:
+  """All that making sounds runs; each is compiled when called.
+
+  Raises:
+    InputError: If the task makes no sounds from texts, or the mesh does not
+      divide the rows.
+  """
+  wanted = task.sampling_programs(rows, placement)
+  if not wanted:
+    raise InputError(
+      "this configuration trains nothing that samples from texts"
+    )
+  placement.check_batch(rows)
+  return later(wanted, placement)
 
 
 def training(run: RunConfig, task: Task, placement: Placement) -> Compiled:
@@ -103,123 +115,47 @@ def training(run: RunConfig, task: Task, placement: Placement) -> Compiled:
   return of_run(run, task, placement)["step"]()
 
 
-def _read(
-  task: LMTask, now: TrainState, placement: Placement, waiting: int
-) -> Compiled:
-  """What sources hold beside a state that has room for it, and the average.
-
-  By shapes alone: the tiles that a TPU fills up are not in it.
-  """
-  tables = {"codec": encodec.AXES, "text": t5.AXES, "lm": model.AXES}
-  read = sum(
-    size(placed(tree, sharding.shardings(tree, tables[name], placement)))
-    for name, tree in task.start.read().items()
-  )
-  average = size(now.average)
-  return Compiled(size(now), read + average, 0, 0, "", 0.0, waiting)
-
-
-def _codebooks(
-  task: CodecTask,
-  now: TrainState,
-  audio: jax.ShapeDtypeStruct,
-  key: jax.ShapeDtypeStruct,
-  placement: Placement,
-  waiting: int,
+def later(
+  wanted: Mapping[str, Program], placement: Placement
 ) -> dict[str, Callable[[], Compiled]]:
-  """Latents of a batch, and the k-means over those of all."""
-  codec = now.params["codec"]
-  one = jax.eval_shape(task.latents, codec, audio)
-  one = put(one, placement, "batch", None, None)
-  others = [one] * task.init_batches
-  state = size(now) + waiting
+  """What compiles each program, for the platform of the mesh."""
   return {
-    "prepare: latents": later(
-      jax.jit(task.latents),
-      placement,
-      codec,
-      audio,
-      resident=state - size(codec) + size(others[1:]),
-    ),
-    "prepare: k-means": later(
-      jax.jit(task.first_codebooks), placement, others, key, resident=state
-    ),
+    name: functools.partial(_compiled, program, placement)
+    for name, program in wanted.items()
   }
 
 
-def placed(tree: Tree, places: Tree) -> Tree:
-  """Abstract arrays where they live."""
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    tree,
-    places,
-  )
-
-
-def size(tree: Tree) -> int:
-  """Bytes of abstract arrays on one device."""
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
-
-
-def put(
-  x: jax.ShapeDtypeStruct, placement: Placement, *axes: str | None
-) -> jax.ShapeDtypeStruct:
-  """An abstract array whose axes mean this."""
-  place = placement.sharding(*axes)
-  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-
-
-def later(
-  jitted: Callable,
-  on: Placement,
-  /,
-  *arguments: Tree,
-  resident: int = 0,
-  **options,
-) -> Callable[[], Compiled]:
-  """What compiles a program, for the platform of the mesh.
-
-  Args:
-    jitted: The program.
-    on: Its mesh.
-    *arguments: Abstract.
-    resident: Bytes that are on the device beside them.
-    **options: Its static arguments.
-  """
-
-  def now() -> Compiled:
-    made = _compiled(jitted, on, *arguments, **options)
-    return made._replace(resident=resident)
-
-  return now
-
-
-def _compiled(
-  jitted: Callable, on: Placement, /, *arguments: Tree, **options
-) -> Compiled:
+def _compiled(program: Program, placement: Placement) -> Compiled:
   """Lowers and compiles for the mesh's platform."""
-  platform = on.mesh.devices.flat[0].platform
-  with on.active():
-    traced = jitted.trace(*arguments, **options)
+  arguments = abstract.size(program.arguments)
+  resident = abstract.size(program.resident)
+  if program.function is None:
+    return Compiled(
+      arguments=arguments,
+      outputs=abstract.size(program.outputs),
+      resident=resident,
+    )
+  platform = placement.mesh.devices.flat[0].platform
+  with placement.active():
+    traced = program.function.trace(*program.arguments, **program.options)
   lowered = traced.lower(lowering_platforms=(platform,))
   start = time.perf_counter()
   try:
-    program = lowered.compile()
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     reason = " ".join(str(error).split())
     if "RESOURCE_EXHAUSTED" not in reason:
       raise
     raise InputError(f"it does not fit: {reason[:300]}") from None
-  memory = program.memory_analysis()
+  memory = compiled.memory_analysis()
   return Compiled(
     # What prefill does not look at is on the device all the same.
-    arguments=max(memory.argument_size_in_bytes, size(arguments)),
+    arguments=max(memory.argument_size_in_bytes, arguments),
     outputs=memory.output_size_in_bytes,
     aliased=memory.alias_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
-    text=program.as_text(),
+    text=compiled.as_text(),
     compile_s=time.perf_counter() - start,
+    resident=resident,
+    in_place=program.in_place,
   )

@@ -107,7 +107,6 @@ def of(
   devices: int,
   *,
   model_flops: float = 0.0,
-  in_place: bool = False,
 ) -> ProgramReport:
   """A report.
 
@@ -116,13 +115,11 @@ def of(
     chip: What it runs on.
     devices: How many of them.
     model_flops: Of the whole step; 0 if they are not known.
-    in_place: Of outputs that take the place of arguments next to nothing is
-      written, as of a cache for one step.
   """
   program = Program(compiled.text)
   work = program.work()
   passed = compiled.arguments + compiled.outputs + 2 * compiled.temporaries
-  passed -= compiled.aliased if in_place else 0
+  passed -= compiled.aliased if compiled.in_place else 0
 
   def seconds(amount: float | int, speed: float) -> float:
     return amount / speed if speed else 0.0

@@ -151,12 +151,20 @@ def pad(
   ids = [_short(tokenizer, text) for text in texts]
   length = max([1, *map(len, ids)])
   length = bucket(length, least=least) if least else length
-  padded = np.full((max(rows, len(ids)), length), tokenizer.pad_id, np.int32)
-  mask = np.zeros(padded.shape, bool)
+  ids += [[]] * (rows - len(ids))
+  return padded(tokenizer, ids, length)
+
+
+def padded(
+  tokenizer: Tokenizer, ids: Sequence[Sequence[int]], length: int
+) -> tuple[Int[np.ndarray, "b l"], Bool[np.ndarray, "b l"]]:
+  """Rows of ids, padded at the end to a length, and where they have one."""
+  made = np.full((len(ids), length), tokenizer.pad_id, np.int32)
+  mask = np.zeros(made.shape, bool)
   for i, row in enumerate(ids):
-    padded[i, : len(row)] = row
+    made[i, : len(row)] = row
     mask[i, : len(row)] = True
-  return padded, mask
+  return made, mask
 
 
 def _short(tokenizer: Tokenizer, text: str | None) -> list[int]:

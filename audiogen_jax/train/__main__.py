@@ -19,11 +19,6 @@ from absl import app, flags, logging
 from audiogen_jax.core import errors, processes
 from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.train import configuration, loop
-from audiogen_jax.train.configuration import TASKS, parse
-
-__all__ = ["TASKS", "main", "parse", "parse_flags"]
-
-_PREFIX = "--config."
 
 flags.DEFINE_string(
   "config",
@@ -41,15 +36,10 @@ flags.DEFINE_bool(
 
 def parse_flags(arguments: list[str]) -> list[Any]:
   """The configuration, with what the command line changes; else one line."""
-  changes = [a for a in arguments[1:] if a.startswith(_PREFIX)]
+  changes = [a for a in arguments[1:] if a.startswith(configuration.PREFIX)]
   try:
     left = flags.FLAGS([a for a in arguments if a not in changes])
-    if left[1:]:
-      raise InputError(f"{left[1][:100]!r} is no flag: see --help")
-    values = configuration.load(flags.FLAGS.config)
-    for one in changes:
-      key, sign, text = one.removeprefix(_PREFIX).partition("=")
-      configuration.change(values, key, text if sign else "True")
+    values = configuration.changed(flags.FLAGS.config, [*left[1:], *changes])
     if flags.FLAGS.print:
       print("\n".join(configuration.lines(values)))
       sys.exit()
@@ -67,10 +57,9 @@ def main(arguments: list[Any]) -> None:
   logging.set_verbosity(logging.ERROR)
   try:
     with processes.distributed(saves=True):
-      run, task = parse(values)
+      run, task = configuration.parse(values)
       if flags.FLAGS.workdir is None:
         raise InputError("no work folder: give --workdir=DIR")
-      configuration.tell_odd(run, task)
       loop.train(run, task.opened(), flags.FLAGS.workdir)
   except InputError as error:
     print(f"error: {errors.line(error)}", file=sys.stderr)

@@ -26,13 +26,16 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import Codebooks, Quantised, RVQTraining
 from audiogen_jax.convert import opening
 from audiogen_jax.convert.opening import Parts
+from audiogen_jax.core import abstract, cost
+from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import constrain
+from audiogen_jax.core.sharding import Placement, constrain
 from audiogen_jax.core.types import Tree
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.gan import adversarial, balancer, discriminators, losses
+from audiogen_jax.gan import adversarial, balancer, discriminators
 from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.gan.losses import LossWeights
+from audiogen_jax.train import codec_losses
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import Batch, TrainState
@@ -80,6 +83,9 @@ class CodecTask:
       )
     if not any(dataclasses.astuple(self.weights)):
       raise InputError("all weights of losses are 0; there is nothing to learn")
+
+  def check_parts(self) -> None:
+    """There is one part alone, which fits itself."""
 
   def opened(self) -> "CodecTask":
     """The task itself: a codec is described by its configuration alone."""
@@ -169,16 +175,7 @@ class CodecTask:
   def train_step(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the discriminators, and one of the codec against them.
-
-    Args:
-      state: Of codec, discriminators, balancer and their optimisers.
-      batch: `audio b n c`, at the codec's rate, in [-1, 1].
-      key: For dead codebook entries and the dropout of codebooks.
-
-    Returns:
-      The new state, and scalar metrics by name.
-    """
+    """One update of the adversary, then one of the codec: (state, metrics)."""
     audio = constrain(batch["audio"], "batch", None, None)
     books = state.extra["codebooks"]
 
@@ -191,7 +188,9 @@ class CodecTask:
       adversary, adversary_loss, after = self._update_adversary(
         state, audio, fake
       )
-      values, gradients = self._losses(adversary, audio, fake)
+      values, gradients = codec_losses.with_gradients(
+        self.adversary, adversary, self._balanced, audio, fake, self.rate_hz
+      )
       balanced = balancer.balance(
         gradients,
         self._balanced,
@@ -249,11 +248,10 @@ class CodecTask:
     """Sums over rows, and how often each entry was chosen."""
     audio, valid = batch["audio"], batch["valid"]
     fake, codes = self._through(state.average, audio)
-    rate_hz = self.rate_hz
     rows = {
-      "mel_distance": distances.mel_distance(audio, fake, rate_hz),
+      "mel_distance": distances.mel_distance(audio, fake, self.rate_hz),
       "log_spectral_distance": distances.log_spectral_distance(audio, fake),
-      "si_snr": distances.si_snr(audio, fake, rate_hz),
+      "si_snr": distances.si_snr(audio, fake, self.rate_hz),
     }
     sums = {name: jnp.sum(x, where=valid) for name, x in rows.items()}
     chosen = jax.nn.one_hot(codes, self.encodec.rvq.size)
@@ -276,6 +274,48 @@ class CodecTask:
     """Sounds and what becomes of them."""
     fake, _ = self._through(state.average, batch["audio"])
     return {"original": batch["audio"], "reconstruction": fake}
+
+  def model_flops(self, rows: int, seconds: float) -> float:
+    """All of a step: no part of it is frozen, none is done twice."""
+    key = jax.random.key(0)
+    like = jax.eval_shape(self.init, key)
+    return cost.flops(
+      self.train_step, like, self.batch_spec(rows, seconds), key
+    )
+
+  def prepare_programs(
+    self,
+    state: TrainState,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    key: jax.ShapeDtypeStruct,
+    placement: Placement,
+  ) -> dict[str, Program]:
+    """Latents of a batch, and the k-means over those of all."""
+    codec, audio = state.params["codec"], batch["audio"]
+    latents = jax.eval_shape(self.latents, codec, audio)
+    latents = abstract.put(latents, placement, "batch", None, None)
+    others = [latents] * (self.init_batches - 1)
+    rest = state._replace(params=state.params | {"codec": ()})
+    return {
+      "prepare: latents": Program(
+        jax.jit(self.latents), (codec, audio), resident=(rest, others)
+      ),
+      "prepare: k-means": Program(
+        jax.jit(self.first_codebooks),
+        ([latents, *others], key),
+        resident=state,
+      ),
+    }
+
+  def sampling_programs(
+    self, rows: int, placement: Placement
+  ) -> dict[str, Program]:
+    """A codec makes no sounds from texts."""
+    return {}
+
+  def variants(self) -> "dict[str, CodecTask]":
+    """The task as it is."""
+    return {"": self}
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the averaged codec in our format."""
@@ -353,48 +393,8 @@ class CodecTask:
     )
     return params, value, after
 
-  def _losses(
-    self,
-    adversary: Tree,
-    audio: Float[Array, "b n c"],
-    fake: Float[Array, "b n c"],
-  ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "b n c"]]]:
-    """Every balanced loss and its gradient with respect to `fake`, by name."""
-    rate_hz = self.rate_hz
-    weights = self._balanced
-    plain = {
-      "l1": losses.l1,
-      "l2": losses.l2,
-      "msspec": lambda a, b: losses.multi_scale_mel(a, b, rate_hz),
-      "mel": lambda a, b: losses.mel_l1(a, b, rate_hz),
-      "paper_mel": lambda a, b: losses.paper_mel(a, b, rate_hz),
-      "si_snr": lambda a, b: losses.negative_si_snr(a, b, rate_hz),
-    }
-    values, gradients = {}, {}
-    real = jax.lax.stop_gradient(
-      discriminators.discriminate(self.adversary, adversary, audio)
-    )
-
-    def generator_losses(fake):
-      outputs = discriminators.discriminate(self.adversary, adversary, fake)
-      return adversarial.generator_losses(self.adversary, real, outputs)
-
-    # One forward pass of the discriminators for all their losses.
-    by_kind, pull = jax.vjp(generator_losses, fake)
-    for name, value in by_kind.items():
-      one = {k: jnp.float32(k == name) for k in by_kind}
-      if name in weights:
-        values[name], (gradients[name],) = value, pull(one)
-    for name, loss in plain.items():
-      if name in weights:
-        values[name], gradients[name] = jax.value_and_grad(
-          lambda y, loss=loss: loss(audio, y)
-        )(fake)
-    return values, gradients
-
   def _updated(
     self, gradient: Tree, moments: optax.OptState, params: Tree
   ) -> tuple[Tree, optax.OptState]:
-    """One step of the optimiser: (parameters, its state)."""
     updates, moments = self.optim.make().update(gradient, moments, params)
     return optax.apply_updates(params, updates), moments

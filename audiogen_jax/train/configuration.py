@@ -13,11 +13,10 @@ import difflib
 import importlib.util
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from audiogen_jax.convert import keys
@@ -31,6 +30,9 @@ from audiogen_jax.train.task import Task
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
 TASKS = {"codec": CodecTask, "lm": LMTask}
+
+# What begins a change of a key on a command line.
+PREFIX = "--config."
 
 _COUNT, _SHARE, _WEIGHT = (0, 1 << 31), (0, 1), (0, 1e6)
 _DB = (-200, 200)
@@ -123,6 +125,29 @@ def load(text: str) -> ConfigDict:
   return completed(values)
 
 
+def changed(text: str, words: Iterable[str]) -> ConfigDict:
+  """A configuration with what a command line changes of it.
+
+  Args:
+    text: As for `load`.
+    words: `--config.KEY=VALUE` each, or `--config.KEY` for True.
+
+  Raises:
+    InputError: If there is no such configuration or key, a value is of another
+      kind, or a word is something else.
+  """
+  values = load(text)
+  for word in words:
+    key, sign, value = word.removeprefix(PREFIX).partition("=")
+    if not word.startswith(PREFIX) or not key:
+      raise InputError(
+        f"{word[:100]!r} is no option here; see --help.  A key of the"
+        f" configuration is changed by {PREFIX}KEY=VALUE"
+      )
+    change(values, key, value if sign else "True")
+  return values
+
+
 def completed(values: ConfigDict) -> ConfigDict:
   """The same with the defaults of all keys that it leaves out."""
   values.unlock()
@@ -152,6 +177,12 @@ def change(values: ConfigDict, key: str, text: str) -> None:
     if text.lower() in ("true", "false"):
       value = text.lower() == "true"
   try:
+    if (
+      isinstance(value, bool)
+      and isinstance(old, int | float)
+      and (not isinstance(old, bool))
+    ):
+      raise TypeError("True is no number")  # to Python it is
     if isinstance(old, ConfigDict):
       old.update(value)
     else:
@@ -176,6 +207,8 @@ def lines(values: ConfigDict) -> list[str]:
 def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
   """What to run and what to train.
 
+  A schedule without a length of its own gets that of training.
+
   Raises:
     InputError: For an unknown task or key, or a value that cannot be.
   """
@@ -185,6 +218,9 @@ def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
     k: values.pop(k) for k in ("loop", "data", "mesh", "rules") & values.keys()
   }
   run = config.build(RunConfig, own, ranges=_RANGES)
+  optim = values.get("optim")
+  if isinstance(optim, Mapping | ConfigDict) and not optim.get("steps"):
+    values["optim"] = dict(optim.items()) | {"steps": run.loop.steps}
   return run, config.build(task, values, ranges=_RANGES)
 
 
@@ -202,19 +238,6 @@ def recognised(told: Mapping[str, Any]) -> dict[str, Any]:
   raise InputError(
     f"this is no configuration of {' or '.join(TASKS)}: {', '.join(told)[:200]}"
   )
-
-
-def tell_odd(run: RunConfig, task: Task) -> None:
-  """Says where two values agree badly and nothing is wrong for sure."""
-  optim, steps = getattr(task, "optim", None), run.loop.steps
-  if optim is None or jax.process_index():
-    return
-  if optim.schedule in ("cosine", "wsd") and optim.steps != steps:
-    print(
-      f"note: the schedule of the learning rate ends at optim.steps"
-      f" {optim.steps:,}, training at loop.steps {steps:,}",
-      file=sys.stderr,
-    )
 
 
 def _task(name: Any) -> type:

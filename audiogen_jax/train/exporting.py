@@ -1,6 +1,5 @@
 """A model from the work folder of a run, whether it has ended or not."""
 
-import json
 import os
 from typing import Literal
 
@@ -13,7 +12,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train import configuration
 from audiogen_jax.train.programs import Programs
-from audiogen_jax.train.workdir import current
+from audiogen_jax.train.workdir import told
 
 
 def export(
@@ -36,19 +35,9 @@ def export(
     InputError: If there is no such run, step or metric, or the folder exists.
   """
   path = checkpoint.place(workdir)
-  try:
-    told = json.loads((path / "config.json").read_text())
-  except FileNotFoundError:
-    raise InputError(
-      f"{workdir} is no work folder: it has no config.json"
-    ) from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise InputError(
-      f"{path / 'config.json'} cannot be read: {error}"
-    ) from None
-  if not isinstance(told, dict) or not (path / "checkpoints").is_dir():
-    raise InputError(f"{workdir} holds no checkpoints of a run")
-  run, task = configuration.parse(configuration.recognised(current(told)))
+  if not (path / "checkpoints").is_dir():
+    raise InputError(f"{workdir} is no work folder: it has no checkpoints")
+  run, task = configuration.parse(configuration.recognised(told(path)))
   task = task.opened()
   with Checkpoints(
     path / "checkpoints", best=task.best, keep=run.loop.keep

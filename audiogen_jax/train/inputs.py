@@ -1,15 +1,15 @@
 """From the data section of a configuration to loaders."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.core.types import TokenSpec
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
-from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.train.task import Task
+from audiogen_jax.train.task import Batch, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,11 @@ def eval_loader(data: DataConfig, placement: Placement, task: Task) -> Loader:
   return _loader(data, data.eval_split, config, placement, task)
 
 
+def arrays(batch: Mapping[str, Any], names: Iterable[str]) -> Batch:
+  """What a step needs of a batch, by `names`; strings stay behind."""
+  return {name: batch[name] for name in names}
+
+
 def _loader(data, split, config, placement, task) -> Loader:
   spec = task.batch_spec(1, data.duration_s)
   if "text_ids" in spec:
@@ -94,25 +99,9 @@ def _loader(data, split, config, placement, task) -> Loader:
     tokenizer=task.tokenizer(),
     placement=placement,
   )
-  _check(loader.settings, task.wants, data.folders)
+  task.wants.check(loader.settings, data.folders)
   task.check_data(loader.settings, data.folders)
   return loader
-
-
-def _check(settings, wants: SoundSpec | TokenSpec, folders: str) -> None:
-  """Raises unless a dataset holds what a task wants."""
-  coded = "frame_rate_hz" in settings
-  if coded != isinstance(wants, TokenSpec):
-    raise InputError(
-      f"{folders} holds {'codes' if coded else 'sounds'} and the configuration"
-      f" wants {'sounds' if coded else 'codes'}: set"
-      f" --config.cached_codes={coded}, or name another dataset"
-    )
-  for name, want in dataclasses.asdict(wants).items():
-    if settings[name] != want:
-      raise InputError(
-        f"{folders} has {name} {settings[name]}; the configuration wants {want}"
-      )
 
 
 def _parts(folders: str, split: str) -> list[Part]:

@@ -173,3 +173,29 @@ def _differences(theirs: Any, ours: Any) -> str:
 
   walk(config.as_dict(theirs), config.as_dict(ours), "lm.")
   return ", ".join(differences)
+
+
+def check_parts(
+  lm: LMConfig, name: str, codec: EncodecConfig, text: TextConfig
+) -> None:
+  """Raises InputError where codec, text encoder and model do not fit.
+
+  Args:
+    lm: The language model.
+    name: Of the codec, for the message.
+    codec: What the codec is.
+    text: The text encoder.
+  """
+  theirs, ours = codec.tokens, lm
+  if (theirs.codebooks, theirs.size) != (ours.codebooks, ours.size):
+    raise InputError(
+      f"the codec {name} writes {theirs.codebooks} codebooks of"
+      f" {theirs.size}, the language model {ours.codebooks} of {ours.size};"
+      f" set lm.codebooks={theirs.codebooks} and lm.size={theirs.size}"
+    )
+  if text.encoder.width != lm.text_width:
+    raise InputError(
+      f"the text encoder {text.source} has states of"
+      f" {text.encoder.width}, lm.text_width is {lm.text_width};"
+      " the two must be equal"
+    )

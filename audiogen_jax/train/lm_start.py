@@ -8,11 +8,31 @@ import jax.numpy as jnp
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import engine
+from audiogen_jax.core.sharding import Axes
 from audiogen_jax.core.types import Tree
-from audiogen_jax.lm import model
+from audiogen_jax.lm import lora, model
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.text import t5
 from audiogen_jax.train.lm_sources import TextConfig
+
+
+def _axes() -> dict[str, Axes]:
+  tables = {
+    "(params|extra)/lm/": model.AXES,
+    "(params|extra)/text/": t5.AXES,
+    "params/adapters/": lora.AXES,
+    "extra/codec/": encodec.AXES,
+    "extra/averaged": {"": ()},
+  }
+  return {
+    prefix + f"({rule})" if rule else prefix: axes
+    for prefix, table in tables.items()
+    for rule, axes in table.items()
+  }
+
+
+# Meanings of the axes of everything in the task's `TrainState`, by path.
+AXES: dict[str, Axes] = _axes()
 
 
 class Start(NamedTuple):

@@ -11,6 +11,7 @@ Frozen weights are in the state: a checkpoint needs nothing beside it.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -21,34 +22,42 @@ import optax
 from etils import epath
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from audiogen_jax.codec import encodec
+from audiogen_jax.codec import usage
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import adapters
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import types
+from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import constrain
-from audiogen_jax.core.types import Cond, TokenSpec, Tree
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Cond, Tree
 from audiogen_jax.data import witness
-from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.data.spec import CodeSpec, SoundSpec
 from audiogen_jax.lm import lora, loss, masks, model
 from audiogen_jax.lm.lora import LoRAConfig
 from audiogen_jax.lm.model import LM, LMConfig
-from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.tokenizer import Tokenizer
-from audiogen_jax.train import gradients, lm_samples
+from audiogen_jax.train import (
+  gradients,
+  lm_flops,
+  lm_inputs,
+  lm_planning,
+  lm_samples,
+  lm_sources,
+  lm_start,
+  text_masks,
+)
 from audiogen_jax.train import state as states
 from audiogen_jax.train.lm_sources import Origins, TextConfig
-from audiogen_jax.train.lm_start import Start
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class LMTask:
-  """A language model to train: a `task.Task`, as `loop` calls it.
+  """A language model to train; a `task.Task`.
 
   Attributes:
     lm: The language model.
@@ -82,8 +91,8 @@ class LMTask:
   text_dropout: float = 0.1
   dropout_unit: Literal["example", "batch"] = "example"
   mask_text_padding: bool = True
-  window_s: float = 10.0
-  guidance: float = Sampling.guidance
+  window_s: float = Parts.window_s
+  guidance: float = Parts.guidance
   optim: OptimiserConfig = OptimiserConfig()
   accumulate: int = 1
   average_decay: float = 0.99
@@ -93,6 +102,7 @@ class LMTask:
   init_from: str = ""
   lora: LoRAConfig = LoRAConfig()
 
+  axes: ClassVar[Mapping[str, Axes]] = lm_start.AXES
   best: ClassVar[str] = "loss"
 
   def __post_init__(self) -> None:
@@ -118,19 +128,7 @@ class LMTask:
 
   def check_parts(self) -> None:
     """Raises InputError where codec, text encoder and model do not fit."""
-    theirs, ours = self.encodec.tokens, self.lm
-    if (theirs.codebooks, theirs.size) != (ours.codebooks, ours.size):
-      raise InputError(
-        f"the codec {self.codec} writes {theirs.codebooks} codebooks of"
-        f" {theirs.size}, the language model {ours.codebooks} of {ours.size};"
-        f" set lm.codebooks={theirs.codebooks} and lm.size={theirs.size}"
-      )
-    if self.text.encoder.width != self.lm.text_width:
-      raise InputError(
-        f"the text encoder {self.text.source} has states of"
-        f" {self.text.encoder.width}, lm.text_width is {self.lm.text_width};"
-        " the two must be equal"
-      )
+    lm_sources.check_parts(self.lm, self.codec, self.encodec, self.text)
 
   def tokenizer(self) -> Tokenizer:
     """What makes ids of captions."""
@@ -142,24 +140,10 @@ class LMTask:
     return self.encodec.sample_rate_hz
 
   @property
-  def axes(self) -> Mapping[str, Any]:
-    """Meanings of the axes of everything in `TrainState`, by path."""
-    lm, text = ("extra", "params"), ("params", "extra")
-    tables = {f"{part}/lm/": model.AXES for part in lm}
-    tables |= {f"{part}/text/": t5.AXES for part in text}
-    tables |= {"params/adapters/": lora.AXES, "extra/codec/": encodec.AXES}
-    tables |= {"extra/averaged": {"": ()}}
-    return {
-      prefix + f"({rule})" if rule else prefix: axes
-      for prefix, table in tables.items()
-      for rule, axes in table.items()
-    }
-
-  @property
-  def wants(self) -> SoundSpec | TokenSpec:
+  def wants(self) -> SoundSpec | CodeSpec:
     """What the rows of a dataset must hold."""
     if self.cached_codes:
-      return self.encodec.tokens
+      return CodeSpec(**dataclasses.asdict(self.encodec.tokens))
     return SoundSpec(self.rate_hz, self.encodec.channels)
 
   def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
@@ -169,18 +153,13 @@ class LMTask:
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Shapes and types of a batch, by name, for so many rows and seconds."""
-    tokens = self.encodec.tokens
-    if self.cached_codes:
-      shape = (rows, tokens.codebooks, round(seconds * tokens.frame_rate_hz))
-      sound = {"codes": jax.ShapeDtypeStruct(shape, jnp.int32)}
-    else:
-      shape = (rows, round(seconds * self.rate_hz), self.encodec.channels)
-      sound = {"audio": jax.ShapeDtypeStruct(shape, jnp.float32)}
-    text = (rows, self.text.length)
-    return sound | {
-      "text_ids": jax.ShapeDtypeStruct(text, jnp.int32),
-      "text_mask": jax.ShapeDtypeStruct(text, jnp.bool_),
-    }
+    return lm_inputs.spec(
+      self.encodec,
+      cached=self.cached_codes,
+      rows=rows,
+      seconds=seconds,
+      tokens=self.text.length,
+    )
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; `prepare` fills in what comes from sources."""
@@ -223,7 +202,9 @@ class LMTask:
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update on the mean cross-entropy of the codes: (state, metrics)."""
     codes = self._codes(state, batch)
-    mask = self._drop_texts(batch["text_mask"], key)
+    mask = text_masks.dropped(
+      batch["text_mask"], key, share=self.text_dropout, unit=self.dropout_unit
+    )
     text = self._text(state, batch)
 
     def mean(params, codes, text, mask):
@@ -269,10 +250,10 @@ class LMTask:
     each = np.asarray(sums["ce"]) / float(sums["rows"])
     figures = {"loss": float(each.mean())}
     figures |= {f"ce_{k}": float(x) for k, x in enumerate(each)}
-    counts = np.asarray(sums["counts"], np.float64)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1)
-    return figures | {f"unigram_{k}": float(x) for k, x in enumerate(entropy)}
+    _, bits = usage.code_statistics(sums["counts"])
+    return figures | {
+      f"unigram_{k}": float(x) * math.log(2) for k, x in enumerate(bits)
+    }
 
   def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds written for the texts of a batch, as long as its rows."""
@@ -283,7 +264,7 @@ class LMTask:
       self.weights(state, params),
       self._states(params | state.extra, batch["text_ids"], mask),
       mask,
-      self.visible(mask),
+      text_masks.visible(mask, mask_padding=self.mask_text_padding),
       frames=jax.eval_shape(self._codes, state, batch).shape[2],
       guidance=self.guidance,
       dtype=types.resolve_dtype(self.dtype),
@@ -291,6 +272,35 @@ class LMTask:
     sounds = lm_samples.decoded(self.encodec, state.extra["codec"], codes)
     original = {"original": batch["audio"]} if "audio" in batch else {}
     return original | {"generated": sounds}
+
+  def model_flops(self, rows: int, seconds: float) -> float:
+    """By formula, see `lm_flops`; not known of adapters."""
+    if self.lora.rank:
+      return 0.0
+    frames = self.encodec.tokens.frames(seconds)
+    return rows * lm_flops.of_row(self.lm, self.text, frames)
+
+  def prepare_programs(
+    self,
+    state: TrainState,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    key: jax.ShapeDtypeStruct,
+    placement: Placement,
+  ) -> dict[str, Program]:
+    """What sources hold, beside a state that has room for it."""
+    return {"prepare": lm_planning.prepare(self.start, state, placement)}
+
+  def sampling_programs(
+    self, rows: int, placement: Placement
+  ) -> dict[str, Program]:
+    """`prefill` and `decode` of the sampler."""
+    parts = (self.lm, self.text, self.encodec, self.dtype)
+    return lm_planning.sampling(*parts, rows, self.window_s, placement)
+
+  def variants(self) -> "dict[str, LMTask]":
+    """What the backward pass computes again."""
+    replace = functools.partial(dataclasses.replace, self)
+    return {f"remat {x}": replace(remat=x) for x in ("none", "dots", "full")}
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the averaged model in our format, adapters merged.
@@ -314,9 +324,9 @@ class LMTask:
       adapters.write(beside, params["adapters"], self.lora, self.init_from)
 
   @property
-  def start(self) -> Start:
+  def start(self) -> lm_start.Start:
     """Of `init` and `prepare`."""
-    return Start(self.lm, self.text, self.encodec, self.init_from)
+    return lm_start.Start(self.lm, self.text, self.encodec, self.init_from)
 
   def weights(self, state: TrainState, params: Tree) -> Tree:
     """The language model that `params` of this state make."""
@@ -324,12 +334,6 @@ class LMTask:
       return params["lm"]
     beside = lora.beside([(self.lora, params["adapters"], 1.0)])
     return lora.adapted(state.extra["lm"], beside)
-
-  def visible(self, mask: Bool[Array, "b l"]) -> Bool[Array, "b l"]:
-    """What attention looks at: without text, one zero vector."""
-    if not self.mask_text_padding:
-      return jnp.ones_like(mask)
-    return mask.at[:, 0].set(True)
 
   @property
   def _origins(self) -> Origins:
@@ -343,13 +347,7 @@ class LMTask:
     )
 
   def _codes(self, state: TrainState, batch: Batch) -> Int[Array, "b k t"]:
-    if self.cached_codes:
-      codes = batch["codes"]
-      return jnp.where(codes < 0, self.lm.size, codes)
-    audio = constrain(batch["audio"], "batch", None, None)
-    length = jnp.full(audio.shape[0], audio.shape[1], jnp.int32)
-    codes, _ = encodec.encode(self.encodec, state.extra["codec"], audio, length)
-    return jax.lax.stop_gradient(codes)
+    return lm_inputs.codes(self.encodec, state.extra["codec"], batch)
 
   def _text(self, state: TrainState, batch: Batch) -> Num[Array, "b l ..."]:
     """States [b l e] of a frozen encoder; ids [b l] for one that is trained."""
@@ -363,14 +361,6 @@ class LMTask:
   ) -> Float[Array, "b l e"]:
     return t5.encode(self.text.encoder, params["text"], ids, mask)
 
-  def _drop_texts(
-    self, mask: Bool[Array, "b l"], key: jax.Array
-  ) -> Bool[Array, "b l"]:
-    """`mask` without the texts that are dropped in this step."""
-    rows = mask.shape[0] if self.dropout_unit == "example" else 1
-    drop = jax.random.bernoulli(key, self.text_dropout, (rows, 1))
-    return mask & ~drop
-
   def _cross_entropy(
     self,
     params: Tree,
@@ -382,6 +372,7 @@ class LMTask:
   ) -> Float[Array, " k"]:
     """Mean over each codebook's predicted codes, of rows that count."""
     dtype = types.resolve_dtype(self.dtype)
+    visible = text_masks.visible(mask, mask_padding=self.mask_text_padding)
     if self.text.trained:
       text = self._states(params, text, mask)
     steps, predicted = loss.steps_of(codes, self.lm.pattern, self.lm.size)
@@ -389,9 +380,9 @@ class LMTask:
     lm = LM(self.lm, dtype, remat=self.remat)
 
     def logits(lm: LM):
-      cond = lm.condition(text, mask)
-      cond = Cond(cond.states, self.visible(mask))
-      return lm(steps[:, :, :-1], cond, masks.causal(steps.shape[2] - 1))
+      states = lm.condition(text, mask).states
+      causal = masks.causal(steps.shape[2] - 1)
+      return lm(steps[:, :, :-1], Cond(states, visible), causal)
 
     with jax.default_matmul_precision(types.precision(dtype)):
       output = lm.apply({"params": weights}, method=logits)

@@ -61,12 +61,10 @@ class Log:
     # It imports PyTorch where there is one: two seconds, for those who train.
     import tensorboardX
 
-    if self._remote:
-      for name in (LINES, _WANDB_ID):
-        if (self._folder / name).exists():
-          (self._local / name).write_bytes((self._folder / name).read_bytes())
-    self._wandb = _wandb(wandb_project, self._local, config)
     lines = self._local / LINES
+    if self._remote and (self._folder / LINES).exists():
+      lines.write_bytes((self._folder / LINES).read_bytes())
+    self._wandb = _wandb(wandb_project, self._folder, self._local, config)
     _drop_after(lines, step)
     self._lines = lines.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
@@ -153,8 +151,14 @@ def _drop_after(path: Path, step: int) -> None:
   part.replace(path)
 
 
-def _wandb(project: str | None, folder: Path, config: Mapping | None) -> Any:
-  """A run of Weights & Biases, resumed if the work folder has one; or None."""
+def _wandb(
+  project: str | None, folder: epath.Path, local: Path, config: Mapping | None
+) -> Any:
+  """A run of Weights & Biases, resumed if the work folder has one; or None.
+
+  Its id lies in `folder`, the work folder, from the start and not from the
+  first `flush`: a run that is killed before is resumed, too.
+  """
   if not project:
     return None
   try:
@@ -171,7 +175,7 @@ def _wandb(project: str | None, folder: Path, config: Mapping | None) -> Any:
     project=project,
     id=name.read_text(),
     resume="allow",
-    dir=str(folder),
+    dir=str(local),
     config=dict(config or {}),
   )
 

@@ -12,6 +12,9 @@ from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Matrices, Tree
 
+# Schedules that fall over a length, which changes the rate at each step.
+ENDING = ("cosine", "wsd")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimiserConfig:
@@ -30,7 +33,8 @@ class OptimiserConfig:
       last step; inverse square root of the step; or constant and then straight
       to 0 over the last `decay` steps (WSD, Hu et al., 2024).
     warmup: Steps over which the rate rises from 0.
-    steps: Length of the schedule, where it has one.
+    steps: Length of the schedules `cosine` and `wsd`; 0 for that of training,
+      which `configuration.parse` puts here: `loop.steps`.
     decay: Of `wsd`.
     clip: Longest gradient, over all parameters; 0 for any.
   """
@@ -54,15 +58,16 @@ class OptimiserConfig:
         raise InputError(f"optim.{name} must lie in [0, 1)")
     if self.schedule == "cosine" and self.steps <= self.warmup:
       raise InputError(
-        f"optim.steps {self.steps} of a cosine must be more than"
-        f" optim.warmup {self.warmup}"
+        f"the {self.steps} steps of a cosine (loop.steps, or optim.steps) must"
+        f" be more than optim.warmup {self.warmup}"
       )
     if self.schedule == "wsd" and not (
       0 < self.decay <= self.steps - self.warmup
     ):
       raise InputError(
-        f"optim.decay {self.decay} of wsd must lie in 1 to optim.steps less"
-        f" optim.warmup, {self.steps - self.warmup}"
+        f"optim.decay {self.decay} of wsd must lie in 1 to its steps"
+        f" (loop.steps, or optim.steps) less optim.warmup,"
+        f" {self.steps - self.warmup}"
       )
     if self.schedule == "inverse_sqrt" and self.warmup < 1:
       raise InputError("optim.warmup of inverse_sqrt must be 1 or more")

@@ -28,6 +28,7 @@ class Programs:
     key: Of all randomness of the run.
     like: A state, abstract.
     places: Where each of its arrays lives.
+    sample_rows: Rows that `samples` takes; 0 for none.
     names: Of the metrics of a step, once there has been one.
     init: A key to a state.
     step: A state, which is donated, and a batch to the next and its metrics.
@@ -49,7 +50,7 @@ class Programs:
         is about nothing.
     """
     self._task, self._placement = task, placement
-    self._count = samples
+    self.sample_rows = samples
     self.key = jax.random.key(seed)
     self.like = jax.eval_shape(task.init, self.key)
     self.places = state.shardings(self.like, task.axes, placement)
@@ -82,7 +83,7 @@ class Programs:
     unsplit = dataclasses.replace(self._placement, rules=rules)
     few = {
       name: jax.lax.with_sharding_constraint(
-        x[: self._count], unsplit.sharding()
+        x[: self.sample_rows], unsplit.sharding()
       )
       for name, x in batch.items()
     }

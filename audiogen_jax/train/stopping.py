@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import jax
 
+from audiogen_jax.core.checkpoints import Checkpoints
+
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[int]]:
@@ -33,3 +35,16 @@ def collected() -> Iterator[list[int]]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def agreed(caught: list[int], checkpoints: Checkpoints, step: int) -> int:
+  """The signal that ends the run after `step`, or 0; all processes agree.
+
+  Args:
+    caught: From `collected`.
+    checkpoints: Of the run; they know of pre-emptions.
+    step: Updates made so far.
+  """
+  if jax.process_count() == 1:
+    return caught[0] if caught else 0
+  return signal.SIGTERM if checkpoints.reached_preemption(step) else 0

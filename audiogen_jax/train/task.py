@@ -6,13 +6,25 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import jax
 from etils import epath
 
-from audiogen_jax.core.sharding import Axes
-from audiogen_jax.core.types import TokenSpec, Tree
-from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.core.abstract import Program
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Tree
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.train.state import TrainState
 
 Batch: TypeAlias = Mapping[str, jax.Array]
+
+
+class Wants(Protocol):
+  """What a task asks of a dataset: see `data.spec`."""
+
+  def check(self, settings: Mapping[str, Any], folders: str) -> None:
+    """Raises InputError unless the datasets in `folders` hold it.
+
+    Args:
+      settings: What the datasets say of themselves.
+      folders: Where they are, for the message.
+    """
 
 
 @runtime_checkable
@@ -29,7 +41,7 @@ class Task(Protocol):
   axes: Mapping[str, Axes]
   best: str
   rate_hz: int
-  wants: SoundSpec | TokenSpec
+  wants: Wants
 
   def opened(self) -> "Task":
     """The task with what its sources say of themselves; reads no weights."""
@@ -43,6 +55,12 @@ class Task(Protocol):
     Args:
       settings: What the datasets say of themselves.
       folders: Where they are, for the message.
+    """
+
+  def check_parts(self) -> None:
+    """Raises InputError where parts of the configuration do not fit together.
+
+    `opened` does so, too; this reads nothing, and is for plans.
     """
 
   def init(self, key: jax.Array) -> TrainState:
@@ -69,6 +87,43 @@ class Task(Protocol):
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Abstract arrays of a batch."""
+
+  def model_flops(self, rows: int, seconds: float) -> float:
+    """Operations that a step asks for, none done twice; 0 if not known.
+
+    Args:
+      rows: Of a batch.
+      seconds: Of each row.
+    """
+
+  def prepare_programs(
+    self,
+    state: TrainState,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    key: jax.ShapeDtypeStruct,
+    placement: Placement,
+  ) -> dict[str, Program]:
+    """What `prepare` runs, by name and in its order, for plans.
+
+    Args:
+      state: Abstract, with its shardings, as are all arguments.
+      batch: One of those that `prepare` is given.
+      key: Of the run.
+      placement: The mesh.
+    """
+
+  def sampling_programs(
+    self, rows: int, placement: Placement
+  ) -> dict[str, Program]:
+    """What making sounds from texts runs, for plans; none if it cannot.
+
+    Args:
+      rows: Sounds that are made side by side.
+      placement: The mesh.
+    """
+
+  def variants(self) -> "Mapping[str, Task]":
+    """Tasks that learn the same at another cost, by name: a plan's choices."""
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the model that was trained."""

@@ -19,11 +19,12 @@ from typing import Any
 import jax
 from etils import epath
 
-from audiogen_jax.core import processes
+from audiogen_jax.core import checkpoint, processes
 from audiogen_jax.core.config import without
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.train.optimiser import ENDING
 
-_CONFIG, _LOCK = "config.json", ".lock"
+_LOCK = ".lock"
 # Keys that are gone, and the only value of which models are as they were.
 _RETIRED = {"lm.transformer.packed": True}
 # May differ in a resumed run: they change nothing of what is computed, or only
@@ -99,15 +100,17 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   """Holds a configuration against the one that the folder's run began with.
 
   Raises:
-    InputError: If they differ; the message lists in what.
+    InputError: If they differ, and the message lists in what; or if that one
+      cannot be read.
   """
-  path = workdir / _CONFIG
-  if not path.exists():
+  if not (workdir / checkpoint.CONFIG).exists():
     return
-  old, new = flat(current(json.loads(path.read_text()))), flat(config)
+  old, new = flat(told(workdir)), flat(config)
+  # Without a length of its own, a schedule changes nothing by it.
+  free = set() if new.get("optim.schedule") in ENDING else {"optim.steps"}
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
-    for name in sorted(old.keys() | new.keys())
+    for name in sorted((old.keys() | new.keys()) - free)
     if not _free(name) and old.get(name, ...) != new.get(name, ...)
   ]
   if lines:
@@ -117,16 +120,22 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
     )
 
 
-def current(config: Mapping[str, Any]) -> dict[str, Any]:
-  """A run's configuration without keys that older versions wrote for all."""
-  return without(config, _RETIRED)
+def told(workdir: epath.Path) -> dict[str, Any]:
+  """The configuration of the folder's run.
+
+  Keys that are gone, and that older versions wrote for all, are left out.
+
+  Raises:
+    InputError: If there is none, or it cannot be read.
+  """
+  return without(checkpoint.read_config(workdir), _RETIRED)
 
 
 def note(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   """Writes down the configuration with which the run now begins."""
-  part = workdir / f".{_CONFIG}.tmp"
+  part = workdir / f".{checkpoint.CONFIG}.tmp"
   part.write_text(json.dumps(_plain(config), indent=2) + "\n")
-  part.replace(workdir / _CONFIG)
+  part.replace(workdir / checkpoint.CONFIG)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,47 +1,42 @@
-"""What training a model asks for, whatever a program makes of it."""
+"""What training a language model asks for, whatever a program makes of it."""
 
 from audiogen_jax.lm import patterns
-from audiogen_jax.train.lm_task import LMTask
-from audiogen_jax.train.task import Task
+from audiogen_jax.lm.model import LMConfig
+from audiogen_jax.train.lm_sources import TextConfig
 
 
-def of_step(task: Task, rows: int, seconds: float) -> float:
-  """Operations of a training step, none done twice; 0 if that is not known.
+def of_row(lm: LMConfig, text: TextConfig, frames: int) -> float:
+  """Operations of a training step for one row of a batch, none done twice.
 
   Two for each multiplication and addition of a matrix product.  Each product
   is done forward, and backward twice: for what it read and for its weights (the
   text's projection for its weights alone, if the text encoder is frozen).
   Attention scores are counted in full, as they are computed, though half of
   them are masked; embeddings are looked up and cost nothing.  Codec and text
-  encoder are no part of the model.  Known of language models whose parameters
-  are all trained.
+  encoder are no part of the model.
 
   Args:
-    task: What is trained.
-    rows: Of the batch.
-    seconds: Of each row.
+    lm: The model, all of whose parameters are trained.
+    text: The text encoder.
+    frames: Of the codec, in a row.
   """
-  if not isinstance(task, LMTask) or task.lora.rank:
-    return 0.0
-  frames = task.encodec.tokens.frames(seconds)
-  layout = patterns.layout(task.lm.pattern, task.lm.codebooks, frames)
-  text = task.text.length
-  parts = forward(task, layout.trained - 1, text)
+  layout = patterns.layout(lm.pattern, lm.codebooks, frames)
+  parts = forward(lm, layout.trained - 1, text.length)
   total = 3 * sum(parts.values())
-  if not task.text.trained:
+  if not text.trained:
     total -= parts["text projection"]
-  return float(rows * total)
+  return float(total)
 
 
-def forward(task: LMTask, steps: int, text: int) -> dict[str, int]:
+def forward(lm: LMConfig, steps: int, text: int) -> dict[str, int]:
   """Operations of one row, forward, by part.
 
   Args:
-    task: What is trained.
-    steps: That the model reads.
+    lm: The model.
+    steps: That it reads.
     text: Tokens of the text.
   """
-  lm, t = task.lm, task.lm.transformer
+  t = lm.transformer
   d = t.width
   places = steps + (text if lm.prepend_text else 0)
   layer = {
