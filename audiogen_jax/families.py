@@ -55,8 +55,8 @@ class TextToAudio(Protocol):
 
   Attributes:
     options: A frozen dataclass made with `core.options`.
-    sample_rate_hz: Of the sounds.
-    channels: Of the sounds.
+    sample_rate_hz: Sample rate of the sounds.
+    channels: Channels of the sounds.
     window_s: Seconds of the sounds trained on.
     placement: The devices; of several processes' on a mesh of all.
   """
@@ -97,7 +97,7 @@ def register(name: str, family: type) -> None:
   """Makes a family known; one of the same name is replaced.
 
   Args:
-    name: Of the family, as exports have it.
+    name: Name of the family, as exports have it.
     family: A class that follows `TextToAudio`.
   """
   _families[name] = family

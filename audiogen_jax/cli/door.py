@@ -133,7 +133,7 @@ class Door:
 
 
 async def _body(request: Request) -> bytes:
-  """All of it, unless there is too much."""
+  """The whole body of a request; raises InputError if it is too long."""
   body = b""
   async for part in request.stream():
     body += part

@@ -31,14 +31,14 @@ class Record:
   """A stretch of a sound file and what is said of it.
 
   Attributes:
-    path: Of the file; "" if it is annotated and not there.
+    path: Path of the file; "" if it is annotated and not there.
     start_s: Where the stretch begins.
     end_s: Where it ends; None for the end of the file.
     caption: One line; made of the tags if the source has no captions.
     tags: As the source writes them.
     source: Its name.
     split: "train", "validation" or "test".
-    licence: Of this sound, where each has its own.
+    licence: Licence of this sound, where each has its own.
     id: Unlike all others of the source.
   """
 
@@ -60,7 +60,7 @@ class Source:
   Attributes:
     title: Its full name.
     homepage: Where it is published.
-    licence: Of the whole.
+    licence: Licence of the whole.
     citation: As BibTeX or in words.
     read: Lists its records; what is annotated but not there is left out.
     drop_speech: Whether speech outweighs all else in it.

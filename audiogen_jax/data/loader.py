@@ -39,7 +39,7 @@ class Part:
   """A split of a dataset, and how often it is drawn beside others.
 
   Attributes:
-    folder: Of a dataset that `audiogen data build` or `tokenize` wrote.
+    folder: Folder of a dataset that `audiogen data build` or `tokenize` wrote.
     weight: Rows drawn of it, relative to the other parts.
   """
 
@@ -62,8 +62,8 @@ class Loader:
   Attributes:
     config: What batches are like.
     settings: What the datasets say of themselves, such as the rate.
-    folders: Of the datasets, for messages.
-    digest: Of all that decides which rows come.
+    folders: Folders of the datasets, for messages.
+    digest: SHA-256 of all that decides which rows come.
 
   Raises:
     InputError: If the datasets differ in kind, rate or channels, are smaller
@@ -157,7 +157,7 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-  """Of each batch of `rows` those that are `held`, one after another."""
+  """The rows of each batch that this process holds, one after another."""
 
   rows: Rows
   held: Int[np.ndarray, " b"]

@@ -48,7 +48,7 @@ class ClassReport:
 
   Attributes:
     classes: Their names, in the order of every table.
-    kind: Of classifier.
+    kind: Name of the kind of classifier that was chosen.
     validated: Its accuracy in cross-validation over the recordings trained on:
       as recorded, and through the codec.
     trained_on: Recordings.

@@ -40,10 +40,10 @@ class OpusReport:
   """How well Opus reconstructs some clips, and at what rate.
 
   Attributes:
-    kbit_per_s: That was asked for; Opus decides what each sound takes.
-    bits_per_second: Of the Ogg files.
-    bits_per_second_packets: Of what is in them, without Ogg's pages and the two
-      headers, which in files of a few seconds are a sixth.
+    kbit_per_s: The target rate; Opus decides what each sound takes.
+    bits_per_second: Bits per second of sound in the Ogg files.
+    bits_per_second_packets: Bits of the packets alone, without Ogg's pages and
+      the two headers, which in files of a few seconds are a sixth.
     clips: Figures of each clip, in the order of reading.
   """
 
@@ -131,7 +131,7 @@ def evaluate(
 
   Args:
     codec: Whose rate, channels and pieces these are.
-    clips: As for `codec.evaluate`.
+    clips: As for `reconstruction.evaluate`.
     progress: Called with the clips done, and how many there are.
 
   Raises:

@@ -45,7 +45,7 @@ class Piece:
 
   Attributes:
     clip: Number of the clip.
-    name: Of the clip.
+    name: Name of the clip.
     audio: The samples.
     start: The first of them, in the clip.
     total: Samples of the clip.
@@ -109,13 +109,13 @@ class CodecReport:
     frames: Codes that were counted in each level.
     codebook_size: Entries of each level.
     usage: Share of the entries of each level that occurred.
-    entropy_bits: Of each level.
+    entropy_bits: Entropy of the codes of each level, in bits.
     bits_per_second: The entropies times the frame rate: what an ideal coder
       that knows how often each entry occurs would need.
     bits_per_second_available: What codes of fixed size take.
     encode_speed: Seconds of sound encoded in a second, as `Encodec` is called:
       in batches, with all copies to and from the device, without compilation.
-    decode_speed: Seconds of sound decoded in a second, measured likewise.
+    decode_speed: Seconds of sound decoded in a second.
     unmarked: Pieces without a mark of ViSQOL's, and why the first had none.
   """
 
@@ -238,7 +238,7 @@ def measure(
   Args:
     real: Originals.
     fake: Their reconstructions.
-    rate_hz: Of both.
+    rate_hz: Sample rate of both.
     length: Samples of each row; what lies beyond is ignored.
   """
   return (

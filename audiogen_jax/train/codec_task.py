@@ -49,15 +49,15 @@ class CodecTask:
     encodec: The codec.
     rvq: How its codebooks follow.
     adversary: Discriminators and their losses.
-    weights: Of the losses.
+    weights: Weight of each loss; 0 leaves one out.
     balance_norm: Norm that the balanced gradient is brought to.
-    balance_decay: Of the running norms of each loss's gradient.
+    balance_decay: Decay of the running norms of each loss's gradient.
     optim: Settings of both optimisers, the codec's and the adversary's.
-    average_decay: Of the moving average that is evaluated and exported.
+    average_decay: Decay of the EMA that is evaluated and exported.
     init_gain: Of the codec's convolutions at the start, see `layers.amplify`;
       1 for the published start, biases and all.
     init_batches: Batches that k-means starts the codebooks from.
-    precision: Of matrix products and convolutions on accelerators; codes are
+    precision: Precision of products and convolutions on accelerators; codes are
       always computed in float32.
   """
 

@@ -19,9 +19,9 @@ def spec(
   Args:
     config: The codec.
     cached: Whether rows are codes, `codes b k t`, and not `audio b n c`.
-    rows: Of the batch.
-    seconds: Of a row.
-    tokens: Of the text of a row, `text_ids b l` and `text_mask b l`.
+    rows: Rows of the batch.
+    seconds: Seconds of a row.
+    tokens: Tokens of the text of a row, `text_ids b l` and `text_mask b l`.
   """
   if cached:
     frames = round(seconds * config.tokens.frame_rate_hz)

@@ -51,9 +51,9 @@ class Origins:
   """Sources, by name.
 
   Attributes:
-    init_from: Of a model to start from, or empty.
-    codec: Of the codec; empty for that of `init_from`.
-    text: Of the text encoder.
+    init_from: Source of a model to start from, or empty.
+    codec: Source of the codec; empty for that of `init_from`.
+    text: Source of the text encoder.
     trained: Whether the text encoder is trained.
   """
 
@@ -182,7 +182,7 @@ def check_parts(
 
   Args:
     lm: The language model.
-    name: Of the codec, for the message.
+    name: Name of the codec, for the message.
     codec: What the codec is.
     text: The text encoder.
   """

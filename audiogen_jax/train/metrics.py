@@ -226,7 +226,7 @@ def progress_line(
     values: The metrics; the first few are shown.
     steps_per_s: Since the last line; None where that is not known.
     batch: Rows of a step.
-    flops: Of a step.
+    flops: Floating-point operations of a step.
   """
   shown = "  ".join(f"{k} {v:.4g}" for k, v in list(values.items())[:6])
   if steps_per_s is None:
