@@ -34,7 +34,7 @@ class MixConfig:
     max_snr_db: How many dB louder the first is than the second, at most.
     min_overlap: The share of the first that the second lies under, at least.
     min_level_db: Least RMS of a mix, in dB below full scale.
-    max_level_db: And at most.
+    max_level_db: Greatest RMS of a mix, in dB below full scale.
     peak: A louder mix is scaled to this.
   """
 

@@ -1,14 +1,52 @@
-"""The losses of a codec's output that the balancer weighs (EnCodec, §3.4)."""
+"""What a codec's output is held against (Défossez et al., 2022, §3.4).
+
+The discriminators, which are trained along, and the losses that the balancer
+weighs.
+"""
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from audiogen_jax.core.types import Tree
 from audiogen_jax.gan import adversarial, discriminators, losses
 from audiogen_jax.gan.discriminators import DiscriminatorConfig
+from audiogen_jax.train.optimiser import OptimiserConfig
+
+
+def update_discriminators(
+  config: DiscriminatorConfig,
+  optim: OptimiserConfig,
+  params: Tree,
+  moments: optax.OptState,
+  audio: Float[Array, "b n c"],
+  fake: Float[Array, "b n c"],
+) -> tuple[Tree, optax.OptState, Float[Array, ""]]:
+  """One update of the discriminators: (parameters, optimiser's state, loss).
+
+  Args:
+    config: The discriminators.
+    optim: Their optimiser.
+    params: Their parameters.
+    moments: The optimiser's state.
+    audio: What was coded.
+    fake: What became of it; it gets no gradient.
+  """
+  fake = jax.lax.stop_gradient(fake)
+
+  def loss(params):
+    return adversarial.discriminator_loss(
+      config,
+      discriminators.discriminate(config, params, audio),
+      discriminators.discriminate(config, params, fake),
+    )
+
+  value, gradient = jax.value_and_grad(loss)(params)
+  updates, moments = optim.make().update(gradient, moments, params)
+  return optax.apply_updates(params, updates), moments, value
 
 
 def with_gradients(

@@ -32,7 +32,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, constrain
 from audiogen_jax.core.types import Tree
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.gan import adversarial, balancer, discriminators
+from audiogen_jax.gan import balancer, discriminators
 from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.gan.losses import LossWeights
 from audiogen_jax.train import codec_losses
@@ -175,7 +175,16 @@ class CodecTask:
   def train_step(
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update of the adversary, then one of the codec: (state, metrics)."""
+    """One update of the discriminators, and one of the codec against them.
+
+    Args:
+      state: Of codec, discriminators, balancer and their optimisers.
+      batch: `audio b n c`, at the codec's rate, in [-1, 1].
+      key: For dead codebook entries and the dropout of codebooks.
+
+    Returns:
+      The new state, and scalar metrics by name.
+    """
     audio = constrain(batch["audio"], "batch", None, None)
     books = state.extra["codebooks"]
 
@@ -185,8 +194,13 @@ class CodecTask:
     with jax.default_matmul_precision(self.precision):
       codec = state.params["codec"]
       (fake, commitment), pull, coded = jax.vjp(generate, codec, has_aux=True)
-      adversary, adversary_loss, after = self._update_adversary(
-        state, audio, fake
+      adversary, after, adversary_loss = codec_losses.update_discriminators(
+        self.adversary,
+        self.optim,
+        state.params["adversary"],
+        state.optimiser["adversary"],
+        audio,
+        fake,
       )
       values, gradients = codec_losses.with_gradients(
         self.adversary, adversary, self._balanced, audio, fake, self.rate_hz
@@ -199,9 +213,11 @@ class CodecTask:
         decay=self.balance_decay,
       )
       (gradient,) = pull((balanced.gradient, jnp.ones_like(commitment)))
-    codec, moments = self._updated(
-      gradient, state.optimiser["codec"], state.params["codec"]
+    codec = state.params["codec"]
+    updates, moments = self.optim.make().update(
+      gradient, state.optimiser["codec"], codec
     )
+    codec = optax.apply_updates(codec, updates)
     books = coded.codebooks._asdict()
     new = {"params": codec, "codebooks": books}
     fixed = jax.lax.stop_gradient(fake)
@@ -369,32 +385,3 @@ class CodecTask:
       rows, key, config, iterations=self.rvq.iterations, batches=len(latents)
     )
     return books._asdict()
-
-  def _update_adversary(
-    self,
-    state: TrainState,
-    audio: Float[Array, "b n c"],
-    fake: Float[Array, "b n c"],
-  ) -> tuple[Tree, Float[Array, ""], Any]:
-    """One update of the discriminators: (parameters, loss, optimiser state)."""
-    fake = jax.lax.stop_gradient(fake)
-
-    def loss(params):
-      return adversarial.discriminator_loss(
-        self.adversary,
-        discriminators.discriminate(self.adversary, params, audio),
-        discriminators.discriminate(self.adversary, params, fake),
-      )
-
-    params = state.params["adversary"]
-    value, gradient = jax.value_and_grad(loss)(params)
-    params, after = self._updated(
-      gradient, state.optimiser["adversary"], params
-    )
-    return params, value, after
-
-  def _updated(
-    self, gradient: Tree, moments: optax.OptState, params: Tree
-  ) -> tuple[Tree, optax.OptState]:
-    updates, moments = self.optim.make().update(gradient, moments, params)
-    return optax.apply_updates(params, updates), moments

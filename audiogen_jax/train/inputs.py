@@ -9,7 +9,8 @@ from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.rows import LoaderConfig
-from audiogen_jax.train.task import Batch, Task
+from audiogen_jax.train.state import Batch
+from audiogen_jax.train.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,13 @@ def arrays(batch: Mapping[str, Any], names: Iterable[str]) -> Batch:
   return {name: batch[name] for name in names}
 
 
-def _loader(data, split, config, placement, task) -> Loader:
+def _loader(
+  data: DataConfig,
+  split: str,
+  config: LoaderConfig,
+  placement: Placement,
+  task: Task,
+) -> Loader:
   spec = task.batch_spec(1, data.duration_s)
   if "text_ids" in spec:
     # One length: another would be another compilation.

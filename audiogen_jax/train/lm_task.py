@@ -57,7 +57,7 @@ from audiogen_jax.train.state import Batch, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class LMTask:
-  """A language model to train; a `task.Task`.
+  """A language model to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
     lm: The language model.

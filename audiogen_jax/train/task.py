@@ -1,7 +1,7 @@
 """What the loop asks of something to train."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
@@ -10,9 +10,7 @@ from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.text.tokenizer import Tokenizer
-from audiogen_jax.train.state import TrainState
-
-Batch: TypeAlias = Mapping[str, jax.Array]
+from audiogen_jax.train.state import Batch, TrainState
 
 
 class Wants(Protocol):
