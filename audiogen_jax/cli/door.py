@@ -219,5 +219,5 @@ def _check_value(component: gr.components.Component, value: Any) -> None:
 
 
 def _brief(value: Any) -> str:
-  told = json.dumps(value, ensure_ascii=False)
-  return told if len(told) <= 60 else f"{told[:60]}…"
+  text = json.dumps(value, ensure_ascii=False)
+  return text if len(text) <= 60 else f"{text[:60]}…"

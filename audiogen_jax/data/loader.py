@@ -167,8 +167,8 @@ class _Held:
     return len(self.rows) // self.batch * len(self.held)
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    batch, place = divmod(number, len(self.held))
-    return self.rows[batch * self.batch + int(self.held[place])]
+    batch, index = divmod(number, len(self.held))
+    return self.rows[batch * self.batch + int(self.held[index])]
 
 
 class Batches:
@@ -185,7 +185,7 @@ class Batches:
     # In a list, so that what closes it also lets go of it.
     self._host = [loader.host_batches(step, held=held)]
     self._ahead: collections.deque = collections.deque()
-    self._room = config.prefetch
+    self._prefetch = config.prefetch
     # With the program, too, and before Python takes its modules apart: Grain's
     # workers and shared memory need them to end.
     self._end = weakref.finalize(self, _close, self._host, self._ahead)
@@ -211,7 +211,7 @@ class Batches:
   def __next__(self) -> dict[str, Any]:
     # Copies to the device are asynchronous: while the caller computes on one
     # batch, the next ones are on their way.
-    while len(self._ahead) <= self._room:
+    while len(self._ahead) <= self._prefetch:
       host = next(self._host[0], None) if self._host else None
       if host is None:
         break

@@ -130,8 +130,8 @@ def draw(
     if whole:  # a bar for each number of words
       edges = np.arange(low - 0.5, high + 1)
     else:
-      room = 0.05 * max(high - low, 1.0)
-      edges = np.linspace(low - room, high + room, 41)
+      margin = 0.05 * max(high - low, 1.0)
+      edges = np.linspace(low - margin, high + margin, 41)
     axes.hist(
       [values(s) for s in summaries.values()],
       bins=edges,

@@ -100,10 +100,10 @@ class Opus:
     ogg = self._run(wav.getvalue(), ["-c:a", "libopus", *rate, "-f", "ogg"])
     c = audio.shape[1]
     raw = ["-ar", f"{rate_hz}", "-ac", f"{c}", "-f", "f32le"]
-    heard = np.frombuffer(self._run(ogg, raw), "<f4").reshape(-1, c)
-    made = np.zeros_like(audio)
-    made[: len(heard)] = heard[: len(audio)]
-    return _shifted(audio, made, int(_SHIFT_S * rate_hz)), ogg
+    decoded = np.frombuffer(self._run(ogg, raw), "<f4").reshape(-1, c)
+    fake = np.zeros_like(audio)
+    fake[: len(decoded)] = decoded[: len(audio)]
+    return _shifted(audio, fake, int(_SHIFT_S * rate_hz)), ogg
 
   def _run(self, given: bytes, words: Sequence[str]) -> bytes:
     quiet = ["-v", "error", "-nostdin"]
@@ -114,8 +114,8 @@ class Opus:
       check=False,
     )
     if run.returncode:
-      told = run.stderr.decode(errors="replace").strip().splitlines()
-      reason = told[-1] if told else f"exit status {run.returncode}"
+      lines = run.stderr.decode(errors="replace").strip().splitlines()
+      reason = lines[-1] if lines else f"exit status {run.returncode}"
       raise InputError(f"ffmpeg could not run Opus: {reason}")
     return run.stdout
 
@@ -138,7 +138,7 @@ def evaluate(
     InputError: If ffmpeg fails.
   """
   rate_hz = codec.config.sample_rate_hz
-  told: dict[int, tuple[str, float]] = {}
+  clip_info: dict[int, tuple[str, float]] = {}
   figures: dict[int, list] = collections.defaultdict(list)
   bits, done, samples = np.zeros(2), 0, 0
   code = functools.partial(opus.code, rate_hz=rate_hz)
@@ -150,9 +150,9 @@ def evaluate(
       fake, _ = reconstruction.padded(fakes, codec)
       distances = reconstruction.measure(real, fake, rate_hz, lengths)
       distances = np.stack(distances, axis=1)[: len(pieces)].tolist()
-      for piece, file, found in zip(pieces, files, distances, strict=True):
-        told[piece.clip] = piece.name, piece.total / rate_hz
-        figures[piece.clip].append((len(piece.audio), found, None))
+      for piece, file, values in zip(pieces, files, distances, strict=True):
+        clip_info[piece.clip] = piece.name, piece.total / rate_hz
+        figures[piece.clip].append((len(piece.audio), values, None))
         bits += 8 * len(file), 8 * _in_packets(file)
         samples += len(piece.audio)
         done += piece.start + len(piece.audio) == piece.total
@@ -160,7 +160,7 @@ def evaluate(
         progress(done, len(clips))
   whole, packets = (bits * rate_hz / max(samples, 1)).tolist()
   joined = reconstruction.joined
-  clips = [joined(*told[i], figures[i]) for i in sorted(told)]
+  clips = [joined(*clip_info[i], figures[i]) for i in sorted(clip_info)]
   return OpusReport(opus.kbit_per_s, whole, packets, clips)
 
 
@@ -196,11 +196,11 @@ def _shifted(real: np.ndarray, fake: np.ndarray, most: int) -> np.ndarray:
   # Of equals, such as those of silence, the one in the middle.
   order = sorted(range(-most, most + 1), key=abs)
   shift = max(order, key=lambda lag: along[lag + most])
-  moved = np.zeros_like(fake)
-  moved[max(shift, 0) : n + min(shift, 0)] = fake[
+  shifted = np.zeros_like(fake)
+  shifted[max(shift, 0) : n + min(shift, 0)] = fake[
     max(-shift, 0) : n - max(shift, 0)
   ]
-  return moved
+  return shifted
 
 
 def _in_packets(ogg: bytes) -> int:

@@ -188,7 +188,7 @@ def evaluate(
     raise InputError("there is no clip to evaluate on")
   config = codec.config
   coder, rate_hz = _Coder(codec), config.sample_rate_hz
-  told: dict[int, tuple[str, float]] = {}
+  clip_info: dict[int, tuple[str, float]] = {}
   figures: dict[int, list] = collections.defaultdict(list)
   unmarked, done = [], 0
   mark = functools.partial(_mark, visqol, rate_hz)
@@ -201,9 +201,9 @@ def evaluate(
       distances = distances[: len(pieces)].tolist()
       marks = list(threads.map(mark, pieces, fakes))
       unmarked += [str(mark) for mark in marks if isinstance(mark, NoMark)]
-      for piece, *found in zip(pieces, distances, marks, strict=True):
-        told[piece.clip] = piece.name, piece.total / rate_hz
-        figures[piece.clip].append((len(piece.audio), *found))
+      for piece, *values in zip(pieces, distances, marks, strict=True):
+        clip_info[piece.clip] = piece.name, piece.total / rate_hz
+        figures[piece.clip].append((len(piece.audio), *values))
         done += piece.start + len(piece.audio) == piece.total
       if keep:
         for piece, one in zip(pieces, fakes, strict=True):
@@ -213,7 +213,7 @@ def evaluate(
   used, entropy = (np.asarray(x) for x in code_statistics(coder.counts))
   frame_rate_hz = rate_hz / config.hop
   return CodecReport(
-    clips=[joined(*told[i], figures[i]) for i in sorted(told)],
+    clips=[joined(*clip_info[i], figures[i]) for i in sorted(clip_info)],
     frames=int(coder.counts[0].sum()),
     codebook_size=codec.tokens.size,
     usage=used,
@@ -368,9 +368,9 @@ def _mark(
     return error
 
 
-def joined(name: str, seconds: float, found: Sequence[tuple]) -> ClipFigures:
+def joined(name: str, seconds: float, pieces: Sequence[tuple]) -> ClipFigures:
   """Figures of a clip from those of its pieces, weighted by length."""
-  lengths, distances, marks = zip(*found, strict=True)
+  lengths, distances, marks = zip(*pieces, strict=True)
   means = np.average(distances, axis=0, weights=lengths).tolist()
   marked = [
     (length, mark)
