@@ -19,6 +19,8 @@ _PUBLIC = {
   "AudioGen": "audiogen_jax.audiogen",
   "Encodec": "audiogen_jax.codec.codec",
   "InputError": "audiogen_jax.core.errors",
+  "MAGNeT": "audiogen_jax.magnet",
+  "MaskedSampling": "audiogen_jax.lm.masked_sampling",
   "Sampling": "audiogen_jax.lm.sampling",
   "TextToAudio": "audiogen_jax.families",
   "load": "audiogen_jax.families",

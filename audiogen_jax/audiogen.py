@@ -12,43 +12,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from audiogen_jax import families
+from audiogen_jax import families, text_to_codes
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import adapters as adapter_files
-from audiogen_jax.convert import description, loading, opening
-from audiogen_jax.core import processes, types
-from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.sharding import Placement, fetch
-from audiogen_jax.core.types import AnyArray, Cond, Seconds
+from audiogen_jax.convert import description, opening
+from audiogen_jax.core.sharding import fetch
+from audiogen_jax.core.types import AnyArray, Seconds
 from audiogen_jax.families import Description, Progress
-from audiogen_jax.lm import lora, model, sampler, windows
+from audiogen_jax.lm import sampler, windows
 from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.lm.sampling import Sampling, TracedSampling
-from audiogen_jax.text import prompts, tokenizer
+from audiogen_jax.text import prompts
 from audiogen_jax.text.encoder import TextEncoder
+from audiogen_jax.text_to_codes import TextToCodes
 
 _REPORT_EVERY = 25  # steps between two reports of progress
 
 
-class AudioGen:
+class AudioGen(TextToCodes):
   """Text to sound; a `families.TextToAudio`.
 
-  Attributes:
-    options: The class of `sampling`.
-    codec: Sound <-> codes.
-    text: Sentences -> states.
-    lm: Codes and states -> codes.
-    window_s: The duration trained on, in seconds.
+  Attributes, besides those of `TextToCodes`:
     guidance: Default of `sampling`.
-    text_name: Where the text encoder came from.
-    sample_rate_hz: Of the sounds.
-    channels: Of the sounds.
-    placement: The devices that the language model lies on.
-    ranges: Narrower ends of options, for this model.
   """
 
   options = Sampling
@@ -64,17 +52,15 @@ class AudioGen:
     text_name: str | None = None,
     mask_text_padding: bool = True,
   ) -> None:
-    self.codec = codec
-    self.text = text
-    self.lm = lm
-    self.window_s = window_s
+    super().__init__(
+      codec,
+      text,
+      lm,
+      window_s=window_s,
+      text_name=text_name,
+      mask_text_padding=mask_text_padding,
+    )
     self.guidance = guidance
-    self.text_name = text_name
-    self.sample_rate_hz = codec.config.sample_rate_hz
-    self.channels = codec.config.channels
-    self.placement = lm.placement
-    self.ranges = {"top_k": (0, codec.tokens.size)}
-    self._mask_text_padding = mask_text_padding
 
   @classmethod
   def from_pretrained(
@@ -112,19 +98,21 @@ class AudioGen:
     Raises:
       InputError: For whatever is missing, damaged, or of the wrong kind.
     """
-    compute = types.sampling_dtype(dtype)
-    placement = Placement.make(mesh)
-    parts = opening.open_parts(source, text_encoder=text_encoder)
-    if parts.lm is None:
-      raise InputError(f"{source} is a codec without a language model")
-    opened = adapter_files.open_all(adapters, parts.lm)
+    loaded = text_to_codes.load(
+      source,
+      opening.FAMILY,
+      text_encoder=text_encoder,
+      dtype=dtype,
+      mesh=mesh,
+      adapters=adapters,
+    )
     return cls(
-      loading.codec(parts, placement),
-      loading.text_encoder(parts, placement),
-      loading.language_model(parts, placement, compute, opened),
-      window_s=parts.window_s,
-      guidance=parts.guidance,
-      text_name=parts.text_name,
+      loaded.codec,
+      loaded.text,
+      loaded.lm,
+      window_s=loaded.parts.window_s,
+      guidance=loaded.parts.guidance,
+      text_name=loaded.parts.text_name,
       mask_text_padding=mask_text_padding,
     )
 
@@ -142,11 +130,6 @@ class AudioGen:
     """Raises InputError for options that this model cannot follow."""
     TracedSampling.make(sampling, self.codec.tokens.size)
 
-  def text_lengths(self, texts: Sequence[str | None]) -> list[int]:
-    """Tokens of each text; raises InputError for a text of more than 512."""
-    _, mask = tokenizer.pad(self.text.tokenizer, prompts.checked(texts))
-    return mask.sum(axis=1).tolist()
-
   def save(self, folder: str | Path) -> None:
     """Exports the model; `from_pretrained(folder)` gives the same one.
 
@@ -158,41 +141,7 @@ class AudioGen:
     Raises:
       InputError: If it exists or cannot be written, or weights are int8.
     """
-    if self.lm.dtype == jnp.int8:
-      raise InputError(
-        "int8 weights cannot be saved; load the model as float32"
-      )
-    parts = opening.Parts(
-      codec=self.codec.config,
-      codec_tree=self.codec.variables,
-      lm=self.lm.config,
-      lm_tree=lora.merged(model.stack(self.lm.params)),
-      text=self.text.config,
-      text_tree=self.text.params,
-      text_name=self.text_name,
-      window_s=self.window_s,
-      guidance=self.guidance,
-    )
-    opening.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
-
-  def encode_text(self, texts: Sequence[str | None]) -> Cond:
-    """What each text says, at the language model's width.
-
-    Args:
-      texts: Sentences; None or "" for no text.
-
-    Returns:
-      numpy arrays, as long as the longest text, with zeros where a row has no
-      text.  The mask shows what attention reads: of a row without text one
-      vector of zeros.
-
-    Raises:
-      InputError: For a text of more than 512 tokens.
-    """
-    texts = prompts.checked(texts)
-    states, mask = (fetch(x)[: len(texts)] for x in self._condition(texts))
-    longest = np.count_nonzero(mask.any(axis=0))
-    return Cond(states[:, :longest], mask[:, :longest])
+    self._save(folder, guidance=self.guidance)
 
   def logits(
     self, codes: Int[AnyArray, "b k t"], texts: Sequence[str | None]
@@ -319,14 +268,6 @@ class AudioGen:
     size = dict(rows=len(texts), frames=frames, most=every)
     return self.codec.decode_stream(codes, **size)
 
-  def _condition(self, texts: list[str | None]) -> Cond:
-    """What each text says, in buckets: it stays on the devices."""
-    return self.lm.condition(
-      *self.text(texts),
-      rows=self.lm.rows(len(texts)),
-      mask_padding=self._mask_text_padding,
-    )
-
   def _plan(
     self,
     duration_s: Seconds,
@@ -354,21 +295,9 @@ class AudioGen:
     every: int | None = None,
   ) -> Iterator[Int[np.ndarray, "b k t"]]:
     """Codes so far, in the end all of them, window by window."""
-    texts = prompts.checked(texts)
     sampling = sampling or Sampling(guidance=self.guidance)
-    if not isinstance(sampling, Sampling):
-      raise InputError(
-        f"sampling must be a Sampling, got {type(sampling).__name__}"
-      )
-    if not texts:
-      raise InputError("no prompt was given; pass at least one text or None")
-    seeds = windows.seeds(seed, len(texts))
-    if self.lm.placement.spans:
-      asked = {"prompts": texts, "seeds": seeds, "windows": parts}
-      processes.check_same(asked | {"sampling": repr(sampling)})
-    if prompt is None:
-      prompt = np.zeros((len(texts), self.codec.tokens.codebooks, 0), np.int32)
-    done, codes = 0, self._checked(prompt, len(texts))
+    texts, seeds = self._asked(texts, sampling, seed, windows=parts)
+    done, codes = 0, self._prompt(prompt, len(texts))
     total = sum(self.lm.steps(end - at, known - at) for at, known, end in parts)
     if progress:
       progress(0, total)
@@ -384,17 +313,6 @@ class AudioGen:
           progress(done, total)
         codes = np.concatenate([before, new], axis=2)
         yield codes
-
-  def _checked(self, codes: AnyArray, texts: int) -> Int[np.ndarray, "b k t"]:
-    """Codes as int32; raises InputError unless they fit texts and codec."""
-    spec = self.codec.tokens
-    codes = spec.checked(fetch(codes))
-    b, k, _ = codes.shape
-    if b != texts:
-      raise InputError(f"{b} sounds and {texts} texts; give one text for each")
-    if k != spec.codebooks:
-      raise InputError(f"codes have {k} codebooks; the model {spec.codebooks}")
-    return codes
 
 
 families.register(opening.FAMILY, AudioGen)

@@ -25,7 +25,8 @@ from audiogen_jax.core.types import Seconds
 # Steps done, steps in all.
 Progress: TypeAlias = Callable[[int, int], None]
 
-_BUILT_IN = ("audiogen_jax.audiogen",)  # each registers when imported
+# Each registers when imported.
+_BUILT_IN = ("audiogen_jax.audiogen", "audiogen_jax.magnet")
 _GROUP = "audiogen_jax.families"
 
 

@@ -69,7 +69,7 @@ def test_tensors_that_do_not_fit(folder, file):
 
 BAD = {
   LM_FILE: {
-    "lm_model": "transformer_lm_magnet",
+    "lm_model": "transformer_lm_hybrid",
     "transformer_lm.activation": "relu",
     "transformer_lm.norm_first": False,
     "transformer_lm.positional_embedding": "rope",

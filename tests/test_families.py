@@ -50,7 +50,9 @@ def test_load(sine, tiny):
 def test_an_unknown_family(sine):
   config = json.loads((sine / "config.json").read_text())
   (sine / "config.json").write_text(json.dumps(config | {"family": "song"}))
-  with pytest.raises(InputError, match="family song; known are audiogen, sine"):
+  with pytest.raises(
+    InputError, match="family song; known are audiogen, magnet, sine"
+  ):
     ag.load(sine)
   with pytest.raises(InputError, match="of the family song, not an AudioGen"):
     ag.AudioGen.from_pretrained(sine)

@@ -117,14 +117,17 @@ def train(
   title = f"{config}, {machine.name()}"
   table = Table(title=title, title_justify="left", show_header=False)
   sound_s = found.batch * run.data.duration_s
-  for label, value in (
+  rows = [
     ("rows a step", f"{found.batch} x {run.data.duration_s:g} s"),
     ("the first step", f"{found.first_s:.1f} s"),
     ("a step", f"{1000 * found.median_s:,.0f} ms"),
     ("sound", f"{sound_s / found.median_s:,.1f} s a second"),
-    ("of the model", f"{found.flops / found.median_s / 1e9:,.0f} GFLOP/s"),
     ("peak memory", f"{found.peak_bytes / GIB:.2f} GiB"),
-  ):
+  ]
+  if found.flops:
+    rate = found.flops / found.median_s / 1e9
+    rows.append(("model FLOPs", f"{rate:,.0f} GFLOP/s"))
+  for label, value in rows:
     table.add_row(label, value)
   terminal.out.print(table)
   if json_file is not None:

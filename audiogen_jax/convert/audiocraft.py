@@ -1,4 +1,4 @@
-"""The published format of AudioGen and MusicGen, read and written.
+"""The published format of AudioGen, MAGNeT and MusicGen, read and written.
 
 A folder with `state_dict.bin` (the language model) and
 `compression_state_dict.bin` (the codec, or the name of one), each a saved
@@ -25,6 +25,7 @@ from audiogen_jax.convert import (
   engine,
   formats,
   huggingface,
+  opening,
   seanet,
   torch_file,
 )
@@ -54,7 +55,7 @@ def read_lm(folder: Path) -> tuple[LMConfig, Any, dict[str, Any]]:
 
   Returns:
     Configuration, stacked parameters, and `text_name`, `window_s`,
-    `stereo_codes`, `codec_codebooks`.
+    `stereo_codes`, `codec_codebooks`; of a MAGNeT also `masking`.
 
   Raises:
     InputError: If the file is missing, broken, or asks for something else than
@@ -269,13 +270,23 @@ def _open_folder(source: epath.Path) -> Parts:
   return parts
 
 
+def _family(folder: epath.Path) -> str:
+  """Whose page opens it; the tensors of both families have the same names."""
+  path = Path(folder) / LM_FILE
+  if not path.is_file():  # a codec alone
+    return opening.FAMILY
+  _, cfg = _open(path)
+  masked = audiocraft_config.is_masked(cfg)
+  return opening.MASKED if masked else opening.FAMILY
+
+
 formats.register(
   formats.Format(
     name="audiocraft",
     recognise=lambda folder: any(
       (folder / name).exists() for name in (LM_FILE, CODEC_FILE)
     ),
-    family=lambda _: "audiogen",
+    family=_family,
     open=_open_folder,
     wanted=lambda names: [LM_FILE, CODEC_FILE] if LM_FILE in names else None,
   )

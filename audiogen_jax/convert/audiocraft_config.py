@@ -15,9 +15,20 @@ import yaml
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.convert.keys import RANGES, Keys, check_codec, check_lm
+from audiogen_jax.convert.keys import (
+  RANGES,
+  Keys,
+  check_codec,
+  check_lm,
+  check_masking,
+)
 from audiogen_jax.core.config import check_range, shown
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.lm.masked_sampling import (
+  MaskedSampling,
+  Masking,
+  usual_steps,
+)
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.sampling import Sampling
@@ -28,6 +39,16 @@ NORMS = {
   "time_group_norm": "layer_norm",
   "none": "none",
 }
+
+# Options of a masked model that are real numbers.
+MASKED_NUMBERS = {
+  "temp": "temperature",
+  "top_p": "top_p",
+  "max_cfg_coef": "guidance",
+  "min_cfg_coef": "min_guidance",
+}
+
+LM, MASKED_LM = "transformer_lm", "transformer_lm_magnet"
 
 # The C parser is ten times as fast; wheels have it, some builds do not.
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -81,18 +102,23 @@ def _look(text: str, where: str) -> None:
       raise InputError(f"{where}: xp.cfg is nested more than {_DEEPEST} deep")
 
 
+def is_masked(cfg: Keys) -> bool:
+  """Whether it describes a MAGNeT; raises InputError for an unknown model."""
+  return cfg.only("lm_model", LM, MASKED_LM) == MASKED_LM
+
+
 def lm_config(cfg: Keys) -> tuple[str, LMConfig, dict[str, Any]]:
   """Name of the text condition, our configuration, and what stands beside it.
 
   The width of the text encoder is left at 0: the YAML does not have it.
   """
-  cfg.only("lm_model", "transformer_lm")
+  masked = is_masked(cfg)
   lm = cfg.group("transformer_lm")
   for name, *allowed in (
     ("activation", "gelu"),
     ("norm", "layer_norm"),
     ("norm_first", True),
-    ("causal", True),
+    ("causal", not masked),
     ("past_context", None),
     ("layer_scale", None),
     ("positional_embedding", "sin"),
@@ -114,6 +140,11 @@ def lm_config(cfg: Keys) -> tuple[str, LMConfig, dict[str, Any]]:
       )
   fuser.only("cross_attention_pos_emb", False)
   cross, prepend = fuser.names("cross"), fuser.names("prepend")
+  if masked and prepend:
+    raise InputError(
+      f"{cfg.where}: fuser.prepend = {shown(prepend)} is not supported of a"
+      " masked model; only cross"
+    )
   names = sorted({*cross, *prepend})
   conditioners = cfg.group("conditioners")
   found = sorted({str(name) for name in conditioners.values} - {"args"})
@@ -159,12 +190,17 @@ def lm_config(cfg: Keys) -> tuple[str, LMConfig, dict[str, Any]]:
       attention_bias=lm.flag("bias_attn", True),
       ff_bias=lm.flag("bias_ff", True),
     ),
-    pattern=_pattern(cfg, books),
+    pattern=_unshifted(cfg) if masked else _pattern(cfg, books),
     text_width=0,
     prepend_text=bool(prepend),
     head_bias=lm.flag("bias_proj", True),
   )
-  return condition, check_lm(config, cfg.where), extra
+  check_lm(config, cfg.where)
+  if masked:
+    extra["masking"] = check_masking(
+      _masking(cfg, lm, books), config, cfg.where
+    )
+  return condition, config, extra
 
 
 def _guidance(cfg: Keys) -> float:
@@ -172,6 +208,38 @@ def _guidance(cfg: Keys) -> float:
   if group.any("inference_coef", None) is None:
     return Sampling.guidance
   return group.number("inference_coef", "guidance")
+
+
+def _masking(cfg: Keys, lm: Keys, codebooks: int) -> Masking:
+  """How a MAGNeT decodes.
+
+  `transformer_lm` has copies of `dataset.segment_duration` and of
+  `masking.span_len`, which hold nothing until the published loader fills them
+  in.  Options are those of the training's own samples, but for how spans lie:
+  the authors advise `stride1`, and the training had `nonoverlap`.
+  """
+  own = cfg.group("generate", {}).group("lm", {})
+  usual = MaskedSampling(decoding_steps=usual_steps(codebooks))
+  steps = usual.decoding_steps
+  if own.any("decoding_steps", None) is not None:
+    told = own.wholes("decoding_steps", "decoding_steps")
+    steps = told if len(told) == codebooks else steps
+  numbers = {
+    ours: own.number(theirs, ours, getattr(usual, ours))
+    for theirs, ours in MASKED_NUMBERS.items()
+  }
+  return Masking(
+    context=lm.whole("subcodes_context", "context"),
+    span=max(cfg.group("masking").whole("span_len", "span_len"), 1),
+    sampling=dataclasses.replace(
+      usual,
+      **numbers,
+      top_k=own.whole("top_k", "top_k", usual.top_k),
+      decoding_steps=steps,
+      span_scoring=own.only("span_scoring", "max", "prod"),
+      anneal_temperature=own.flag("anneal_temp", True),
+    ),
+  )
 
 
 def codec_config(cfg: Keys) -> EncodecConfig:
@@ -251,6 +319,16 @@ def _pattern(cfg: Keys, codebooks: int) -> Pattern:
     if options.any(name, None)
   }
   return Pattern(kind, **lists, **numbers)
+
+
+def _unshifted(cfg: Keys) -> Pattern:
+  """The pattern of a masked model: the codes themselves, no step before."""
+  patterns = cfg.group("codebooks_pattern")
+  patterns.any("modeling")
+  options = patterns.group(patterns.only("modeling", "parallel"))
+  options.any("empty_initial")
+  options.only("empty_initial", -1)
+  return Pattern("parallel")
 
 
 @dataclasses.dataclass

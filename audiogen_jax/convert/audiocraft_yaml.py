@@ -4,7 +4,12 @@ import math
 from typing import Any
 
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert.audiocraft_config import NORMS
+from audiogen_jax.convert.audiocraft_config import (
+  LM,
+  MASKED_LM,
+  MASKED_NUMBERS,
+  NORMS,
+)
 from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core.errors import InputError
 
@@ -98,7 +103,7 @@ def language_model(parts: Parts) -> dict[str, Any]:
     for f in fields
     if (v := getattr(pattern, f))
   }
-  return {
+  made = {
     "device": "cpu",
     "dtype": "float32",
     "solver": "audiogen",
@@ -135,7 +140,7 @@ def language_model(parts: Parts) -> dict[str, Any]:
         },
       }
     },
-    "lm_model": "transformer_lm",
+    "lm_model": LM,
     "codebooks_pattern": {"modeling": pattern.kind, pattern.kind: options},
     "transformer_lm": {
       "dim": t.width,
@@ -171,6 +176,43 @@ def language_model(parts: Parts) -> dict[str, Any]:
       "kv_repeat": 1,
       "two_step_cfg": False,
     },
+  }
+  if parts.masking is not None:
+    _mask(made, parts)
+  return made
+
+
+def _mask(made: dict[str, Any], parts: Parts) -> None:
+  """Makes a MAGNeT's of the configuration of a causal model."""
+  masking, sampling = parts.masking, parts.masking.sampling
+  made |= {
+    "solver": "audio_magnet",
+    "lm_model": MASKED_LM,
+    "codebooks_pattern": {
+      "modeling": "parallel",
+      "parallel": {"empty_initial": -1},
+    },
+    "masking": {"span_len": masking.span},
+  }
+  made["transformer_lm"] |= {
+    "causal": False,
+    "subcodes_context": masking.context,
+    # The published loader fills these in from elsewhere.
+    "compression_model_framerate": parts.codec.tokens.frame_rate_hz,
+    "segment_duration": 0,
+    "span_len": -1,
+  }
+  own = {theirs: getattr(sampling, o) for theirs, o in MASKED_NUMBERS.items()}
+  made["generate"] = {
+    "lm": own
+    | {
+      "use_sampling": True,
+      "top_k": sampling.top_k,
+      "decoding_steps": list(sampling.decoding_steps),
+      "span_scoring": sampling.span_scoring,
+      "span_arrangement": sampling.span_arrangement,
+      "anneal_temp": sampling.anneal_temperature,
+    }
   }
 
 

@@ -1,4 +1,4 @@
-"""What `audiogen info` says of an AudioGen."""
+"""What `audiogen info` says of an AudioGen or a MAGNeT."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,9 +35,8 @@ def rows(
     result += [
       ("language model", _size(language_model.init, lm, parts.lm_tree)),
       ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
-      ("pattern", f"{lm.pattern.kind} {list(lm.pattern.delays)}"),
+      *_decoding(parts),
       ("window", f"{parts.window_s:g} s"),
-      ("guidance", f"{parts.guidance:g}"),
       ("text", " and ".join(name for name, used in ways.items() if used)),
     ]
     text = f"{parts.text_name} (outside)"
@@ -49,6 +48,23 @@ def rows(
     rank, alpha = each.config.rank, each.config.alpha
     result.append(("adapters", f"{each.folder}, rank {rank}, alpha {alpha:g}"))
   return result
+
+
+def _decoding(parts: Parts) -> list[tuple[str, str]]:
+  """How codes are laid out or hidden, and the guidance that suits the model."""
+  if parts.masking is None:
+    pattern = parts.lm.pattern
+    return [
+      ("pattern", f"{pattern.kind} {list(pattern.delays)}"),
+      ("guidance", f"{parts.guidance:g}"),
+    ]
+  masking, own = parts.masking, parts.masking.sampling
+  sees = "all" if masking.context < 0 else f"±{masking.context}"
+  return [
+    ("masked", f"spans of {masking.span}; finer codebooks see {sees} frames"),
+    ("passes", " + ".join(map(str, own.decoding_steps))),
+    ("guidance", f"{own.guidance:g} to {own.min_guidance:g}"),
+  ]
 
 
 def _size(

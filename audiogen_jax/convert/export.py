@@ -64,7 +64,7 @@ def convert(
 
   need_text = to == "transformers"
   parts = opening.open_parts(
-    source, text_encoder=text_encoder, need_text=need_text
+    source, family=None, text_encoder=text_encoder, need_text=need_text
   )
   lm, lm_tree = parts.lm, parts.lm_tree
   opened = open_all(adapters, lm)

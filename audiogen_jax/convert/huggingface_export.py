@@ -35,6 +35,7 @@ def write_musicgen(folder: Path, parts: Parts) -> None:
     ("attention_bias", t.attention_bias),
     ("ff_bias", t.ff_bias),
     ("cross_attention = False", not t.cross_attention),
+    ("masked decoding (a MAGNeT)", parts.masking is not None),
     (f"pattern {lm.pattern}", lm.pattern != Pattern("delay", delays)),
   ):
     if bad:

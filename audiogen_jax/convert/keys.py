@@ -16,6 +16,7 @@ from audiogen_jax.core import config
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm import patterns
+from audiogen_jax.lm.masked_sampling import MOST_STEPS, Masking
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.text.t5 import T5Config
 
@@ -58,6 +59,14 @@ RANGES: config.Ranges = {
   "overlap": (0, 0.99),
   "window_s": (1e-3, 86_400),
   "guidance": (-1000, 1000),
+  "min_guidance": (-1000, 1000),
+  "temperature": (0, 10_000),
+  "top_k": (0, 1 << 16),
+  "top_p": (0, 1),
+  "decoding_steps": (1, MOST_STEPS),
+  "context": (-1, 1 << 16),
+  "span": (1, 4096),
+  "span_len": (-1, 4096),  # the published format's; less than 1 is 1
   "version": (0, 1 << 31),
 }
 _MISSING = object()
@@ -206,6 +215,15 @@ def check_lm(lm: LMConfig, where: str) -> LMConfig:
   except InputError as error:
     raise InputError(f"{where}: {error}") from None
   return lm
+
+
+def check_masking(masking: Masking, lm: LMConfig, where: str) -> Masking:
+  """Whether its own options suit a masked model; see `check_codec`."""
+  try:
+    masking.sampling.check(lm.codebooks, lm.size)
+  except InputError as error:
+    raise InputError(f"{where}: {error}") from None
+  return masking
 
 
 def check_text(text: T5Config, where: str) -> T5Config:

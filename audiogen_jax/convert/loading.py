@@ -22,12 +22,12 @@ from audiogen_jax.text.encoder import TextEncoder
 def load_codec(
   source: str | Path, *, mesh: jax.sharding.Mesh | None = None
 ) -> Encodec:
-  """The codec of a model of AudioGen, or a codec alone.
+  """The codec of an AudioGen or a MAGNeT, or a codec alone.
 
   Raises:
     InputError: If there is none, or it is damaged.
   """
-  parts = opening.open_parts(source, need_text=False)
+  parts = opening.open_parts(source, family=None, need_text=False)
   return codec(parts, Placement.make(mesh))
 
 

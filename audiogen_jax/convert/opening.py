@@ -1,4 +1,4 @@
-"""Any source -> the parts of an AudioGen: codec, language model, text encoder.
+"""Any source -> the parts of a model: codec, language model, text encoder.
 
 What `formats` recognises is opened here; nothing of the weights is read yet.
 
@@ -32,7 +32,8 @@ one is named.
     codec/codebooks/ready              k          1 once k-means has run
 
 Sound is in full scale (±1) at `sample_rate_hz` of `config.json`, which also
-holds `window_s` in seconds.
+holds `window_s` in seconds; of a masked model also `masking`, in frames (see
+`lm.masked_sampling`).
 """
 
 import dataclasses
@@ -49,12 +50,14 @@ from audiogen_jax.convert.orbax import Export, Room
 from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
+from audiogen_jax.lm.masked_sampling import Masking
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text.t5 import T5Config
 from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
 
-FAMILY = "audiogen"
+FAMILY, MASKED = "audiogen", "magnet"
+_NAMES = {FAMILY: "an AudioGen", MASKED: "a MAGNeT"}
 # As in the work folders of trainings (`train/workdir.py`).
 _RETIRED = {"transformer.packed": True}
 _KINDS = {
@@ -82,6 +85,7 @@ class Parts:
     text_name: Hub name or folder where the text encoder can be had.
     window_s: The duration trained on, in seconds.
     guidance: Classifier-free guidance that suits the model.
+    masking: How a masked model decodes; None of one that goes step by step.
   """
 
   codec: EncodecConfig
@@ -94,6 +98,12 @@ class Parts:
   text_name: str | None = None
   window_s: float = 10.0
   guidance: float = Sampling.guidance
+  masking: Masking | None = None
+
+  @property
+  def family(self) -> str:
+    """The family whose page opens the model."""
+    return MASKED if self.masking else FAMILY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +116,20 @@ class _Settings:
   guidance: float = Parts.guidance
 
 
+@dataclasses.dataclass(frozen=True)
+class _MaskedSettings:
+  """The same of a masked model."""
+
+  masking: Masking
+  text_name: str | None = None
+  tokenizer: Literal["bytes", "files"] | None = None
+  window_s: float = Parts.window_s
+
+
 def open_parts(
   source: str | Path,
   *,
+  family: str | None = FAMILY,
   text_encoder: str | Path | None = None,
   need_text: bool = True,
 ) -> Parts:
@@ -116,6 +137,7 @@ def open_parts(
 
   Args:
     source: As for `formats.locate`.
+    family: Family that the model must be of; None for any with such parts.
     text_encoder: Source of the text encoder, where it does not come along or
       another one is wanted.
     need_text: Whether a text encoder that has to be fetched is fetched.
@@ -125,10 +147,10 @@ def open_parts(
   """
   folder = formats.locate(source)
   format = formats.recognise(folder)
-  family = format.family(folder)
-  if family != FAMILY:
-    kind = f"a model of the family {family}" if family else f"a {format.name}"
-    raise InputError(f"{folder} holds {kind}, not an AudioGen")
+  own = format.family(folder)
+  if own not in ((family,) if family else _NAMES):
+    kind = f"a model of the family {own}" if own else f"a {format.name}"
+    raise InputError(f"{folder} holds {kind}, not {_NAMES[family or FAMILY]}")
   parts = format.open(folder)
   if parts.lm is None:
     return parts
@@ -170,12 +192,15 @@ def write_orbax(
     for name, tree in trees.items()
     if tree is not None
   }
-  settings = _Settings(
+  told = dict(
     text_name=parts.text_name,
     tokenizer=_kind_of(tokenizer) if "text" in rooms else None,
     window_s=parts.window_s,
-    guidance=parts.guidance,
   )
+  if parts.masking:
+    settings = _MaskedSettings(masking=parts.masking, **told)
+  else:
+    settings = _Settings(guidance=parts.guidance, **told)
 
   def extras(work: Path) -> None:
     if "text" in rooms and tokenizer is not None:
@@ -183,7 +208,7 @@ def write_orbax(
 
   orbax.write(
     folder,
-    Export(FAMILY, rooms, config.as_dict(settings)),
+    Export(parts.family, rooms, config.as_dict(settings)),
     ready=ready,
     extras=extras,
   )
@@ -211,7 +236,8 @@ def _open_orbax(folder: epath.Path) -> Parts:
         where=name,
         ranges=keys.RANGES,
       )
-    settings = config.build(_Settings, export.settings, ranges=keys.RANGES)
+    own = _MaskedSettings if export.family == MASKED else _Settings
+    settings = config.build(own, export.settings, ranges=keys.RANGES)
     if "codec" not in configs:
       raise InputError("the room codec is missing")
   except InputError as error:
@@ -219,15 +245,12 @@ def _open_orbax(folder: epath.Path) -> Parts:
   keys.check_codec(configs["codec"], where)
   if "lm" in configs:
     keys.check_lm(configs["lm"], where)
+    if export.family == MASKED:
+      keys.check_masking(settings.masking, configs["lm"], where)
   trees = {f"{name}_tree": export.rooms[name].tree for name in configs}
-  return Parts(
-    **configs,
-    **trees,
-    tokenizer=_words(folder, configs.get("text"), settings.tokenizer),
-    text_name=settings.text_name,
-    window_s=settings.window_s,
-    guidance=settings.guidance,
-  )
+  own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(own)}
+  own["tokenizer"] = _words(folder, configs.get("text"), settings.tokenizer)
+  return Parts(**configs, **trees, **own)
 
 
 def _words(

@@ -2,16 +2,48 @@
 
 A mask is an argument of `model.LM`, never a property of it: an autoregressive
 model passes `causal`, a masked one (MAGNeT, Ziv et al., 2024, §3.1) lets its
-first codebook attend to all steps and the others to a band.
+first codebook attend to all steps and the others to a band: `of_codebook`.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 
 def causal(steps: int) -> Bool[Array, "1 s s"]:
   """The mask under which each step attends to itself and those before."""
   return jnp.tri(steps, dtype=bool)[None]
+
+
+def of_codebook(
+  book: Int[Array, ""] | int,
+  steps: int,
+  *,
+  context: int,
+  shown: Int[Array, ""] | int,
+) -> Bool[Array, "1 s s"]:
+  """The mask of a masked model that fills one codebook (MAGNeT, §3.1).
+
+  For 5 steps and a context of 1 (`x`: step i, down, attends to j, across):
+
+      first codebook      the others
+      x x x x x           x x . . .
+      x x x x x           x x x . .
+      x x x x x           . x x x .
+      x x x x x           . . x x x
+      x x x x x           . . . x x
+
+  Args:
+    book: The codebook, from 0; a traced value: all share one compilation.
+    steps: Steps in all, padding included.
+    context: Steps to either side that the others than the first attend to; -1
+      for all.
+    shown: Steps that are no padding, the first ones; nothing attends to
+      padding, but each step of it to itself.
+  """
+  i, j = jnp.arange(steps)[:, None], jnp.arange(steps)[None]
+  near = jnp.abs(i - j) <= context
+  everywhere = (book == 0) | jnp.asarray(context < 0)
+  return ((near | everywhere) & (j < shown) | (i == j))[None]
 
 
 def with_text(

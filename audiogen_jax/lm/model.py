@@ -165,7 +165,7 @@ class LM(nn.Module):
     steps: Int[Array, "b k s"],
     cond: Cond,
     mask: Bool[Array, "#b s s"],
-  ) -> Float[Array, "b k s v"]:
+  ) -> Float[Array, "b _ s v"]:
     """Logits at each step, all steps at once.
 
     Args:
@@ -177,7 +177,8 @@ class LM(nn.Module):
         one compilation.  It says nothing of text: see `masks.with_text`.
 
     Returns:
-      float32 logits: of the next step for a model trained with a causal mask.
+      float32 logits of all K codebooks, or of those alone whose heads are among
+      the parameters: of the next step for a model trained with a causal mask.
     """
     x, mask = self._inputs(steps, cond, mask)
     if self.stacked:
@@ -303,21 +304,28 @@ class LM(nn.Module):
       mask = masks.with_text(mask, cond.mask)
     return self._with_positions(x, position), mask
 
-  def _logits(self, x: Float[Array, "b s d"]) -> Float[Array, "b k s v"]:
+  def _logits(self, x: Float[Array, "b s d"]) -> Float[Array, "b _ s v"]:
     return self.heads(self.out_norm(x).astype(self.dtype))
 
 
 class _Heads(nn.Module):
-  """K linear heads, one for each codebook; logits in float32."""
+  """A linear head for each codebook; logits in float32.
+
+  As many as the parameters hold: a caller may leave out those that it drops.
+  """
 
   config: LMConfig
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b k s v"]:
+  def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b _ s v"]:
     c, d = self.config, x.shape[-1]
     init = truncated_normal(d**-0.5)
-    kernel = self.param("kernel", init, (c.codebooks, d, c.size))
+    count = c.codebooks
+    if self.has_variable("params", "kernel"):
+      held = jax.tree.leaves(self.get_variable("params", "kernel"))
+      count = held[0].shape[0]
+    kernel = self.param("kernel", init, (count, d, c.size))
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     logits = jnp.einsum(
       "bsd,kdv->bksv",
@@ -327,7 +335,7 @@ class _Heads(nn.Module):
     )
     if c.head_bias:
       zeros = nn.initializers.zeros
-      bias = self.param("bias", zeros, (c.codebooks, c.size))
+      bias = self.param("bias", zeros, (count, c.size))
       logits = logits + bias[None, :, None]
     return logits
 

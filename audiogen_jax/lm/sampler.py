@@ -112,7 +112,7 @@ def generate(
   prepended = cond.mask.shape[1] if lm.config.prepend_text else 0
   memory.check(b, len(steps), prepended + steps.shape[2], **options)
   with memory.explained(b):
-    keys = _row_keys(lm, seeds, window)
+    keys = row_keys(lm, seeds, window)
     state, text_caches = _prefilled(lm, steps, cond, start, options)
     traced = TracedSampling(*map(lm.placement.put, traced))
     inputs = Inputs(text_caches, cond.mask, keys, traced)
@@ -145,7 +145,7 @@ def _known_steps(
   return np.pad(steps, ((0, 0), (0, 0), (0, more)), constant_values=special)
 
 
-def _row_keys(
+def row_keys(
   lm: LanguageModel, seeds: Sequence[int], window: int
 ) -> Key[Array, " r"]:
   """One key a row; rows beyond the prompts have that of seed 0."""
@@ -229,12 +229,7 @@ def prefill(
   """KV caches of text and steps, see `LM.prefill`; rows double if guided."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     if guided:
-      # Row pairs stay together, so that they stay on one device.
-      nothing = jnp.zeros_like(cond.states)
-      states = jnp.stack([cond.states, nothing], axis=1)
-      states = states.reshape(-1, *states.shape[2:])
-      cond = Cond(states, jnp.repeat(cond.mask, 2, axis=0))
-      steps = jnp.repeat(steps, 2, axis=0)
+      cond, steps = doubled(cond), jnp.repeat(steps, 2, axis=0)
     lm = apart(config, dtype)
     return lm.apply({"params": params}, steps, cond, capacity, method="prefill")
 
@@ -271,9 +266,7 @@ def decode(
       method="step",
     )
     if guided:
-      pairs = logits.reshape(-1, 2, *logits.shape[1:])
-      cond, uncond = pairs[:, 0], pairs[:, 1]
-      logits = uncond + (cond - uncond) * inputs.sampling.guidance
+      logits = joined(logits, inputs.sampling.guidance)
     return logits, caches
 
   def body(state: State) -> State:
@@ -288,6 +281,26 @@ def decode(
 
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     return jax.lax.while_loop(lambda s: s.step < stop, body, state)
+
+
+def doubled(cond: Cond) -> Cond:
+  """Each row with its text and then with that text's zeros, for guidance.
+
+  Row pairs stay together, so that they stay on one device.
+  """
+  nothing = jnp.zeros_like(cond.states)
+  states = jnp.stack([cond.states, nothing], axis=1)
+  states = states.reshape(-1, *states.shape[2:])
+  return Cond(states, jnp.repeat(cond.mask, 2, axis=0))
+
+
+def joined(
+  logits: Float[Array, "pairs ..."], guidance: Float[Array, ""]
+) -> Float[Array, "b ..."]:
+  """The logits of each pair of rows, guided."""
+  pairs = logits.reshape(-1, 2, *logits.shape[1:])
+  cond, uncond = pairs[:, 0], pairs[:, 1]
+  return uncond + (cond - uncond) * guidance
 
 
 def grow(cache: KVCache, *, more: int) -> KVCache:

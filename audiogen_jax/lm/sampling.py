@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiogen_jax.core import options
 from audiogen_jax.core.errors import InputError
@@ -132,22 +132,41 @@ def draw(
   Returns:
     Tokens in [0, V), int32.
   """
-  # At temperature 0 the nucleus would divide by it; the maximum is in any
-  # nucleus.
-  warm = jnp.maximum(sampling.temperature, 1e-6)
-  nucleus = sampling.top_p > 0
-  weight = jnp.where(nucleus, jax.nn.softmax(logits / warm, axis=-1), 1.0)
-  order = _order(logits)
-  least = _least_above(
-    order, weight, jnp.where(nucleus, sampling.top_p, sampling.top_k - 0.5)
+  kept = likely(
+    logits, sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
   )
   row_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
   noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(
     row_keys
   )
   noisy = logits + sampling.temperature * noise
-  noisy = jnp.where(order >= least, noisy, -jnp.inf)
+  noisy = jnp.where(kept, noisy, -jnp.inf)
   return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+
+
+def likely(
+  logits: Float[Array, "*a v"],
+  temperature: Float[Array, ""],
+  *,
+  top_k: Int[Array, ""],
+  top_p: Float[Array, ""],
+) -> Bool[Array, "*a v"]:
+  """The tokens that `top_p`, or else `top_k`, leaves to be drawn from.
+
+  Args:
+    logits: Not yet divided by `temperature`.
+    temperature: At which the nucleus is measured.
+    top_k: Tokens that stay, in [1, V]; ties stay in.
+    top_p: Those stay before which no more than this lies; 0 for `top_k`.
+  """
+  # At temperature 0 the nucleus would divide by it; the maximum is in any
+  # nucleus.
+  warm = jnp.maximum(temperature, 1e-6)
+  nucleus = top_p > 0
+  weight = jnp.where(nucleus, jax.nn.softmax(logits / warm, axis=-1), 1.0)
+  order = _order(logits)
+  least = _least_above(order, weight, jnp.where(nucleus, top_p, top_k - 0.5))
+  return order >= least
 
 
 def _order(x: Float[Array, "*a"]) -> Int[Array, "*a"]:
@@ -157,10 +176,10 @@ def _order(x: Float[Array, "*a"]) -> Int[Array, "*a"]:
 
 
 def _least_above(
-  order: Int[Array, "b k v"],
-  weight: Float[Array, "b k v"],
+  order: Int[Array, "*a v"],
+  weight: Float[Array, "*a v"],
   target: Float[Array, ""],
-) -> Int[Array, "b k 1"]:
+) -> Int[Array, "*a 1"]:
   """The largest threshold at which what reaches it weighs more than `target`.
 
   Bit by bit, 32 sums, and the tokens that sorting would give: for 8 rows of
@@ -168,8 +187,8 @@ def _least_above(
   """
 
   def settle(
-    i: Int[Array, ""], threshold: Int[Array, "b k 1"]
-  ) -> Int[Array, "b k 1"]:
+    i: Int[Array, ""], threshold: Int[Array, "*a 1"]
+  ) -> Int[Array, "*a 1"]:
     higher = threshold + jax.lax.shift_left(jnp.int32(1), 31 - i)
     reached = jnp.where(order >= higher, weight, 0.0)
     enough = jnp.sum(reached, axis=-1, keepdims=True) > target

@@ -115,6 +115,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     Stopped: After a clean stop by SIGTERM or SIGINT.
   """
   loop = run.loop
+  # One mesh and one configuration, the same in all processes.
   settings = config.as_dict(run) | config.as_dict(task)
   processes.check_same(workdir.flat(settings) | {"workdir": folder})
   placement = Placement.make(sharding.make_mesh(**run.mesh), run.rules)
@@ -124,12 +125,14 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   path = checkpoint.place(folder)
 
   with contextlib.ExitStack() as stack:
+    # The work folder, ours alone; signals; checkpoints.
     stack.enter_context(workdir.claimed(path, settings))
     caught = stack.enter_context(stopping.collected())
     checkpoints = stack.enter_context(
       Checkpoints(path / "checkpoints", best=task.best, keep=loop.keep)
     )
 
+    # Data, held against what the task wants.
     loaders = [inputs.train_loader(run.data, loop.seed, placement, task)]
     if loop.eval_every:
       loaders.append(inputs.eval_loader(run.data, placement, task))
@@ -137,6 +140,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
       {f"the data of {x.folders}": x.digest for x in loaders}
     )
 
+    # The state, from the last whole checkpoint or fresh, and its batches.
     programs = Programs(task, placement, loop.seed, loop.samples)
     spec = task.batch_spec(run.data.batch, run.data.duration_s)
     state, batches = starting.start(
@@ -146,6 +150,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     first = int(state.step) + 1
     processes.agreed(lambda: workdir.note(path, settings))
 
+    # What is shown: a log, the table of parameters, means, a trace.
     log = stack.enter_context(
       metrics.Log(
         path,
@@ -176,6 +181,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
         programs, task, state, loaders[1], spec, step, log
       )
 
+    # Steps.
     if first == 1:
       evaluated(state, 0)
     for step in range(first, loop.steps + 1):
@@ -207,6 +213,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
         raise Stopped(stop, step)
     checkpoints.wait()
 
+    # The trained model.
     export = path / "export"
     processes.agreed(lambda: checkpoint.remove(export))
     task.export(state, export)

@@ -226,17 +226,17 @@ def progress_line(
     values: The metrics; the first few are shown.
     steps_per_s: Since the last line; None where that is not known.
     batch: Rows of a step.
-    flops: Floating-point operations of a step.
+    flops: Floating-point operations of a step; 0 if they are not known.
   """
   shown = "  ".join(f"{k} {v:.4g}" for k, v in list(values.items())[:6])
   if steps_per_s is None:
     return f"{step:,}/{steps:,}  {shown}"
   left = int((steps - step) / steps_per_s)
   clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+  work = f"  {_flops(flops * steps_per_s)}" if flops else ""
   return (
     f"{step:,}/{steps:,}  {shown}  {1000 / steps_per_s:,.0f} ms"
-    f"  {batch * steps_per_s:,.1f} ex/s  {_flops(flops * steps_per_s)}"
-    f"  {clock} left"
+    f"  {batch * steps_per_s:,.1f} ex/s{work}  {clock} left"
   )
 
 

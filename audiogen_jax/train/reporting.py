@@ -80,7 +80,8 @@ class Report:
     if per_s is not None:
       scalars["speed/step_s"] = 1 / per_s
       scalars["speed/examples_per_s"] = self._batch * per_s
-      scalars["speed/flops_per_s"] = self._flops * per_s
+      if self._flops:
+        scalars["speed/flops_per_s"] = self._flops * per_s
     self._log.scalars(step, scalars)
 
   def restart_clock(self, step: int) -> None:

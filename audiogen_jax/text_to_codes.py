@@ -1,0 +1,221 @@
+"""What models that write a codec's codes have in common.
+
+Text encoder, language model, codec; how they are loaded, asked and saved:
+
+texts -> `encode_text` -> Cond           what each prompt says
+Cond  -> codes                           each family in its own way
+codes -> `codec.decode` -> audio
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.convert import adapters as adapter_files
+from audiogen_jax.convert import loading, opening
+from audiogen_jax.convert.opening import Parts
+from audiogen_jax.core import processes, types
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement, fetch
+from audiogen_jax.core.types import AnyArray, Cond, Seconds
+from audiogen_jax.lm import lora, model, windows
+from audiogen_jax.lm.language_model import LanguageModel
+from audiogen_jax.text import prompts, tokenizer
+from audiogen_jax.text.encoder import TextEncoder
+
+
+class TextToCodes:
+  """Text encoder, language model and codec of a family that writes codes.
+
+  Attributes:
+    options: The class of `sampling`.
+    codec: Sound <-> codes.
+    text: Sentences -> states.
+    lm: Codes and states -> codes.
+    window_s: The duration trained on, in seconds.
+    text_name: Where the text encoder came from.
+    sample_rate_hz: Of the sounds.
+    channels: Of the sounds.
+    placement: The devices that the language model lies on.
+    ranges: Narrower ends of options, for this model.
+  """
+
+  options: ClassVar[type]
+
+  def __init__(
+    self,
+    codec: Encodec,
+    text: TextEncoder,
+    lm: LanguageModel,
+    *,
+    window_s: Seconds = Parts.window_s,
+    text_name: str | None = None,
+    mask_text_padding: bool = True,
+  ) -> None:
+    self.codec = codec
+    self.text = text
+    self.lm = lm
+    self.window_s = window_s
+    self.text_name = text_name
+    self.sample_rate_hz = codec.config.sample_rate_hz
+    self.channels = codec.config.channels
+    self.placement = lm.placement
+    self.ranges = {"top_k": (0, codec.tokens.size)}
+    self._mask_text_padding = mask_text_padding
+
+  def text_lengths(self, texts: Sequence[str | None]) -> list[int]:
+    """Tokens of each text; raises InputError for a text of more than 512."""
+    _, mask = tokenizer.pad(self.text.tokenizer, prompts.checked(texts))
+    return mask.sum(axis=1).tolist()
+
+  def encode_text(self, texts: Sequence[str | None]) -> Cond:
+    """What each text says, at the language model's width.
+
+    Args:
+      texts: Sentences; None or "" for no text.
+
+    Returns:
+      numpy arrays, as long as the longest text, with zeros where a row has no
+      text.  The mask shows what attention reads: of a row without text one
+      vector of zeros.
+
+    Raises:
+      InputError: For a text of more than 512 tokens.
+    """
+    texts = prompts.checked(texts)
+    states, mask = (fetch(x)[: len(texts)] for x in self._condition(texts))
+    longest = np.count_nonzero(mask.any(axis=0))
+    return Cond(states[:, :longest], mask[:, :longest])
+
+  def _condition(self, texts: list[str | None]) -> Cond:
+    """What each text says, in buckets: it stays on the devices."""
+    return self.lm.condition(
+      *self.text(texts),
+      rows=self.lm.rows(len(texts)),
+      mask_padding=self._mask_text_padding,
+    )
+
+  def _asked(
+    self,
+    texts: Sequence[str | None],
+    sampling: Any,
+    seed: int | Sequence[int],
+    **others: Any,
+  ) -> tuple[list[str | None], list[int]]:
+    """Prompts and seeds, once they are found to be in order.
+
+    Args:
+      texts: Sentences.
+      sampling: Options, which must be of the family.
+      seed: One, or one for each text.
+      **others: What processes that share a mesh must ask for alike, too.
+    """
+    texts = prompts.checked(texts)
+    if not isinstance(sampling, self.options):
+      raise InputError(
+        f"sampling must be a {self.options.__name__}, got"
+        f" {type(sampling).__name__}"
+      )
+    if not texts:
+      raise InputError("no prompt was given; pass at least one text or None")
+    seeds = windows.seeds(seed, len(texts))
+    if self.lm.placement.spans:
+      asked = {"prompts": texts, "seeds": seeds, "sampling": repr(sampling)}
+      processes.check_same(asked | others)
+    return texts, seeds
+
+  def _prompt(
+    self, codes: AnyArray | None, texts: int
+  ) -> Int[np.ndarray, "b k p"]:
+    """Codes to continue; none of no frames."""
+    if codes is None:
+      return np.zeros((texts, self.codec.tokens.codebooks, 0), np.int32)
+    return self._checked(codes, texts)
+
+  def _checked(self, codes: AnyArray, texts: int) -> Int[np.ndarray, "b k t"]:
+    codes = self.codec.tokens.checked(fetch(codes))
+    self._check_axes(codes, texts)
+    return codes
+
+  def _check_axes(self, codes: AnyArray, texts: int) -> None:
+    (b, k, _), known = codes.shape, self.codec.tokens.codebooks
+    if b != texts:
+      raise InputError(f"{b} sounds and {texts} texts; give one text for each")
+    if k != known:
+      raise InputError(f"codes have {k} codebooks; the model {known}")
+
+  def _save(self, folder: str | Path, **family: Any) -> None:
+    """Exports the model, adapters merged.
+
+    Args:
+      folder: As for `save`.
+      **family: Further fields of `opening.Parts`.
+    """
+    if self.lm.dtype == jnp.int8:
+      raise InputError(
+        "int8 weights cannot be saved; load the model as float32"
+      )
+    parts = Parts(
+      codec=self.codec.config,
+      codec_tree=self.codec.variables,
+      lm=self.lm.config,
+      lm_tree=lora.merged(model.stack(self.lm.params)),
+      text=self.text.config,
+      text_tree=self.text.params,
+      text_name=self.text_name,
+      window_s=self.window_s,
+      **family,
+    )
+    opening.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A model's parts, and what runs.
+
+  Attributes:
+    parts: What the source says.
+    codec: Sound <-> codes.
+    text: Sentences -> states.
+    lm: Codes and states -> codes.
+  """
+
+  parts: Parts
+  codec: Encodec
+  text: TextEncoder
+  lm: LanguageModel
+
+
+def load(
+  source: str | Path,
+  family: str,
+  *,
+  text_encoder: str | Path | None,
+  dtype: str | None,
+  mesh: jax.sharding.Mesh | None,
+  adapters: Sequence[str | Path],
+) -> Loaded:
+  """Loads what a family's page is made of; see `AudioGen.from_pretrained`.
+
+  Raises:
+    InputError: For whatever is missing, damaged, or of the wrong kind.
+  """
+  compute = types.sampling_dtype(dtype)
+  placement = Placement.make(mesh)
+  parts = opening.open_parts(source, family=family, text_encoder=text_encoder)
+  if parts.lm is None:
+    raise InputError(f"{source} is a codec without a language model")
+  opened = adapter_files.open_all(adapters, parts.lm)
+  return Loaded(
+    parts,
+    loading.codec(parts, placement),
+    loading.text_encoder(parts, placement),
+    loading.language_model(parts, placement, compute, opened),
+  )
