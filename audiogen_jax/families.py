@@ -3,7 +3,7 @@
 The command line, the page, evaluation and benchmarks speak `TextToAudio` alone.
 A family is a page such as `audiogen.py`; others install themselves by an entry
 point of the group `audiogen_jax.families`, whose module calls `register` (and
-`convert.sources.register` for the folders that it reads).
+`convert.formats.register` for the folders that it reads).
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from audiogen_jax.convert import sources
+from audiogen_jax.convert import formats
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Seconds
@@ -56,8 +56,8 @@ class TextToAudio(Protocol):
 
   Attributes:
     options: A frozen dataclass made with `core.options`.
-    sample_rate_hz: Of the sounds.
-    channels: Of the sounds.
+    sample_rate_hz: Sample rate of the sounds.
+    channels: Channels of the sounds.
     window_s: Seconds of the sounds trained on.
     placement: The devices; of several processes' on a mesh of all.
   """
@@ -98,7 +98,7 @@ def register(name: str, family: type) -> None:
   """Makes a family known; one of the same name is replaced.
 
   Args:
-    name: Of the family, as exports have it.
+    name: Name of the family, as exports have it.
     family: A class that follows `TextToAudio`.
   """
   _families[name] = family
@@ -125,8 +125,8 @@ def of(source: str | Path) -> tuple[str, type]:
     InputError: If there is no such model, or its family is not known.
   """
   families = known()
-  folder = sources.locate(source)
-  found = sources.recognise(folder)
+  folder = formats.locate(source)
+  found = formats.recognise(folder)
   name = found.family(folder)
   if name is None:
     raise InputError(f"{folder} holds a {found.name}, which makes no sounds")

@@ -61,7 +61,7 @@ class MAGNeT(TextToCodes):
     window_s: Seconds = 10.0,
     text_name: str | None = None,
     mask_text_padding: bool = True,
-  ):
+  ) -> None:
     super().__init__(
       codec,
       text,

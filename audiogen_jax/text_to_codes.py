@@ -58,7 +58,7 @@ class TextToCodes:
     window_s: Seconds = Parts.window_s,
     text_name: str | None = None,
     mask_text_padding: bool = True,
-  ):
+  ) -> None:
     self.codec = codec
     self.text = text
     self.lm = lm

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from audiogen_jax import families
-from audiogen_jax.convert import orbax, sources
+from audiogen_jax.convert import formats, orbax
 from audiogen_jax.core import options, sharding
 from audiogen_jax.core.options import option
 
@@ -39,7 +39,7 @@ class Sine:
 
   @classmethod
   def describe(cls, source):
-    pitch_hz = orbax.read(sources.locate(source)).settings["pitch_hz"]
+    pitch_hz = orbax.read(formats.locate(source)).settings["pitch_hz"]
     rows = [("pitch", f"{pitch_hz:g} Hz")]
     return families.Description(Tone(pitch_hz), lambda: rows)
 

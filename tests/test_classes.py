@@ -121,7 +121,7 @@ def test_synthetic_classes_are_told_apart():
 def test_every_kind_ranks_few_classes(classes):
   labels = np.repeat(np.arange(classes), 4)
   found = features_of([KINDS[i] for i in labels], range(len(labels)))
-  for kind in classifier._kinds(0).values():
+  for kind in classifier._candidates(0).values():
     classifier._train(kind, np.stack([found, found]), labels)
     ranked = classifier._rank(kind, found)
     assert ranked.shape == (len(labels), classes)

@@ -19,8 +19,8 @@ from audiogen_jax.convert import (
   engine,
   export,
   finite,
+  formats,
   opening,
-  sources,
   torch_file,
 )
 from audiogen_jax.core import checkpoint
@@ -364,8 +364,8 @@ def test_two_write_one_folder(tiny, tmp_path, monkeypatch):
 
 def test_foreign_formats_in_buckets(monkeypatch):
   monkeypatch.setattr(
-    sources, "locate", lambda _: sources.epath.Path("gs://b/t5")
+    formats, "locate", lambda _: formats.epath.Path("gs://b/t5")
   )
-  monkeypatch.setattr(sources, "is_kind", lambda _, __, kind: kind == "t5")
+  monkeypatch.setattr(formats, "is_kind", lambda _, __, kind: kind == "t5")
   with pytest.raises(InputError, match="only our own is read from a bucket"):
     opening.open_text("gs://b/t5")

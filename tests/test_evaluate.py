@@ -19,7 +19,7 @@ from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import codes
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.evaluate import codec as evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clip, Clips
 from audiogen_jax.evaluate.visqol import NoMark, Visqol
 
@@ -146,7 +146,7 @@ def test_figures_are_those_of_each_clip_alone():
     real[piece.clip, : len(decoded)] = piece.audio
     fake[piece.clip, : len(decoded)] = decoded
 
-  report = evaluation.evaluate(codec, clips_of(*sounds), keep=keep)
+  report = reconstruction.evaluate(codec, clips_of(*sounds), keep=keep)
   frames = 0
   for i, sound in enumerate(sounds):
     n = len(sound)
@@ -177,10 +177,10 @@ def test_figures_are_those_of_each_clip_alone():
 
 
 def test_long_clips_are_cut_evenly(monkeypatch):
-  monkeypatch.setattr(evaluation, "PIECE_S", 0.01)
+  monkeypatch.setattr(reconstruction, "PIECE_S", 0.01)
   codec, sound = codec_of(), noise(401, 1)
   kept = []
-  report = evaluation.evaluate(
+  report = reconstruction.evaluate(
     codec, clips_of(sound, sound[:160]), keep=lambda *pair: kept.append(pair)
   )
   assert {(p.clip, p.start, len(p.audio)) for p, _ in kept} == {
@@ -190,7 +190,7 @@ def test_long_clips_are_cut_evenly(monkeypatch):
     (1, 0, 160),
   }
   parts = [sound[:134], sound[134:268], sound[268:]]
-  alone = [evaluation.evaluate(codec, clips_of(part)) for part in parts]
+  alone = [reconstruction.evaluate(codec, clips_of(part)) for part in parts]
   values = [one.clips[0].mel_distance for one in alone]
   want = np.average(values, weights=[134, 134, 133])
   assert report.clips[0].mel_distance == pytest.approx(want, rel=1e-4)
@@ -198,7 +198,7 @@ def test_long_clips_are_cut_evenly(monkeypatch):
 
 
 def test_saved_pieces_are_joined(monkeypatch, audiogen, tiny, tmp_path):
-  monkeypatch.setattr(evaluation, "PIECE_S", 0.25)
+  monkeypatch.setattr(reconstruction, "PIECE_S", 0.25)
   soundfile.write(tmp_path / "a.wav", noise(RATE, 1), RATE)
   status, _, _ = audiogen(
     *("evaluate", "codec", tiny, tmp_path / "a.wav"),
@@ -215,7 +215,7 @@ def test_saved_pieces_are_joined(monkeypatch, audiogen, tiny, tmp_path):
 def test_codecs_that_scale_chunks(chunk_s):
   codec = codec_of(renormalise=True, chunk_s=chunk_s, overlap=0.05)
   sounds = [noise(n, 1, seed=n) for n in (400, 150)]
-  report = evaluation.evaluate(codec, clips_of(*sounds))
+  report = reconstruction.evaluate(codec, clips_of(*sounds))
   frames = 0
   for sound, found in zip(sounds, report.clips, strict=True):
     codes, scales = codec.encode_chunks(sound[None])
@@ -236,14 +236,14 @@ def test_compilation_is_not_counted(monkeypatch):
     return encode(*args, **kwargs)
 
   monkeypatch.setattr(codec, "encode", slowly)
-  report = evaluation.evaluate(codec, clips_of(noise(3200, 1)))
+  report = reconstruction.evaluate(codec, clips_of(noise(3200, 1)))
   assert not slow and report.encode_speed > 0.2 / 0.5
 
 
 def test_progress_reaches_the_end():
   calls = []
   sounds = [noise(n, 1) for n in (700, 50, 600, 40)]
-  evaluation.evaluate(
+  reconstruction.evaluate(
     codec_of(), clips_of(*sounds), progress=lambda *c: calls.append(c)
   )
   assert calls[-1] == (4, 4) and sorted(calls) == calls
@@ -353,11 +353,11 @@ def test_datasets_of_codes_and_without_clips(tmp_path):
   with pytest.raises(InputError, match="holds codes, not sounds"):
     Clips.open(tmp_path / "codes", **given)
   with pytest.raises(InputError, match="no clip to evaluate on"):
-    evaluation.evaluate(codec_of(), [])
+    reconstruction.evaluate(codec_of(), [])
 
 
 def test_damaged_weights_are_told():
   codec = codec_of()
   codec.variables["codebooks"]["embed"][:] = np.nan
   with pytest.raises(InputError, match="turns clip 0 into NaN"):
-    evaluation.evaluate(codec, clips_of(sine(440, RATE, 0.1)))
+    reconstruction.evaluate(codec, clips_of(sine(440, RATE, 0.1)))

@@ -16,8 +16,8 @@ from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clip
 from audiogen_jax.evaluate.opus import Opus
 
@@ -85,7 +85,7 @@ def test_delays_up_to_5_ms_are_taken_back(late):
 
 @needs_opus
 def test_figures_are_those_of_each_clip_alone(monkeypatch):
-  monkeypatch.setattr(codec_evaluation, "PIECE_S", 1.0)
+  monkeypatch.setattr(reconstruction, "PIECE_S", 1.0)
   # One sample, less than a packet, and two pieces.
   sounds = [sound()[:1], sound()[:200], sound(1.5)]
   clips = [Clip(f"clip {i}", audio) for i, audio in enumerate(sounds)]

@@ -9,8 +9,6 @@ PACKAGE = Path(__file__).parents[1] / "audiogen_jax"
 _LATER = (
   "cli/plan.py",
   "plan/hlo.py",
-  "plan/programs.py",
-  "train/inputs.py",
   "train/loop.py",
   "train/programs.py",
 )

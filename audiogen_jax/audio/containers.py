@@ -72,7 +72,7 @@ class Sound:
   """An open sound file.
 
   Attributes:
-    rate_hz: Its rate.
+    rate_hz: Sample rate in Hz.
     channels: How many.
   """
 

@@ -86,7 +86,7 @@ class SampleFigures:
     codebooks: Tokens a step.
     first_s: The first run, compilation included.
     runs: Those after it.
-    compile_s: Of the first run, what was compilation; None if not known.
+    compile_s: Seconds of compilation in the first run; None if not known.
     latency_s: From sentence to the first half second of sound, compiled; None
       if it does not stream.
     floor_bytes: Bytes that a step must read: weights and live cache.
@@ -263,7 +263,10 @@ def floor_bytes(lm: LanguageModel, work: Work, frames: int) -> float:
 
 
 def _read_each_step(name: str) -> bool:
-  """Not so: embeddings, of which a step reads K rows, and the text's side."""
+  """Whether a decoding step reads all of a parameter.
+
+  Not of embeddings, of which it reads K rows, nor of what reads the text.
+  """
   once = (
     "embed",
     "text_proj",

@@ -23,8 +23,8 @@ class TrainFigures:
   Attributes:
     batch: Rows of a step.
     devices: How many.
-    first_s: Of the first step, compilation included.
-    step_s: Of each step after it.
+    first_s: Seconds of the first step, compilation included.
+    step_s: Seconds of each step after it.
     flops: Operations that a step asks for; 0 if not known.
     peak_bytes: Most memory of device or process.
   """

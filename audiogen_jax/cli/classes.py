@@ -102,12 +102,16 @@ def classes(
     )
     columns = _columns(report, ways)
     if plot is not None:
-      panels = [(name, heard.confusion) for name, heard in columns.items()]
+      panels = [(name, result.confusion) for name, result in columns.items()]
       drawing.confusions(plot, panels, [*report.classes, "silence"])
     if json_file is not None:
-      told = {"model": model, "data": parts[1].title, "duration_s": duration}
-      told |= {"seed": seed, "adapters": adapters or []} | report.plain()
-      results.write_json(json_file, told)
+      document = {
+        "model": model,
+        "data": parts[1].title,
+        "duration_s": duration,
+      }
+      document |= {"seed": seed, "adapters": adapters or []} | report.plain()
+      results.write_json(json_file, document)
   _tell(f"{model} on {parts[1].title}", report, columns, clips)
   results.name(plot, json_file)
 
@@ -123,36 +127,36 @@ def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
 def _columns(
   report: ClassReport, ways: Sequence[dict[str, Any]]
 ) -> dict[str, Classified]:
-  """What is told side by side; generated clips by what was asked for."""
+  """Results by column: recordings, coded recordings, each way to sample."""
   columns = {"held out": report.real}
   if report.coded is not None:
     columns["through the codec"] = report.coded
-  for way, (sampling, heard) in zip(ways, report.generated, strict=True):
+  for way, (sampling, result) in zip(ways, report.generated, strict=True):
     first = next(iter(option_values(sampling).items()), None)
-    told = way or dict([first] if first else [])
-    name = " ".join(f"{k.replace('_', '-')} {v:g}" for k, v in told.items())
-    columns[name or "generated"] = heard
+    options = way or dict([first] if first else [])
+    name = " ".join(f"{k.replace('_', '-')} {v:g}" for k, v in options.items())
+    columns[name or "generated"] = result
   return columns
 
 
 def _tell(
   title: str, report: ClassReport, columns: dict[str, Classified], clips: int
 ) -> None:
-  """A table, and what it does not hold."""
+  """Prints a table of accuracies, and lines about classifier and clips."""
   table = Table(title=Text(title), title_justify="left")
   table.add_column("heard as what it is")
   for name in columns:
     table.add_column(name.replace(" ", "\n", 1), justify="right")
 
   def row(label: str, value: Callable[[Classified], float | None]) -> None:
-    shares = [value(heard) for heard in columns.values()]
-    told = ["" if share is None else f"{share:.1%}" for share in shares]
-    table.add_row(Text(label), *told)
+    shares = [value(result) for result in columns.values()]
+    cells = ["" if share is None else f"{share:.1%}" for share in shares]
+    table.add_row(Text(label), *cells)
 
   for i, name in enumerate(report.classes):
-    row(name, lambda heard, i=i: heard.shares[i])
+    row(name, lambda result, i=i: result.shares[i])
   table.add_section()
-  row("all", lambda heard: heard.share)
+  row("all", lambda result: result.share)
   two = len(report.generated[0][1].pairs)
   if two:
     row(f"of two classes, both in the first {TOP}", lambda h: h.share_both)
@@ -167,8 +171,8 @@ def _tell(
   ]
   if not two and len(report.classes) <= TOP:
     lines[-1] += f": {len(report.classes)} classes are all in the first {TOP}"
-  for name, heard in columns.items():
-    silent = int(np.sum(heard.confusion[:, -1]))
+  for name, result in columns.items():
+    silent = int(np.sum(result.confusion[:, -1]))
     if silent:
       lines.append(f"{name}: {silent:,} clips of one class are silent")
   for line in lines:

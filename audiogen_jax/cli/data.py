@@ -1,7 +1,6 @@
 """`audiogen data build`, `info`, `read` and `tokenize`."""
 
 import contextlib
-import dataclasses
 import re
 import time
 from collections.abc import Mapping
@@ -267,7 +266,7 @@ def info(
 
 
 def _spread(values: np.ndarray, form: str) -> str:
-  """Least, median and most."""
+  """Least, median and greatest of some values, as text; "-" for none."""
   if not len(values):
     return "-"
   some = values.min(), np.median(values), values.max()
@@ -275,15 +274,15 @@ def _spread(values: np.ndarray, form: str) -> str:
 
 
 def _most(counts: Mapping[str, int]) -> str:
-  """The most frequent, each with its number."""
+  """The ten most frequent names, each with its number, as text."""
   ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-  told = [f"{name} {count:,}" for name, count in ranked[:10]]
+  parts = [f"{name} {count:,}" for name, count in ranked[:10]]
   more = [f"and {len(ranked) - 10:,} more"] if len(ranked) > 10 else []
-  return ", ".join(told + more) or "-"
+  return ", ".join(parts + more) or "-"
 
 
 def _tell(folder: Path, report: BuildReport) -> None:
-  """What was written, and the first few that were left out."""
+  """Prints what was written, and the first few items that were left out."""
   written = ", ".join(f"{n:,} in {s}" for s, n in report.examples.items())
   terminal.out.print(f"{folder}: {written}", markup=False, soft_wrap=True)
   if not report.left_out:
@@ -296,6 +295,5 @@ def _tell(folder: Path, report: BuildReport) -> None:
     soft_wrap=True,
   )
   for row in report.left_out[:_SHOWN]:
-    told = dataclasses.asdict(row)
-    line = "  {what}: {reason}".format(**told)
+    line = f"  {row.what}: {row.reason}"
     terminal.err.print(line, markup=False, soft_wrap=True)

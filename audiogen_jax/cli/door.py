@@ -133,7 +133,7 @@ class Door:
 
 
 async def _body(request: Request) -> bytes:
-  """All of it, unless there is too much."""
+  """The whole body of a request; raises InputError if it is too long."""
   body = b""
   async for part in request.stream():
     body += part
@@ -219,5 +219,5 @@ def _check_value(component: gr.components.Component, value: Any) -> None:
 
 
 def _brief(value: Any) -> str:
-  told = json.dumps(value, ensure_ascii=False)
-  return told if len(told) <= 60 else f"{told[:60]}…"
+  text = json.dumps(value, ensure_ascii=False)
+  return text if len(text) <= 60 else f"{text[:60]}…"

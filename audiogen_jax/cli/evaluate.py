@@ -17,11 +17,11 @@ from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import classes, precision, results, terminal
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import codec as codec_evaluation
 from audiogen_jax.evaluate import opus as opus_evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clips
-from audiogen_jax.evaluate.codec import CodecReport, Piece
 from audiogen_jax.evaluate.opus import Opus, OpusReport
+from audiogen_jax.evaluate.reconstruction import CodecReport, Piece
 from audiogen_jax.evaluate.visqol import Visqol
 
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
@@ -108,7 +108,7 @@ def codec(
       bar.update(task, description=label, completed=done, total=total)
 
     bar.update(task, description=f"compiling, {len(opened)} clips")
-    report = codec_evaluation.evaluate(
+    report = reconstruction.evaluate(
       coder, opened, visqol=marker, keep=keeper, progress=progress
     )
     others = [
@@ -123,9 +123,11 @@ def codec(
     if plot is not None:
       drawing.comparison(plot, keeper.pairs, rate_hz)
     if json_file is not None:
-      told = {"model": model, "data": opened.title} | report.plain()
-      told |= {"opus": [other.plain() for other in others]} if others else {}
-      results.write_json(json_file, told)
+      document = {"model": model, "data": opened.title} | report.plain()
+      document |= (
+        {"opus": [other.plain() for other in others]} if others else {}
+      )
+      results.write_json(json_file, document)
   _tell(f"{model} on {opened.title}", report, marker, others)
   results.name(plot, json_file, save)
 
@@ -180,7 +182,7 @@ class _Keeper:
 @contextlib.contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
   """A hidden folder whose files move into `folder`, all of them or none."""
-  made = not folder.exists()
+  created = not folder.exists()
   part = folder / f".{uuid.uuid4().hex}.part"
   try:
     try:
@@ -192,10 +194,10 @@ def _staged(folder: Path) -> Iterator[Path]:
     yield part
     for file in sorted(part.iterdir()):
       file.replace(folder / file.name)
-    made = False
+    created = False
   finally:
     shutil.rmtree(part, ignore_errors=True)
-    if made:
+    if created:
       with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -210,7 +212,7 @@ def _tell(
   visqol: Visqol | None,
   others: Sequence[OpusReport],
 ) -> None:
-  """Two tables, and what they do not hold."""
+  """Prints tables of distances and codebooks, and lines about rates."""
   table = Table(title=Text(title), title_justify="left")
   table.add_column("")
   rivals = [_opus(other.kbit_per_s) for other in others]
@@ -221,8 +223,8 @@ def _tell(
     if values:
       some = np.mean(values), min(values), max(values)
       means = [other.mean(figure) for other in others]
-      said = ["" if mean is None else f"{mean:.3f}" for mean in means]
-      table.add_row(label, *(f"{value:.3f}" for value in some), *said)
+      cells = ["" if mean is None else f"{mean:.3f}" for mean in means]
+      table.add_row(label, *(f"{value:.3f}" for value in some), *cells)
   terminal.out.print(table)
   table = Table()
   table.add_column("codebook")
@@ -242,10 +244,10 @@ def _tell(
     f"a second encodes {report.encode_speed:,.1f} s of sound and decodes"
     f" {report.decode_speed:,.1f} s",
   ]
-  for other, said in zip(others, rivals, strict=True):
+  for other, label in zip(others, rivals, strict=True):
     packets, files = other.bits_per_second_packets, other.bits_per_second
     lines.append(
-      f"{said}: {packets / 1000:.2f} kbit/s used, {files / 1000:.2f} with what"
+      f"{label}: {packets / 1000:.2f} kbit/s used, {files / 1000:.2f} with what"
       " Ogg adds"
     )
   if report.frames < _ENOUGH * report.codebook_size:

@@ -63,15 +63,15 @@ def _expanded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _every() -> dict[str, options.Option]:
   """The options of all families; one of a name stands for all of its name."""
-  found: dict[str, options.Option] = {}
+  first_of_name: dict[str, options.Option] = {}
   for name, family in families.known().items():
     for option in options.of(family.options).values():
-      before = found.setdefault(option.name, option)
+      before = first_of_name.setdefault(option.name, option)
       if before.type is not option.type:
         raise InputError(
           f"the family {name} has another kind of {option.title} than others"
         )
-  return found
+  return first_of_name
 
 
 def _flag(option: options.Option, *, several: bool) -> inspect.Parameter:

@@ -16,7 +16,7 @@ from audiogen_jax import families
 from audiogen_jax.audio import dsp, io
 from audiogen_jax.cli import terminal
 from audiogen_jax.codec import codes_file
-from audiogen_jax.convert import export, sources
+from audiogen_jax.convert import export, formats
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
 
@@ -151,7 +151,7 @@ def info(
 ) -> None:
   """Say what a model is, and whether adapters fit it."""
   family, _ = families.of(model)
-  format = sources.recognise(sources.locate(model)).name
+  format = formats.recognise(formats.locate(model)).name
   described = families.describe(model, adapters=adapters)
   table = Table(title=model, show_header=False, title_justify="left")
   for row in [("family", family), ("format", format), *described.rows()]:

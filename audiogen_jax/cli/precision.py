@@ -78,8 +78,8 @@ def precision(
     )
   terminal.out.print(table)
   if json_file is not None:
-    told = {"model": model, "adapters": adapters or []}
-    told |= {"duration_s": duration, "seed": seed}
-    told["figures"] = [dataclasses.asdict(each) for each in found]
-    results.write_json(json_file, told)
+    document = {"model": model, "adapters": adapters or []}
+    document |= {"duration_s": duration, "seed": seed}
+    document["figures"] = [dataclasses.asdict(each) for each in found]
+    results.write_json(json_file, document)
   results.name(json_file)

@@ -114,9 +114,9 @@ def sample(
   if plot is not None:
     _draw(plot, found)
   if json_file is not None:
-    told = {"title": title, "jax": jax.__version__}
-    told["figures"] = [each.plain() for each in found]
-    results.write_json(json_file, told)
+    document = {"title": title, "jax": jax.__version__}
+    document["figures"] = [each.plain() for each in found]
+    results.write_json(json_file, document)
   results.name(plot, json_file)
 
 
@@ -179,8 +179,8 @@ def long(
     )
   terminal.out.print(table)
   if json_file is not None:
-    told = {"title": title, "figures": [each.plain() for each in found]}
-    results.write_json(json_file, told)
+    document = {"title": title, "figures": [each.plain() for each in found]}
+    results.write_json(json_file, document)
   results.name(json_file)
 
 

@@ -35,7 +35,7 @@ class Encodec:
 
   Attributes:
     config: What it is.
-    variables: Its parameters and codebooks, weight norm still unfolded.
+    variables: Parameters and codebooks, weight norm still unfolded.
   """
 
   def __init__(
@@ -114,7 +114,7 @@ class Encodec:
     Args:
       so_far: The codes that there are, each time more of them.
       rows: Sounds.
-      frames: Of each in the end.
+      frames: Frames of each sound in the end.
       most: Frames that are decoded at once, at most.
 
     Yields:

@@ -27,7 +27,7 @@ class EncodecConfig:
   """A codec; the defaults are that of AudioGen-medium: 16 kHz, 50 Hz, 4 x 2048.
 
   Attributes:
-    sample_rate_hz: Of the sound.
+    sample_rate_hz: Sample rate of the sound.
     seanet: Encoder and decoder.
     rvq: Quantiser.
     stereo_codes: Encode left and right apart with a mono model, codebooks in
@@ -121,7 +121,7 @@ def encode(
 
   Args:
     config: The codec.
-    variables: Its variables.
+    variables: Its parameters and codebooks.
     audio: Rows; what lies at and beyond `length` is ignored.
     length: Real samples of each row, at least 1.
 

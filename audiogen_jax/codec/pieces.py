@@ -69,10 +69,10 @@ class StreamingCoder:
 
     Args:
       config: A codec for which this is `possible`, weight norm folded.
-      variables: Its variables.
+      variables: Its parameters and codebooks.
       side: Sound to codes, or codes to sound.
       most: Frames that are pushed at once, at most.
-      lengths: Of each row in the end, in samples or frames.
+      lengths: Samples (or frames) of each row in the end.
       put: Sends rows to their devices.
     """
     first, _, second = receptive_fields(config.seanet, side)
@@ -139,7 +139,7 @@ class _Stage:
       run: The stage, of a padded array and the real lengths of its rows.
       field: What it sees.
       most: Frames that arrive at once, at most.
-      lengths: Of each row in the end, in what arrives.
+      lengths: Length of each row in the end, in inputs.
       mirrored: Whether it pads with what lies inside: its first frames then
         look ahead as far as a later one looks back.
     """

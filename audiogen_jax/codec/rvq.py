@@ -94,8 +94,8 @@ class RVQTraining:
   """How codebooks follow the latents (van den Oord et al., 2017, appendix A).
 
   Attributes:
-    decay: Of the running sums and counts.
-    iterations: Of k-means, from which codebooks start.
+    decay: Decay of the running sums and counts, in [0, 1).
+    iterations: Iterations of k-means, from which codebooks start.
     revive_below: Entries that fewer latents choose than this share of what an
       even spread would give them are dead: a latent of the batch takes their
       place.  0 leaves them dead.  That is what the published code does, against
@@ -274,10 +274,10 @@ def initialise(
   shrinks every entry at the first steps.
 
   Args:
-    latents: Of some batches; those of one or two suffice for small codebooks.
+    latents: Rows of some batches; one or two suffice for small codebooks.
     key: For the rows that k-means starts from.
     config: Number and size of the codebooks.
-    iterations: Of k-means for each.
+    iterations: Iterations of k-means for each codebook.
     batches: How many batches the latents are of: the counts become those of
       one.
   """

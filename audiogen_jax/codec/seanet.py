@@ -48,7 +48,7 @@ class SEANetConfig:
     causal: Look only back.  The last frame still sees the padding that
       completes it.
     pad_mode: What lies beyond the ends: zeros, or the mirrored sound.
-    norm: Of the convolutions.  `layer_norm` is over channels and time and
+    norm: Norm of the convolutions.  `layer_norm` is over channels and time and
       cannot be causal.
     unnormed_outer_blocks: Blocks without `norm`, counted from the waveform.
   """
@@ -114,7 +114,7 @@ class Residual(_Block):
 
   Attributes:
     features: Channels of input and output.
-    dilation: Of the first convolution.
+    dilation: Dilation of the first convolution.
     block: Which block this belongs to, for its norm.
   """
 

@@ -23,10 +23,10 @@ from audiogen_jax.convert import (
   audiocraft_config,
   audiocraft_yaml,
   engine,
+  formats,
   huggingface,
   opening,
   seanet,
-  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import (
@@ -247,7 +247,7 @@ def _open_folder(source: epath.Path) -> Parts:
       )
     beside = folder / codec
     codec = huggingface.read_encodec(
-      Path(sources.locate(beside if beside.is_dir() else codec))
+      Path(formats.locate(beside if beside.is_dir() else codec))
     )
   if not (folder / LM_FILE).is_file():
     return Parts(*codec)
@@ -280,8 +280,8 @@ def _family(folder: epath.Path) -> str:
   return opening.MASKED if masked else opening.FAMILY
 
 
-sources.register(
-  sources.Format(
+formats.register(
+  formats.Format(
     name="audiocraft",
     recognise=lambda folder: any(
       (folder / name).exists() for name in (LM_FILE, CODEC_FILE)

@@ -119,8 +119,8 @@ class Lazy:
   """An array that is made, from what is stored elsewhere, when it is read.
 
   Attributes:
-    shape: Its shape.
-    dtype: Its dtype.
+    shape: Shape of the array.
+    dtype: Type of its elements.
     read: Makes all of it.
     read_part: Makes what a slice for each axis cuts out, and reads no more than
       that; None where there is no such way.

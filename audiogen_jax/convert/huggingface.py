@@ -18,9 +18,9 @@ from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import (
   engine,
+  formats,
   huggingface_config,
   seanet,
-  sources,
   torch_file,
 )
 from audiogen_jax.convert.engine import (
@@ -307,10 +307,10 @@ def _wanted(names: Sequence[str]) -> Sequence[str] | None:
 def _register(
   kind: str, family: str | None, read: Callable[[Path], Any]
 ) -> None:
-  sources.register(
-    sources.Format(
+  formats.register(
+    formats.Format(
       name=kind,
-      recognise=lambda folder: sources.is_kind(folder, "model_type", kind),
+      recognise=lambda folder: formats.is_kind(folder, "model_type", kind),
       family=lambda _: family,
       open=lambda folder: read(Path(folder)),
       wanted=_wanted,

@@ -1,6 +1,6 @@
 """Any source -> the parts of a model: codec, language model, text encoder.
 
-What `sources` recognises is opened here; nothing of the weights is read yet.
+What `formats` recognises is opened here; nothing of the weights is read yet.
 
 In our own format the trees are nested dictionaries.  Axes: `k` codebooks, `v`
 entries of one, `d` width, `h` heads, `e` head size, `f` feed-forward, `w`
@@ -45,7 +45,7 @@ from typing import Literal
 from etils import epath
 
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.convert import keys, orbax, sources
+from audiogen_jax.convert import formats, keys, orbax
 from audiogen_jax.convert.orbax import Export, Room
 from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.errors import InputError
@@ -136,8 +136,8 @@ def open_parts(
   """The parts of a model, nothing of their values read yet.
 
   Args:
-    source: As for `sources.locate`.
-    family: That the model must be of; None for any that has such parts.
+    source: As for `formats.locate`.
+    family: Family that the model must be of; None for any with such parts.
     text_encoder: Source of the text encoder, where it does not come along or
       another one is wanted.
     need_text: Whether a text encoder that has to be fetched is fetched.
@@ -145,8 +145,8 @@ def open_parts(
   Raises:
     InputError: For anything that is missing, damaged or of the wrong kind.
   """
-  folder = sources.locate(source)
-  format = sources.recognise(folder)
+  folder = formats.locate(source)
+  format = formats.recognise(folder)
   own = format.family(folder)
   if own not in ((family,) if family else _NAMES):
     kind = f"a model of the family {own}" if own else f"a {format.name}"
@@ -285,8 +285,8 @@ def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
     InputError: If there is none, or it is damaged.
   """
   try:
-    folder = sources.locate(source)
-    format = sources.recognise(folder)
+    folder = formats.locate(source)
+    format = formats.recognise(folder)
     if format.name != "t5":
       raise InputError(f"{folder} is a {format.name} model, not a T5")
     return format.open(folder)
@@ -311,10 +311,10 @@ def _with_text(parts: Parts, source: str | Path) -> Parts:
   )
 
 
-sources.register(
-  sources.Format(
+formats.register(
+  formats.Format(
     name="orbax",
-    recognise=lambda folder: sources.is_kind(folder, "format", orbax.FORMAT),
+    recognise=lambda folder: formats.is_kind(folder, "format", orbax.FORMAT),
     family=lambda folder: orbax.read(folder).family,
     open=_open_orbax,
     in_buckets=True,

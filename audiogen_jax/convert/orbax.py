@@ -47,7 +47,7 @@ class Export(NamedTuple):
   Attributes:
     family: Whose page opens it.
     rooms: By name.
-    settings: Of the model as a whole.
+    settings: Settings of the model as a whole.
   """
 
   family: str

@@ -86,10 +86,10 @@ class Checkpoints:
     """Begins to write a state; the call returns once its arrays are copied.
 
     Args:
-      step: Its number.
+      step: Updates made so far, the checkpoint's number.
       state: Arrays, wherever they live.
       notes: Plain values that belong to it, such as the state of a loader.
-      metrics: Of an evaluation of this very state, if there was one.
+      metrics: Those of an evaluation of this very state, if there was one.
 
     Raises:
       InputError: If this or the last checkpoint could not be written.

@@ -32,7 +32,7 @@ class Stopped(Exception):
   """A signal ended a run; its state is saved.
 
   Attributes:
-    number: Of the signal.
+    number: Number of the signal.
   """
 
   def __init__(self, number: int, step: int) -> None:

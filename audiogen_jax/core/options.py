@@ -19,14 +19,14 @@ class Option(NamedTuple):
   """One field of a dataclass of options.
 
   Attributes:
-    name: Of the field.
+    name: Name of the field.
     type: int or float.
     default: Where nothing else is asked for.
     help: One line.
     least: The smallest value.
     most: The largest; None for no end.
-    ends: Of a slider.
-    step: Of a slider.
+    ends: Least and largest value on a slider.
+    step: Step of a slider.
     first: Whether people see it before the others.
   """
 

@@ -74,8 +74,8 @@ class Peers:
   """This process among the others.
 
   Attributes:
-    index: Of this process.
-    count: Of all processes.
+    index: Number of this process.
+    count: Number of processes.
   """
 
   def __init__(self, index: int, count: int) -> None:

@@ -59,23 +59,23 @@ def build(
   spec = spec or SoundSpec()
   reading = sources.read(name, root, rules=rules, drop_speech=drop_speech)
   about = builder.about(name, spec)
-  made = _builder_class(name)(
+  dataset = _builder_class(name)(
     about,
     builder.by_split(reading.records),
     spec,
     data_dir=os.fspath(folder),
     file_format="array_record",
   )
-  made.download_and_prepare(
+  dataset.download_and_prepare(
     download_config=tfds.download.DownloadConfig(
       beam_options=PipelineOptions(options.split())
     )
   )
-  place = Path(made.data_dir)
-  examples = {name: s.num_examples for name, s in made.info.splits.items()}
+  written = Path(dataset.data_dir)
+  examples = {name: s.num_examples for name, s in dataset.info.splits.items()}
   report = BuildReport(examples, reading.left_out)
-  shards.write_report(place, about, report)
-  return place, report
+  shards.write_report(written, about, report)
+  return written, report
 
 
 def _builder_class(source: str) -> type[tfds.core.GeneratorBasedBuilder]:
@@ -117,9 +117,9 @@ def _keyed(
   """What TFDS sorts an example by, and the example; or nothing."""
   from apache_beam.metrics import Metrics
 
-  made = builder.example(record, spec)
-  if isinstance(made, LeftOut):
+  result = builder.example(record, spec)
+  if isinstance(result, LeftOut):
     Metrics.counter("audiogen_jax", "left out").inc()
-    logging.warning("left out: %s: %s", made.what, made.reason)
+    logging.warning("left out: %s: %s", result.what, result.reason)
     return
-  yield record.id, made
+  yield record.id, result

@@ -63,8 +63,8 @@ def main(
     timed = [_timed(lambda run=run: build(run)) for run in range(runs)]
     _, splits = summary.summarise(built)
     seconds = sum(3600 * split.hours for split in splits.values())
-    told = f"build {len(records)} clips, {workers} workers"
-    _row(table, told, timed, seconds)
+    label = f"build {len(records)} clips, {workers} workers"
+    _row(table, label, timed, seconds)
     timed = [_timed(lambda: _decode_by_librosa(records)) for _ in range(runs)]
     _row(table, "  librosa.load of each, one process", timed, seconds)
 

@@ -156,8 +156,8 @@ def _in_parallel(
 def _write(
   folder: Path, shard: Shard, records: list[Record], spec: SoundSpec
 ) -> None:
-  made = (example(record, spec) for record in records)
-  shards.write(folder, shard, spec.features, made)
+  examples = (example(record, spec) for record in records)
+  shards.write(folder, shard, spec.features, examples)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -126,8 +126,8 @@ def _vggsound(files: SourceFiles) -> Iterator[Record]:
 
 def _fsd50k(files: SourceFiles) -> Iterator[Record]:
   for path in files.some("dev.csv", "eval.csv"):
-    told = files.file(f"{path.stem}_clips_info_FSD50K.json")
-    clips = json_file(told)
+    info = files.file(f"{path.stem}_clips_info_FSD50K.json")
+    clips = json_file(info)
     columns = ("fname", "labels", "split")[: 3 if path.stem == "dev" else 2]
     for row in table(path, columns):
       sound = files.find(row["fname"])
@@ -187,19 +187,19 @@ def _esc50(files: SourceFiles) -> Iterator[Record]:
 def _esc10(files: SourceFiles) -> Iterator[Record]:
   """The published folders, or a metadata.csv that has titles as well."""
   if not (files.root / "metadata.csv").exists():
-    found = False
+    any_folder = False
     for sound in files.sounds():
       # "001 - Dog bark/1-30226-A.ogg": the fold comes first.
       named = re.fullmatch(r"\d+ - (.+)", sound.parent.name)
       if named:
-        found = True
+        any_folder = True
         yield Record(
           str(sound),
           tags=(named[1],),
           split=_fold_split(sound.name.split("-")[0]),
           id=f"{sound.parent.name}/{sound.name}",
         )
-    if not found:
+    if not any_folder:
       files.file("metadata.csv or 001 - Dog bark")
     return
   path = files.root / "metadata.csv"

@@ -38,7 +38,7 @@ class TokenizeConfig:
     copies: How many mixed copies of each clip are added.
     mix: How they are mixed; the second sound is another clip of the split.
     batch: Clips encoded together.
-    seed: Of the mixing.
+    seed: Seed of the mixing.
   """
 
   min_duration_s: float = 10.0

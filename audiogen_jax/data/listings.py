@@ -31,14 +31,14 @@ class Record:
   """A stretch of a sound file and what is said of it.
 
   Attributes:
-    path: Of the file; "" if it is annotated and not there.
+    path: Path of the file; "" if it is annotated and not there.
     start_s: Where the stretch begins.
     end_s: Where it ends; None for the end of the file.
     caption: One line; made of the tags if the source has no captions.
     tags: As the source writes them.
     source: Its name.
     split: "train", "validation" or "test".
-    licence: Of this sound, where each has its own.
+    licence: Licence of this sound, where each has its own.
     id: Unlike all others of the source.
   """
 
@@ -60,7 +60,7 @@ class Source:
   Attributes:
     title: Its full name.
     homepage: Where it is published.
-    licence: Of the whole.
+    licence: Licence of the whole.
     citation: As BibTeX or in words.
     read: Lists its records; what is annotated but not there is left out.
     drop_speech: Whether speech outweighs all else in it.
@@ -99,11 +99,11 @@ class SourceFiles:
 
   @functools.cached_property
   def _by_stem(self) -> dict[str, str]:
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for path in self._sounds:
       stem = os.path.splitext(os.path.basename(path))[0]
-      found.setdefault(_composed(stem), path)
-    return found
+      paths.setdefault(_composed(stem), path)
+    return paths
 
   @functools.cached_property
   def _all(self) -> frozenset[str]:
@@ -123,14 +123,14 @@ class SourceFiles:
     folders = [os.path.dirname(path)[skip:] for path in self._sounds]
     marks = [os.sep + prefix for prefix in prefixes]
     free = [not any(mark in folder for mark in marks) for folder in folders]
-    made = []
+    result = []
     for mark in marks:
       part = copy.copy(self)
       part.__dict__.pop("_by_stem", None)
       rows = zip(self._sounds, folders, free, strict=True)
       part._sounds = [path for path, at, all_ in rows if all_ or mark in at]
-      made.append(part)
-    return made
+      result.append(part)
+    return result
 
   def find(self, *stems: str) -> str:
     """The sound file with one of these stems, the first found; else ""."""
@@ -161,8 +161,8 @@ class SourceFiles:
     Raises:
       InputError: If there is none of them.
     """
-    found = [Path(self._by_name[n]) for n in names if n in self._by_name]
-    return found or [self.file(" or ".join(names))]
+    paths = [Path(self._by_name[n]) for n in names if n in self._by_name]
+    return paths or [self.file(" or ".join(names))]
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -280,10 +280,10 @@ def _fields(lines: Sequence[bytes], at: int) -> tuple[list[str] | str, int]:
   for count in range(1, _LINES_A_ROW + 1):
     try:
       text = b"".join(lines[at : at + count]).decode()
-      found = list(
+      rows = list(
         csv.reader(io.StringIO(text), strict=True, skipinitialspace=True)
       )
-      return (found[0] if found else []), count
+      return (rows[0] if rows else []), count
     except UnicodeDecodeError:
       return "is not UTF-8 text", 1
     except csv.Error as error:
@@ -323,10 +323,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
 
 
 def json_file(path: Path) -> Any:
-  """What a JSON file holds.
+  """The value in a JSON file, of whatever kind.
 
   Raises:
-    InputError: If it is damaged.
+    InputError: If the file is not JSON.
   """
   try:
     return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -337,26 +337,27 @@ def json_file(path: Path) -> Any:
 
 
 def json_object(text: str, where: str) -> Mapping[str, Any]:
-  """An object from JSON.
+  """The object in a JSON text.
 
   Raises:
-    InputError: If it is something else.
+    InputError: If the text is not JSON, or holds something else; the message
+      calls it `where`.
   """
   try:
-    made = json.loads(text)
+    value = json.loads(text)
   # Numbers of thousands of digits, and brackets in brackets in brackets.
   except (ValueError, RecursionError) as error:
     raise InputError(f"{where} is not JSON: {error}") from None
-  if not isinstance(made, dict):
+  if not isinstance(value, dict):
     raise InputError(f"{where} holds no object")
-  return made
+  return value
 
 
 def seconds(value: Any, where: str) -> float:
-  """A number of seconds.
+  """A number of seconds, from a number or its text.
 
   Raises:
-    InputError: If it is none.
+    InputError: If `value` is neither; the message calls it `where`.
   """
   try:
     return float(value)

@@ -39,7 +39,7 @@ class Part:
   """A split of a dataset, and how often it is drawn beside others.
 
   Attributes:
-    folder: Of a dataset that `audiogen data build` or `tokenize` wrote.
+    folder: Folder of a dataset that `audiogen data build` or `tokenize` wrote.
     weight: Rows drawn of it, relative to the other parts.
   """
 
@@ -62,8 +62,8 @@ class Loader:
   Attributes:
     config: What batches are like.
     settings: What the datasets say of themselves, such as the rate.
-    folders: Of the datasets, for messages.
-    digest: Of all that decides which rows come.
+    folders: Folders of the datasets, for messages.
+    digest: SHA-256 of all that decides which rows come.
 
   Raises:
     InputError: If the datasets differ in kind, rate or channels, are smaller
@@ -157,7 +157,7 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-  """Of each batch of `rows` those that are `held`, one after another."""
+  """The rows of each batch that this process holds, one after another."""
 
   rows: Rows
   held: Int[np.ndarray, " b"]
@@ -167,8 +167,8 @@ class _Held:
     return len(self.rows) // self.batch * len(self.held)
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    batch, place = divmod(number, len(self.held))
-    return self.rows[batch * self.batch + int(self.held[place])]
+    batch, index = divmod(number, len(self.held))
+    return self.rows[batch * self.batch + int(self.held[index])]
 
 
 class Batches:
@@ -185,7 +185,7 @@ class Batches:
     # In a list, so that what closes it also lets go of it.
     self._host = [loader.host_batches(step, held=held)]
     self._ahead: collections.deque = collections.deque()
-    self._room = config.prefetch
+    self._prefetch = config.prefetch
     # With the program, too, and before Python takes its modules apart: Grain's
     # workers and shared memory need them to end.
     self._end = weakref.finalize(self, _close, self._host, self._ahead)
@@ -211,7 +211,7 @@ class Batches:
   def __next__(self) -> dict[str, Any]:
     # Copies to the device are asynchronous: while the caller computes on one
     # batch, the next ones are on their way.
-    while len(self._ahead) <= self._room:
+    while len(self._ahead) <= self._prefetch:
       host = next(self._host[0], None) if self._host else None
       if host is None:
         break

@@ -29,12 +29,12 @@ class MixConfig:
   """How sounds are mixed.
 
   Attributes:
-    chance: Of a pair to be mixed; else its first sound stays as it is.
-    min_snr_db: How much louder the first is than the second, at least.
-    max_snr_db: And at most.
+    chance: Probability that a pair is mixed; else its first sound stays alone.
+    min_snr_db: How many dB louder the first is than the second, at least.
+    max_snr_db: How many dB louder the first is than the second, at most.
     min_overlap: The share of the first that the second lies under, at least.
-    min_level_db: Of the mix: RMS below full scale, at least.
-    max_level_db: And at most.
+    min_level_db: Least RMS of a mix, in dB below full scale.
+    max_level_db: Greatest RMS of a mix, in dB below full scale.
     peak: A louder mix is scaled to this.
   """
 

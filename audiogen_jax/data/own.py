@@ -66,7 +66,7 @@ def _rows(
 
 
 def _manifests(files: SourceFiles, *suffixes: str) -> list[Path]:
-  found = [
+  paths = [
     path
     for path in sorted(files.root.iterdir())
     # Archives made on a Mac hold a "._x.csv" for each "x.csv".
@@ -74,9 +74,9 @@ def _manifests(files: SourceFiles, *suffixes: str) -> list[Path]:
     and not path.name.startswith(".")
     and path.is_file()
   ]
-  if not found:
+  if not paths:
     raise InputError(f"{files.root} lacks a file named *{suffixes[0]}")
-  return found
+  return paths
 
 
 def _own(
@@ -140,22 +140,22 @@ def _tags(tags: Any) -> tuple[str, ...]:
 
 def _split(name: str) -> str:
   """Our name for a split, of letters that TFDS allows in the names of files."""
-  told = name.strip().casefold()
-  made = re.sub(r"[^\w-]+", "_", _SPLITS.get(told, told)).strip("_-")
-  if not made or made == "all" or len(made) > 50:
+  word = name.strip().casefold()
+  split = re.sub(r"[^\w-]+", "_", _SPLITS.get(word, word)).strip("_-")
+  if not split or split == "all" or len(split) > 50:
     raise InputError(
       f"split {name[:50]!r} must be a word such as train, validation or test"
     )
-  return made
+  return split
 
 
 def _audiocraft(files: SourceFiles) -> Iterator[Record | LeftOut]:
   """`data.jsonl` in a folder for each split, and `x.json` beside `x.wav`."""
   endings = "", ".gz"
-  found = {p for end in endings for p in files.root.rglob(f"data.jsonl{end}")}
-  if not found:
+  paths = {p for end in endings for p in files.root.rglob(f"data.jsonl{end}")}
+  if not paths:
     files.file("data.jsonl")
-  for path in sorted(found):
+  for path in sorted(paths):
     split = path.parent.name if path.parent != files.root else "train"
     for where, row in json_lines(path):
       if isinstance(row, str):
@@ -167,21 +167,21 @@ def _audiocraft(files: SourceFiles) -> Iterator[Record | LeftOut]:
 def _beside(
   files: SourceFiles, path: Path, split: str, row: Mapping[str, Any]
 ) -> Iterator[Record | LeftOut]:
-  """What is said of a sound by the `.json` beside it."""
+  """Records of a sound, one a caption, from the `.json` beside it."""
   name = str(row.get("path"))
   sound = _resolved(files.root, path.parent, name)
   if sound is None:
     yield LeftOut(name[:300], f"is not there; {path} names it")
     return
   try:
-    told = json_object(_beside_text(sound, ".json"), f"{sound.stem}.json")
-    said, tags = told.get("description") or "", told.get("keywords")
+    values = json_object(_beside_text(sound, ".json"), f"{sound.stem}.json")
+    texts, tags = values.get("description") or "", values.get("keywords")
     if isinstance(tags, str):
       tags = [tag.strip() for tag in tags.split(",")]
     tags, split = _tags(tags or None), _split(split)
     # A list is one caption each: audiocraft draws among them.
-    said = said if isinstance(said, list) else [said]
-    texts = [_text({"description": one}, "description") for one in said]
+    texts = texts if isinstance(texts, list) else [texts]
+    texts = [_text({"description": one}, "description") for one in texts]
   except InputError as error:
     yield LeftOut(str(sound), str(error))
     return

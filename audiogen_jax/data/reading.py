@@ -91,11 +91,11 @@ def _check_files(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> None:
     )
   features = dict(builder.info.features.items())
   if "audio" in features:
-    told, held = settings.get("channels"), features["audio"].shape[1]
-    if told != held:
+    noted, stored = settings.get("channels"), features["audio"].shape[1]
+    if noted != stored:
       raise InputError(
-        f"{folder} says {told or 'no'} channels in metadata.json and {held} in"
-        " features.json; copy it again, or build it again"
+        f"{folder} says {noted or 'no'} channels in metadata.json and {stored}"
+        " in features.json; copy it again, or build it again"
       )
   for split in builder.info.splits.values():
     for path, count in zip(split.filepaths, split.shard_lengths, strict=True):

@@ -26,7 +26,7 @@ class LoaderConfig:
       heard more often, and models learn to fall silent (as the published
       configuration notes).
     mix: How pairs are mixed; None for no mixing.
-    seed: Of order, crops and mixing.
+    seed: Seed of order, crops and mixing.
     shuffle: Whether the order is random, another one each epoch.
     epochs: How often all is read; None for ever.
     text_buckets: Lengths that token ids are padded to: the smallest that fits.

@@ -176,7 +176,7 @@ class Build:
 
   @property
   def todo(self) -> list[Shard]:
-    """Those not written yet."""
+    """The shards that are not written yet."""
     state = self._folder / BUILDING
     done = {path.stem for path in state.glob("*.json")}
     return [shard for shard in self.shards if shard.file not in done]
@@ -188,11 +188,11 @@ class Build:
       InputError: If nothing has been written for ten minutes: who should have
         has died.
     """
-    seen, since = None, time.monotonic()
+    before, since = None, time.monotonic()
     while todo := self.todo:
       now = self._written()
-      if now != seen:
-        seen, since = now, time.monotonic()
+      if now != before:
+        before, since = now, time.monotonic()
       if time.monotonic() - since > _PATIENCE_S:
         raise InputError(
           f"{len(todo)} of {len(self.shards)} shards of {self._folder} are"
@@ -203,12 +203,12 @@ class Build:
       time.sleep(_LOOK_S)
 
   def _written(self) -> set[tuple[str, int]]:
-    """The files that there are, half-written ones included, and their sizes."""
-    found = set()
+    """Names and sizes of the files so far, half-written ones included."""
+    sizes = set()
     for entry in os.scandir(self._folder):
       with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-        found.add((entry.name, entry.stat().st_size))
-    return found
+        sizes.add((entry.name, entry.stat().st_size))
+    return sizes
 
   def finish(self, left_out: Iterable[LeftOut] = ()) -> BuildReport:
     """Writes report and metadata: from here on it is a dataset.

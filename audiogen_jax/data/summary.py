@@ -23,7 +23,7 @@ class SplitSummary:
   Attributes:
     clips: All of them.
     looked_at: How many the rest was read from, evenly spread.
-    durations_s: Of those looked at.
+    durations_s: Duration of each clip that was looked at.
     levels_db: RMS of each below full scale; empty for codes.
     caption_words: Words of each caption.
     tags: How often each occurs.
@@ -40,7 +40,7 @@ class SplitSummary:
 
   @property
   def hours(self) -> float:
-    """Of the whole split; an estimate where not all was looked at."""
+    """Hours of the whole split; an estimate where not all was looked at."""
     return float(self.durations_s.mean()) * self.clips / 3600
 
 
@@ -130,8 +130,8 @@ def draw(
     if whole:  # a bar for each number of words
       edges = np.arange(low - 0.5, high + 1)
     else:
-      room = 0.05 * max(high - low, 1.0)
-      edges = np.linspace(low - room, high + room, 41)
+      margin = 0.05 * max(high - low, 1.0)
+      edges = np.linspace(low - margin, high + margin, 41)
     axes.hist(
       [values(s) for s in summaries.values()],
       bins=edges,

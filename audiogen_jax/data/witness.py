@@ -29,17 +29,17 @@ def check(codec: Encodec, settings: Mapping[str, Any], what: str) -> None:
   """Raises InputError unless the codec made the codes of a dataset.
 
   Args:
-    settings: Of the dataset.
-    what: What to call it.
+    settings: Settings of the dataset.
+    what: Its name, for messages.
   """
-  told = str(settings.get(KEY, "")).split()
+  theirs = str(settings.get(KEY, "")).split()
   ours = of(codec).split()
-  if len(told) != len(ours):
+  if len(theirs) != len(ours):
     raise InputError(
       f"{what} does not say by which codec its codes were made: make them again"
       " with audiogen data tokenize"
     )
-  share = np.mean([a == b for a, b in zip(told, ours, strict=True)])
+  share = np.mean([a == b for a, b in zip(theirs, ours, strict=True)])
   if share < _ALIKE:
     raise InputError(
       f"the codes of {what} were made by another codec: of a test sound"

@@ -44,11 +44,11 @@ _RATIO_DB = 5.0  # of the two in a mix, as AudioGen mixes
 
 @dataclasses.dataclass(frozen=True)
 class ClassReport:
-  """What `evaluate` found.
+  """How well classifiers recognise recordings and generated clips.
 
   Attributes:
     classes: Their names, in the order of every table.
-    kind: Of classifier.
+    kind: Name of the kind of classifier that was chosen.
     validated: Its accuracy in cross-validation over the recordings trained on:
       as recorded, and through the codec.
     trained_on: Recordings.
@@ -174,7 +174,7 @@ def evaluate(
   texts += [f"{asked[a][0]} and {asked[b][0]}" for a, b in wanted]
   report = progress or _no_progress
   extractor = FeatureExtractor(model, duration_s)
-  real, coded, labels, kept = extractor.extract_clips(
+  real, coded, labels, recordings = extractor.extract_clips(
     train, names, "recordings", report
   )
   single_classifier = Classifier(
@@ -184,13 +184,13 @@ def evaluate(
   if wanted:
     count = min(2 * len(labels), _MIXES * len(names))
     drawn = _draw_pairs(len(names), count, seed)
-    mixes = extractor.extract_both(_mix(kept, drawn, seed, report))
+    mixes = extractor.extract_both(_mix(recordings, drawn, seed, report))
     mix_classifier = _train_on_mixes((real, coded), labels, mixes, drawn)
-  *held, labels, kept = extractor.extract_clips(
+  *held, labels, recordings = extractor.extract_clips(
     held_out, names, "held out", report
   )
-  mixed = [pair for pair in wanted if all(kept[i] for i in pair)]
-  mixes = extractor.extract_both(_mix(kept, mixed, seed, report))
+  mixed = [pair for pair in wanted if all(recordings[i] for i in pair)]
+  mixes = extractor.extract_both(_mix(recordings, mixed, seed, report))
   real, coded = (
     Classified(
       confusion_matrix(single_classifier, one, labels),
@@ -202,8 +202,8 @@ def evaluate(
   generated = []
   for way in samplings:
     parts = _generate(model, texts, way, duration_s, seed, batch, report)
-    found = ClipFeatures.join([extractor.extract(part) for part in parts])
-    one, two = found.cut(len(singles))
+    features = ClipFeatures.join([extractor.extract(part) for part in parts])
+    one, two = features.cut(len(singles))
     confusion = confusion_matrix(single_classifier, one, np.array(singles))
     both = both_in_top(mix_classifier, two, wanted)
     generated.append((way, Classified(confusion, wanted, both)))
@@ -254,7 +254,7 @@ def _draw_pairs(classes: int, count: int, seed: int) -> list[Pair]:
 
 
 def _mix(
-  kept: Sequence[Sequence[np.ndarray]],
+  recordings: Sequence[Sequence[np.ndarray]],
   pairs: Sequence[Pair],
   seed: int,
   report: Progress,
@@ -265,7 +265,7 @@ def _mix(
     report("mixes", done, len(pairs))
     mixed, ratio_db = 0.0, rng.uniform(-_RATIO_DB, _RATIO_DB)
     for i, gain_db in zip(pair, (ratio_db / 2, -ratio_db / 2), strict=True):
-      one = kept[i][rng.integers(len(kept[i]))]
+      one = recordings[i][rng.integers(len(recordings[i]))]
       gain = 10 ** (gain_db / 20) / (np.sqrt(np.mean(np.square(one))) + 1e-9)
       mixed = mixed + 0.07 * gain * one
     yield mixed.astype(np.float32)

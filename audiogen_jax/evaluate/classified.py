@@ -16,7 +16,7 @@ from audiogen_jax.families import TextToAudio
 
 TOP = 3  # among which both classes of a pair have to be
 _BATCH = 8  # recordings coded together
-_KEPT = 24  # recordings of each class, for mixes
+_MOST_OF_CLASS = 24  # recordings of each class, for mixes
 # RMS; -80 dB of full scale, a few steps of 16 bits.
 _SILENCE = 1e-4
 
@@ -137,7 +137,7 @@ class FeatureExtractor:
   ) -> tuple[ClipFeatures, ClipFeatures, np.ndarray, list[list[np.ndarray]]]:
     """Features of recordings (both ways), classes, some of each class."""
     labels: list[int] = []
-    kept: list[list[np.ndarray]] = [[] for _ in names]
+    recordings: list[list[np.ndarray]] = [[] for _ in names]
 
     def sounds() -> Iterator[np.ndarray]:
       for clip in clips:
@@ -145,12 +145,12 @@ class FeatureExtractor:
         n, c = self._samples, clip.audio.shape[1]
         audio = np.resize(clip.audio, (n, c))
         labels.append(names.index(label_of(clip, clips.title)))
-        if len(kept[labels[-1]]) < _KEPT:
-          kept[labels[-1]].append(audio)
+        if len(recordings[labels[-1]]) < _MOST_OF_CLASS:
+          recordings[labels[-1]].append(audio)
         yield audio
 
     real, coded = self.extract_both(sounds())
-    return real, coded, np.array(labels), kept
+    return real, coded, np.array(labels), recordings
 
 
 def label_of(clip: Clip, title: str) -> str:

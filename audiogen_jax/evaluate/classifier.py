@@ -95,7 +95,7 @@ class Classifier:
 
   Attributes:
     classes: How many.
-    name: Of the model that was best.
+    name: Name of the kind that was best, such as "SVM, RBF, C = 1".
     accuracy: Cross-validated, in [0, 1]: of recordings as they are, and of
       recordings through the codec.
   """
@@ -112,9 +112,9 @@ class Classifier:
 
     Args:
       real: Features of recordings.
-      coded: Of the same, through a codec.
+      coded: Features of those recordings through a codec.
       labels: Classes from 0, each two times or more.
-      seed: Of the forest.
+      seed: Seed of the random forest.
 
     Raises:
       InputError: If there are fewer than two of a class, or only one class.

@@ -24,9 +24,9 @@ from jaxtyping import Float
 from audiogen_jax.audio.io import to_int16
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import codec as codec_evaluation
+from audiogen_jax.evaluate import reconstruction
 from audiogen_jax.evaluate.clips import Clip, Clips
-from audiogen_jax.evaluate.codec import ClipFigures
+from audiogen_jax.evaluate.reconstruction import ClipFigures
 
 _LEAST, _MOST = 6.0, 510.0  # kbit/s, RFC 6716, section 2.1.1
 # Opus says how late its decoder is, but not to the sample: at low rates it is
@@ -40,10 +40,10 @@ class OpusReport:
   """How well Opus reconstructs some clips, and at what rate.
 
   Attributes:
-    kbit_per_s: That was asked for; Opus decides what each sound takes.
-    bits_per_second: Of the Ogg files.
-    bits_per_second_packets: Of what is in them, without Ogg's pages and the two
-      headers, which in files of a few seconds are a sixth.
+    kbit_per_s: The target rate; Opus decides what each sound takes.
+    bits_per_second: Bits per second of sound in the Ogg files.
+    bits_per_second_packets: Bits of the packets alone, without Ogg's pages and
+      the two headers, which in files of a few seconds are a sixth.
     clips: Figures of each clip, in the order of reading.
   """
 
@@ -54,7 +54,7 @@ class OpusReport:
 
   def mean(self, figure: str) -> float | None:
     """The mean of the field `figure` over all clips."""
-    return codec_evaluation.mean_of(self.clips, figure)
+    return reconstruction.mean_of(self.clips, figure)
 
   def plain(self) -> dict[str, Any]:
     """Plain values, for JSON."""
@@ -100,10 +100,10 @@ class Opus:
     ogg = self._run(wav.getvalue(), ["-c:a", "libopus", *rate, "-f", "ogg"])
     c = audio.shape[1]
     raw = ["-ar", f"{rate_hz}", "-ac", f"{c}", "-f", "f32le"]
-    heard = np.frombuffer(self._run(ogg, raw), "<f4").reshape(-1, c)
-    made = np.zeros_like(audio)
-    made[: len(heard)] = heard[: len(audio)]
-    return _shifted(audio, made, int(_SHIFT_S * rate_hz)), ogg
+    decoded = np.frombuffer(self._run(ogg, raw), "<f4").reshape(-1, c)
+    fake = np.zeros_like(audio)
+    fake[: len(decoded)] = decoded[: len(audio)]
+    return _shifted(audio, fake, int(_SHIFT_S * rate_hz)), ogg
 
   def _run(self, given: bytes, words: Sequence[str]) -> bytes:
     quiet = ["-v", "error", "-nostdin"]
@@ -114,8 +114,8 @@ class Opus:
       check=False,
     )
     if run.returncode:
-      told = run.stderr.decode(errors="replace").strip().splitlines()
-      reason = told[-1] if told else f"exit status {run.returncode}"
+      lines = run.stderr.decode(errors="replace").strip().splitlines()
+      reason = lines[-1] if lines else f"exit status {run.returncode}"
       raise InputError(f"ffmpeg could not run Opus: {reason}")
     return run.stdout
 
@@ -131,36 +131,36 @@ def evaluate(
 
   Args:
     codec: Whose rate, channels and pieces these are.
-    clips: As for `codec.evaluate`.
+    clips: As for `reconstruction.evaluate`.
     progress: Called with the clips done, and how many there are.
 
   Raises:
     InputError: If ffmpeg fails.
   """
   rate_hz = codec.config.sample_rate_hz
-  told: dict[int, tuple[str, float]] = {}
+  clip_info: dict[int, tuple[str, float]] = {}
   figures: dict[int, list] = collections.defaultdict(list)
   bits, done, samples = np.zeros(2), 0, 0
   code = functools.partial(opus.code, rate_hz=rate_hz)
   with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    for pieces in codec_evaluation.batches(clips, codec):
+    for pieces in reconstruction.batches(clips, codec):
       sounds = [piece.audio for piece in pieces]
       fakes, files = zip(*threads.map(code, sounds), strict=True)
-      real, lengths = codec_evaluation.padded(sounds, codec)
-      fake, _ = codec_evaluation.padded(fakes, codec)
-      distances = codec_evaluation.measure(real, fake, rate_hz, lengths)
+      real, lengths = reconstruction.padded(sounds, codec)
+      fake, _ = reconstruction.padded(fakes, codec)
+      distances = reconstruction.measure(real, fake, rate_hz, lengths)
       distances = np.stack(distances, axis=1)[: len(pieces)].tolist()
-      for piece, file, found in zip(pieces, files, distances, strict=True):
-        told[piece.clip] = piece.name, piece.total / rate_hz
-        figures[piece.clip].append((len(piece.audio), found, None))
+      for piece, file, values in zip(pieces, files, distances, strict=True):
+        clip_info[piece.clip] = piece.name, piece.total / rate_hz
+        figures[piece.clip].append((len(piece.audio), values, None))
         bits += 8 * len(file), 8 * _in_packets(file)
         samples += len(piece.audio)
         done += piece.start + len(piece.audio) == piece.total
       if progress:
         progress(done, len(clips))
   whole, packets = (bits * rate_hz / max(samples, 1)).tolist()
-  joined = codec_evaluation.joined
-  clips = [joined(*told[i], figures[i]) for i in sorted(told)]
+  joined = reconstruction.joined
+  clips = [joined(*clip_info[i], figures[i]) for i in sorted(clip_info)]
   return OpusReport(opus.kbit_per_s, whole, packets, clips)
 
 
@@ -196,11 +196,11 @@ def _shifted(real: np.ndarray, fake: np.ndarray, most: int) -> np.ndarray:
   # Of equals, such as those of silence, the one in the middle.
   order = sorted(range(-most, most + 1), key=abs)
   shift = max(order, key=lambda lag: along[lag + most])
-  moved = np.zeros_like(fake)
-  moved[max(shift, 0) : n + min(shift, 0)] = fake[
+  shifted = np.zeros_like(fake)
+  shifted[max(shift, 0) : n + min(shift, 0)] = fake[
     max(-shift, 0) : n - max(shift, 0)
   ]
-  return moved
+  return shifted
 
 
 def _in_packets(ogg: bytes) -> int:

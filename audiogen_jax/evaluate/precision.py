@@ -52,7 +52,7 @@ def evaluate(
     load: Gives an `AudioGen` of a type.
     dtypes: The types.
     texts: What is sampled.
-    duration_s: Of each.
+    duration_s: Duration of each sound.
     seed: Text i uses seed + i.
     progress: Called with what goes on.
   """

@@ -72,12 +72,12 @@ class Visqol:
       except (OSError, subprocess.TimeoutExpired) as error:
         raise NoMark(str(error)) from error
     # Its exit status is 0 even for a pair that it could not mark.
-    told = re.search(r"^MOS-LQO:\s*([\d.]+)", run.stdout, re.MULTILINE)
-    if told is None:
+    score = re.search(r"^MOS-LQO:\s*([\d.]+)", run.stdout, re.MULTILINE)
+    if score is None:
       lines = (run.stderr or run.stdout).split("\n")
       lines = [line.strip() for line in lines if line.strip()]
       raise NoMark(lines[-1] if lines else f"exit status {run.returncode}")
-    return float(told[1])
+    return float(score[1])
 
   @property
   def _home(self) -> Path | None:

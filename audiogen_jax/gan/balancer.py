@@ -56,11 +56,11 @@ def balance(
   averaged over the batch: under `jax.jit` over the global one.
 
   Args:
-    gradients: Of each loss, with respect to the output.
-    weights: Of the same names.
+    gradients: Gradient of each loss with respect to the output.
+    weights: Weight of each loss, by the same names.
     state: From the step before.
     total_norm: Norm of the sum, if gradients did not point apart.
-    decay: Of the running means.
+    decay: Decay of the running means of norms.
   """
   count = decay * state.count + 1
   total, means = {}, {}

@@ -40,9 +40,9 @@ class DiscriminatorConfig:
       `mse`, least squares.
     filters: Channels of the first layers.
     n_ffts: Windows of `msstft`, a quarter of a window apart.
-    periods: Of `mpd`.
+    periods: Periods of `mpd`, in samples.
     rates: Of `msd`: how often the rate is halved, and once not at all.
-    slope: Of the leaky ReLU below 0.
+    slope: Slope of the leaky ReLU below 0.
   """
 
   kinds: tuple[Kind, ...] = ("msstft",)
@@ -83,9 +83,9 @@ class _Conv(nn.Module):
 
   Attributes:
     features: Output channels.
-    shape: Of the kernel.
-    stride: Of each dimension.
-    dilation: Of each dimension.
+    shape: Shape of the kernel.
+    stride: Stride of each dimension.
+    dilation: Dilation of each dimension.
     pad: Zeros at both ends of each dimension.
     groups: That channels are split into.
     normed: With weight norm.

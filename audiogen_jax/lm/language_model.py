@@ -29,9 +29,9 @@ class LanguageModel:
   """A language model with its weights.
 
   Attributes:
-    config: Its shape.
-    params: Its parameters, unstacked.
-    dtype: Of the products.
+    config: Shape of the model.
+    params: Parameters, the layers unstacked.
+    dtype: Type of matrix products; int8 for quantised weights.
     placement: The devices that hold it.
     adapters: Configuration and stacked parameters of each; they act once
       `set_strengths` was called.

@@ -95,7 +95,7 @@ class MaskedSampling:
   anneal_temperature: bool = True
   greedy: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     options.check(self)
     steps = self.decoding_steps
     if not isinstance(steps, tuple | list):

@@ -38,7 +38,7 @@ def check(
     config: The model.
     guided: Whether each row runs twice, with and without its text
       (classifier-free guidance).
-    dtype: Of the model's products.
+    dtype: Type of the model's matrix products.
     placement: Where it runs.
 
   Raises:

@@ -110,8 +110,8 @@ class LM(nn.Module):
   """The model: tokens and text -> logits, under whatever attention mask.
 
   Attributes:
-    config: Its shape.
-    dtype: Of the products; norms, softmax and logits are float32.
+    config: Shape of the model.
+    dtype: Type of matrix products; norms, softmax and logits are float32.
     stacked: Whether parameters hold all layers in one stack.
     remat: What the backward pass computes again: `none`; all but the products
       of weights (`dots`); or each layer in `full`.

@@ -124,9 +124,9 @@ def draw(
   noise of a row comes from its own key and the step alone.
 
   Args:
-    logits: Of one step.
+    logits: Logits of one step.
     keys: One a row.
-    step: Its number.
+    step: Number of that step, which the noise depends on.
     sampling: How to draw.
 
   Returns:

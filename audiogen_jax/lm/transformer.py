@@ -130,7 +130,7 @@ class Attention(nn.Module):
   Attributes:
     config: Shape of the stack.
     cross: Whether keys and values come from the text.
-    dtype: Of the products.
+    dtype: Type of matrix products.
   """
 
   config: TransformerConfig
@@ -216,7 +216,7 @@ class Block(nn.Module):
 
   Attributes:
     config: Shape of the stack.
-    dtype: Of the products; norms and softmax are float32.
+    dtype: Type of matrix products; norms and softmax are float32.
   """
 
   config: TransformerConfig

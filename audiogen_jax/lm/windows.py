@@ -19,10 +19,10 @@ def windows(
   """Windows as (first frame, first unknown frame, end).
 
   Args:
-    known: Frames of a prompt.
-    frames: In all.
-    window: Of a window.
-    stride: By which windows move on.
+    known: Frames of the prompt.
+    frames: Frames in all, the prompt's included.
+    window: Frames of a window.
+    stride: Frames by which windows move on.
 
   Raises:
     InputError: If nothing is left to do.
@@ -53,11 +53,11 @@ def plan(
   """Windows as (first frame, first unknown frame, end), from durations in s.
 
   Args:
-    tokens: Of the codec.
-    known: Frames of a prompt.
-    duration_s: In all.
-    window_s: Of a window.
-    stride_s: By which windows move on.
+    tokens: Frame rate and codebooks of the codec.
+    known: Frames of the prompt.
+    duration_s: Seconds in all, the prompt's included.
+    window_s: Seconds of a window.
+    stride_s: Seconds by which windows move on.
 
   Raises:
     InputError: If they are no durations, or do not fit each other.

@@ -42,7 +42,7 @@ class T5Config:
     activation: `relu` (v1.0) or gated `gelu` (v1.1, Flan).
     buckets: Relative positions that the attention tells apart.
     far: Distance from which on all positions are one.
-    epsilon: Of the norms.
+    epsilon: Added to the mean square in the RMS norms.
   """
 
   vocabulary: int = 32128

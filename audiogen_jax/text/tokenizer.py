@@ -101,7 +101,7 @@ def load(folder: str | Path | None, *, rows: int | None = None) -> Tokenizer:
 
   Args:
     folder: Where.
-    rows: Of the text encoder's embedding, where they are known.
+    rows: Rows of the text encoder's embedding, where they are known.
 
   Raises:
     InputError: If the files are missing or damaged, or make ids that the

@@ -61,12 +61,12 @@ def with_gradients(
 
   Args:
     config: The discriminators.
-    params: Of the discriminators, after this step's update.
+    params: Parameters of the discriminators, after this step's update.
     wanted: Weight by name: `l1`, `l2`, `msspec`, `mel`, `paper_mel`, `si_snr`,
       and `adv_KIND` and `feat_KIND` of each kind of discriminator.
     audio: What was coded.
     fake: What became of it.
-    rate_hz: Of both.
+    rate_hz: Sample rate of both.
   """
   plain = {
     "l1": losses.l1,

@@ -49,15 +49,15 @@ class CodecTask:
     encodec: The codec.
     rvq: How its codebooks follow.
     adversary: Discriminators and their losses.
-    weights: Of the losses.
+    weights: Weight of each loss; 0 leaves one out.
     balance_norm: Norm that the balanced gradient is brought to.
-    balance_decay: Of the running norms of each loss's gradient.
+    balance_decay: Decay of the running norms of each loss's gradient.
     optim: Settings of both optimisers, the codec's and the adversary's.
-    average_decay: Of the moving average that is evaluated and exported.
+    average_decay: Decay of the EMA that is evaluated and exported.
     init_gain: Of the codec's convolutions at the start, see `layers.amplify`;
       1 for the published start, biases and all.
     init_batches: Batches that k-means starts the codebooks from.
-    precision: Of matrix products and convolutions on accelerators; codes are
+    precision: Precision of products and convolutions on accelerators; codes are
       always computed in float32.
   """
 
@@ -264,11 +264,10 @@ class CodecTask:
     """Sums over rows, and how often each entry was chosen."""
     audio, valid = batch["audio"], batch["valid"]
     fake, codes = self._through(state.average, audio)
-    rate_hz = self.rate_hz
     rows = {
-      "mel_distance": distances.mel_distance(audio, fake, rate_hz),
+      "mel_distance": distances.mel_distance(audio, fake, self.rate_hz),
       "log_spectral_distance": distances.log_spectral_distance(audio, fake),
-      "si_snr": distances.si_snr(audio, fake, rate_hz),
+      "si_snr": distances.si_snr(audio, fake, self.rate_hz),
     }
     sums = {name: jnp.sum(x, where=valid) for name, x in rows.items()}
     chosen = jax.nn.one_hot(codes, self.encodec.rvq.size)

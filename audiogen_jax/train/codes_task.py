@@ -70,9 +70,9 @@ class CodesTask(abc.ABC):
     window_s: Seconds of a row, noted in the export.
     optim: The optimiser.
     accumulate: Parts of a batch that are gone through one after another.
-    average_decay: Of the moving average that is evaluated and exported.
+    average_decay: Decay of the EMA that is evaluated and exported.
     average_every: Steps between its updates; 0 for no average.
-    dtype: Of the products; parameters, norms, softmax and loss are float32.
+    dtype: Type of products; parameters, norms, softmax and loss are float32.
     remat: What the backward pass computes again; see `model.LM`.
     init_from: Source of a model to start from; empty for a random start.
     lora: Adapters, trained in place of the model's own parameters.
@@ -288,7 +288,7 @@ class CodesTask(abc.ABC):
 
   @property
   def start(self) -> lm_start.Start:
-    """Of `init` and `prepare`."""
+    """Which parts of the model are read, and which start at random."""
     return lm_start.Start(self.lm, self.text, self.encodec, self.init_from)
 
   def weights(self, state: TrainState, params: Tree) -> Tree:

@@ -23,7 +23,7 @@ def accumulated(
   whole batch at once would give, in the memory of a part.
 
   Args:
-    loss: Of `(params, *rows)`; returns a value and further figures.
+    loss: Function of `(params, *rows)`; returns a value and further figures.
     params: What the gradient is taken of.
     rows: Arrays whose first axis is the batch.
     parts: How many; 1 for the batch at once.

@@ -1,7 +1,5 @@
 """What a language model is trained on: codes of sounds, and tokens of texts."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -10,6 +8,7 @@ from audiogen_jax.codec import encodec
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core.sharding import constrain
 from audiogen_jax.core.types import Tree
+from audiogen_jax.train.state import Batch
 
 
 def spec(
@@ -20,9 +19,9 @@ def spec(
   Args:
     config: The codec.
     cached: Whether rows are codes, `codes b k t`, and not `audio b n c`.
-    rows: Of the batch.
-    seconds: Of a row.
-    tokens: Of the text of a row, `text_ids b l` and `text_mask b l`.
+    rows: Rows of the batch.
+    seconds: Seconds of a row.
+    tokens: Tokens of the text of a row, `text_ids b l` and `text_mask b l`.
   """
   if cached:
     frames = round(seconds * config.tokens.frame_rate_hz)
@@ -38,7 +37,7 @@ def spec(
 
 
 def codes(
-  config: EncodecConfig, codec: Tree, batch: Mapping[str, jax.Array]
+  config: EncodecConfig, codec: Tree, batch: Batch
 ) -> Int[Array, "b k t"]:
   """The codes of a batch, those that are cached or those of its sound.
 

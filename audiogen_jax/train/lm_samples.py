@@ -32,12 +32,12 @@ def sample(
   Args:
     config: The model.
     params: Its parameters, stacked, however they are split over the mesh.
-    states: Of the text encoder.
+    states: States of the text encoder.
     mask: Positions of the text.
     text_mask: Positions that attention looks at.
     frames: How many to sample.
     guidance: Classifier-free guidance.
-    dtype: Of the products.
+    dtype: Type of matrix products.
   """
   # Cast while they are split, and taken apart as they are: what there is twice
   # is a device's own share, in half the bytes.

@@ -51,10 +51,10 @@ class Origins:
   """Sources, by name.
 
   Attributes:
-    family: Of the model, as exports name it.
-    init_from: Of a model to start from, or empty.
-    codec: Of the codec; empty for that of `init_from`.
-    text: Of the text encoder.
+    family: Family of the model, as exports name it.
+    init_from: Source of a model to start from, or empty.
+    codec: Source of the codec; empty for that of `init_from`.
+    text: Source of the text encoder.
     trained: Whether the text encoder is trained.
   """
 
@@ -186,7 +186,7 @@ def check_parts(
 
   Args:
     lm: The language model.
-    name: Of the codec, for the message.
+    name: Name of the codec, for the message.
     codec: What the codec is.
     text: The text encoder.
   """

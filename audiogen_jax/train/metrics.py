@@ -154,10 +154,10 @@ def _drop_after(path: Path, step: int) -> None:
 def _wandb(
   project: str | None, folder: epath.Path, local: Path, config: Mapping | None
 ) -> Any:
-  """A run of Weights & Biases; the same one again when the run goes on.
+  """A run of Weights & Biases, resumed if the work folder has one; or None.
 
   Its id lies in `folder`, the work folder, from the start and not from the
-  first `flush`: a run that is killed before is known again, too.
+  first `flush`: a run that is killed before is resumed, too.
   """
   if not project:
     return None
@@ -226,7 +226,7 @@ def progress_line(
     values: The metrics; the first few are shown.
     steps_per_s: Since the last line; None where that is not known.
     batch: Rows of a step.
-    flops: Operations that a step asks for; 0 if they are not known.
+    flops: Floating-point operations of a step; 0 if they are not known.
   """
   shown = "  ".join(f"{k} {v:.4g}" for k, v in list(values.items())[:6])
   if steps_per_s is None:

@@ -28,14 +28,14 @@ class OptimiserConfig:
     lr: Learning rate, the highest of the schedule.
     b1: Decay of the first moment; of Muon's momentum, too.
     b2: Decay of the second.
-    weight_decay: Of all parameters, decoupled, times the learning rate.
-    schedule: Of the rate after warm-up: constant; a half cosine to 0 at the
+    weight_decay: Decoupled decay of all parameters, times the learning rate.
+    schedule: The rate after warm-up: constant; a half cosine to 0 at the
       last step; inverse square root of the step; or constant and then straight
       to 0 over the last `decay` steps (WSD, Hu et al., 2024).
     warmup: Steps over which the rate rises from 0.
     steps: Length of the schedules `cosine` and `wsd`; 0 for that of training,
       which `configuration.parse` puts here: `loop.steps`.
-    decay: Of `wsd`.
+    decay: Steps of the final decay of `wsd`.
     clip: Longest gradient, over all parameters; 0 for any.
   """
 

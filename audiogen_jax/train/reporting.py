@@ -28,7 +28,7 @@ class Report:
     steps: int,
     batch: int,
     flops: float,
-  ):
+  ) -> None:
     """Begins at `step`, which may be 0.
 
     Args:

@@ -121,7 +121,7 @@ def published_ema(
   Args:
     state: Before the step; `extra["averaged"]` is the weight so far.
     params: After it.
-    decay: Of the EMA.
+    decay: Decay of the EMA, in [0, 1).
     every: Steps between its updates; 0 for no EMA.
   """
   weight = state.extra["averaged"]

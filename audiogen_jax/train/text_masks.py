@@ -18,8 +18,8 @@ def dropped(
 
   Args:
     mask: Tokens of each text.
-    key: Of what is drawn.
-    share: Of texts that are left out, in [0, 1).
+    key: Key of the random draw.
+    share: Share of texts that are left out, in [0, 1).
     unit: Whether texts are dropped one by one, or all of a batch together as
       the released code does.
   """

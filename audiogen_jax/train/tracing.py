@@ -18,13 +18,13 @@ class Trace:
   keeps what it has.
   """
 
-  def __init__(self, folder: epath.Path, first: int, steps: int):
+  def __init__(self, folder: epath.Path, first: int, steps: int) -> None:
     """Traces nothing yet.
 
     Args:
       folder: Where the trace goes.
       first: The first step of it; 0 for no trace.
-      steps: Of the run, in all.
+      steps: Steps of the run, in all.
     """
     self._folder, self._first = folder, first
     self._last = min(first + _STEPS - 1, steps)
@@ -34,7 +34,7 @@ class Trace:
   def __enter__(self) -> "Trace":
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self._end()
 
   @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Piece:
 
   Attributes:
     clip: Number of the clip.
-    name: Of the clip.
+    name: Name of the clip.
     audio: The samples.
     start: The first of them, in the clip.
     total: Samples of the clip.
@@ -109,13 +109,13 @@ class CodecReport:
     frames: Codes that were counted in each level.
     codebook_size: Entries of each level.
     usage: Share of the entries of each level that occurred.
-    entropy_bits: Of each level.
+    entropy_bits: Entropy of the codes of each level, in bits.
     bits_per_second: The entropies times the frame rate: what an ideal coder
       that knows how often each entry occurs would need.
     bits_per_second_available: What codes of fixed size take.
     encode_speed: Seconds of sound encoded in a second, as `Encodec` is called:
       in batches, with all copies to and from the device, without compilation.
-    decode_speed: Seconds of sound decoded in a second, measured likewise.
+    decode_speed: Seconds of sound decoded in a second.
     unmarked: Pieces without a mark of ViSQOL's, and why the first had none.
   """
 
@@ -188,7 +188,7 @@ def evaluate(
     raise InputError("there is no clip to evaluate on")
   config = codec.config
   coder, rate_hz = _Coder(codec), config.sample_rate_hz
-  told: dict[int, tuple[str, float]] = {}
+  clip_info: dict[int, tuple[str, float]] = {}
   figures: dict[int, list] = collections.defaultdict(list)
   unmarked, done = [], 0
   mark = functools.partial(_mark, visqol, rate_hz)
@@ -201,9 +201,9 @@ def evaluate(
       distances = distances[: len(pieces)].tolist()
       marks = list(threads.map(mark, pieces, fakes))
       unmarked += [str(mark) for mark in marks if isinstance(mark, NoMark)]
-      for piece, *found in zip(pieces, distances, marks, strict=True):
-        told[piece.clip] = piece.name, piece.total / rate_hz
-        figures[piece.clip].append((len(piece.audio), *found))
+      for piece, *values in zip(pieces, distances, marks, strict=True):
+        clip_info[piece.clip] = piece.name, piece.total / rate_hz
+        figures[piece.clip].append((len(piece.audio), *values))
         done += piece.start + len(piece.audio) == piece.total
       if keep:
         for piece, one in zip(pieces, fakes, strict=True):
@@ -213,7 +213,7 @@ def evaluate(
   used, entropy = (np.asarray(x) for x in code_statistics(coder.counts))
   frame_rate_hz = rate_hz / config.hop
   return CodecReport(
-    clips=[joined(*told[i], figures[i]) for i in sorted(told)],
+    clips=[joined(*clip_info[i], figures[i]) for i in sorted(clip_info)],
     frames=int(coder.counts[0].sum()),
     codebook_size=codec.tokens.size,
     usage=used,
@@ -238,7 +238,7 @@ def measure(
   Args:
     real: Originals.
     fake: Their reconstructions.
-    rate_hz: Of both.
+    rate_hz: Sample rate of both.
     length: Samples of each row; what lies beyond is ignored.
   """
   return (
@@ -368,9 +368,9 @@ def _mark(
     return error
 
 
-def joined(name: str, seconds: float, found: Sequence[tuple]) -> ClipFigures:
+def joined(name: str, seconds: float, pieces: Sequence[tuple]) -> ClipFigures:
   """Figures of a clip from those of its pieces, weighted by length."""
-  lengths, distances, marks = zip(*found, strict=True)
+  lengths, distances, marks = zip(*pieces, strict=True)
   means = np.average(distances, axis=0, weights=lengths).tolist()
   marked = [
     (length, mark)
