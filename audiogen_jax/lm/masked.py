@@ -232,7 +232,7 @@ def decode(
       found = sampler.joined(found, passes.guidance[i])
     drawn_noise = noise(stage.keys, book, i, length, special)
     drawn, log_p = _drawn(found, passes.temperature[i], drawn_noise, rules)
-    codes = _written(codes, jnp.where(own == special, drawn, own), book)
+    codes = _written(codes, jnp.where(hidden & ~known, drawn, own), book)
     return i + 1, State(codes, log_p, hidden)
 
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
