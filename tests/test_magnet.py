@@ -51,7 +51,10 @@ def one():
 
 @pytest.fixture(scope="module")
 def parts():
-  return parts_of(CODEC, LM, masking=MASKING, window_s=1.0)
+  made = parts_of(CODEC, LM, masking=MASKING, window_s=1.0)
+  # Smaller weights: sums in another order stay the same to six digits.
+  made.lm_tree.update(jax.tree.map(lambda x: 0.3 * x, made.lm_tree))
+  return made
 
 
 @pytest.fixture(scope="module")
