@@ -1,4 +1,4 @@
-"""AudioGen (Kreuk et al., ICLR 2023) in JAX and Flax.
+"""AudioGen (Kreuk et al., ICLR 2023) and MAGNeT (Ziv et al., ICLR 2024) in JAX.
 
     audio b n c -> Encodec.encode -> codes b k t
                                        |  patterns.interleave
@@ -10,7 +10,7 @@
 Axis letters: `b` batch, `n` samples, `c` channels, `t` codec frames, `k`
 codebooks, `s` LM steps, `l` text tokens, `d` width, `h` heads, `e` head size,
 `f` feed-forward, `v` codebook size.  `audiogen.py` is the place to start
-reading.
+reading; what MAGNeT does otherwise says `magnet.py`.
 """
 
 __version__ = "0.1.0"

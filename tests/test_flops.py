@@ -58,7 +58,7 @@ def test_the_formula_is_the_program(name, changes):
 def test_text_is_read_once():
   """Keys and values of cross-attention do not grow with the sound."""
   task, _ = of("lm_300m.py")
-  short, long = (lm_flops.forward(task.lm, s, 64) for s in (100, 200))
+  short, long = (lm_flops.forward(task.lm, s, 64, 4) for s in (100, 200))
   more = long["cross-attention"] - short["cross-attention"]
   assert more == 2 * 2 * 100 * 2 * 64 * 64  # queries and output, two layers
   text = 2 * 2 * 64 * 2 * 64 * 64

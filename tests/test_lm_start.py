@@ -71,7 +71,7 @@ def test_a_text_encoder_beside_the_base_comes_along(tiny, tmp_path):
   }
   parts = dataclasses.replace(parts, **read)
   folder = epath.Path(tmp_path / "export")
-  Origins(str(tiny), "", "", trained=False).export(folder, parts)
+  Origins("audiogen", str(tiny), "", "", trained=False).export(folder, parts)
   made = [
     AudioGen.from_pretrained(source, dtype="float32").generate_codes(
       ["a dog"], frames=4

@@ -170,10 +170,12 @@ def test_the_mask_of_a_codebook():
 @pytest.mark.parametrize(
   ("options", "words"),
   [
-    (dict(decoding_steps=(20, 0, 10, 10)), r"\(20, 0, 10, 10\) .* got 0"),
-    (dict(decoding_steps=(20, 1001)), "from 1 to 1000.* got 1001"),
-    (dict(decoding_steps=(2.5, 1)), "got 2.5"),
+    (dict(decoding_steps=(20, 0, 10)), "-steps 20,0,10 must be whole numbers"),
+    (dict(decoding_steps=[20, 1001]), "20,1001 must be .* from 1 to 1000"),
+    (dict(decoding_steps=(2.5, 1)), "2.5,1 must be .* such as 20,10,10,10"),
     (dict(decoding_steps=20), "decoding-steps 20 must be"),
+    (dict(decoding_steps=()), r"decoding-steps \(\) must be"),
+    (dict(decoding_steps="9,x"), "decoding-steps '9,x' must be"),
     (dict(temperature=-1.0), "temperature -1.0 must lie in"),
     (dict(top_p=1.5), "top-p 1.5 must lie in"),
     (dict(guidance="much"), "guidance 'much' must be a number"),

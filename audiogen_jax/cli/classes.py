@@ -16,7 +16,7 @@ from audiogen_jax import families
 from audiogen_jax.audio import drawing
 from audiogen_jax.cli import flags, models, results, terminal
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.options import changed
+from audiogen_jax.core.options import changed, text
 from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate import classes as class_evaluation
 from audiogen_jax.evaluate.classes import ClassReport
@@ -134,8 +134,8 @@ def _columns(
   for way, (sampling, result) in zip(ways, report.generated, strict=True):
     first = next(iter(option_values(sampling).items()), None)
     options = way or dict([first] if first else [])
-    name = " ".join(f"{k.replace('_', '-')} {v:g}" for k, v in options.items())
-    columns[name or "generated"] = result
+    words = (f"{k.replace('_', '-')} {text(v)}" for k, v in options.items())
+    columns[" ".join(words) or "generated"] = result
   return columns
 
 

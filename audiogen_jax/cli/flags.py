@@ -75,10 +75,11 @@ def _every() -> dict[str, options.Option]:
 
 
 def _flag(option: options.Option, *, several: bool) -> inspect.Parameter:
-  kind = option.type
+  kind = option.type if option.type in (int, float) else str
   text = option.help + "  Again for another column." * several
+  usual = options.text(option.default)
   # A bare bracket would be markup, and shown to nobody.
-  text += f"  \\[default: what suits the model, or {option.default:g}]"
+  text += f"  \\[default: what suits the model, or {usual}]"
   return inspect.Parameter(
     option.name,
     inspect.Parameter.KEYWORD_ONLY,

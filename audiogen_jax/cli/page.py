@@ -169,7 +169,7 @@ def _chosen(
 ) -> Any:
   """`sampling` with what was moved on the page; whole numbers as such."""
   ranges, changed = getattr(model, "ranges", {}), {}
-  for name, option in options.of(type(sampling)).items():
+  for name, option in options.numeric(type(sampling)).items():
     # A slider that ends below the default shows its end.
     _, high = ranges.get(name, option.ends)
     if given[name] != min(getattr(sampling, name), high):
@@ -184,8 +184,8 @@ def _add_inputs(
 ) -> gr.Button:
   """The left half; adds by name what `respond` takes, and returns the button.
 
-  A control for each option of the model's family; an upload where the family
-  can continue sounds.
+  A slider for each number among the family's options; an upload where the
+  family can continue sounds.
   """
   inputs["prompt"] = gr.Textbox(
     label="Prompt",
@@ -217,7 +217,7 @@ def _add_inputs(
       minimum=0,
       maximum=2**32 - 1,
     )
-  known = options.of(type(sampling))
+  known = options.numeric(type(sampling))
   ranges = getattr(model, "ranges", {})
   for name, option in known.items():
     if option.first:

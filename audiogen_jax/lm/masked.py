@@ -213,7 +213,7 @@ def decode(
   lm, special = apart(config, dtype), config.size
   length = state.codes.shape[2]
   book, passes, rules = stage.book, stage.passes, stage.rules
-  params = _with_head(params, book)
+  params = with_head(params, book)
   given = jnp.take(state.codes, book, axis=1)  # the prompt's, of this codebook
   known = (jnp.arange(length) < stage.known)[None]
   mask = masks.of_codebook(book, length, context=context, shown=stage.frames)
@@ -232,7 +232,7 @@ def decode(
       found = sampler.joined(found, passes.guidance[i])
     drawn_noise = noise(stage.keys, book, i, length, special)
     drawn, log_p = _drawn(found, passes.temperature[i], drawn_noise, rules)
-    codes = _written(codes, jnp.where(own == special, drawn, own), book)
+    codes = _written(codes, jnp.where(hidden & ~known, drawn, own), book)
     return i + 1, State(codes, log_p, hidden)
 
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
@@ -322,8 +322,8 @@ def _drawn(
   return drawn, own
 
 
-def _with_head(params: Tree, book: Int[Array, ""]) -> Tree:
-  """Unstacked parameters with the head of one codebook, as `model.LM` takes."""
+def with_head(params: Tree, book: Int[Array, ""]) -> Tree:
+  """Parameters, stacked or not, with the head of one codebook alone."""
 
   def one(leaf: Array) -> Array:
     return jax.lax.dynamic_slice_in_dim(leaf, book, 1)

@@ -2,22 +2,19 @@
 
 import dataclasses
 import math
-import numbers
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.core import options
-from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.options import option
+from audiogen_jax.core.options import choice, counts, option, text
 from audiogen_jax.core.types import AnyArray
 
 MOST_STEPS = 1000  # passes over a codebook; published models take 60 at most
 _LARGEST = 10_000
 _COLDEST = 0.01  # what a temperature annealed to 0 is taken for, as published
-_ARRANGEMENTS, _SCORINGS = ("nonoverlap", "stride1"), ("max", "prod")
 
 
 def usual_steps(codebooks: int) -> tuple[int, ...]:
@@ -89,37 +86,29 @@ class MaskedSampling:
     ends=(1, 30),
     step=0.1,
   )
-  decoding_steps: tuple[int, ...] = usual_steps(4)
-  span_arrangement: Literal["nonoverlap", "stride1"] = "stride1"
-  span_scoring: Literal["max", "prod"] = "max"
+  decoding_steps: tuple[int, ...] = counts(
+    usual_steps(4),
+    "Passes over each codebook, the coarsest first.",
+    most=MOST_STEPS,
+  )
+  span_arrangement: Literal["nonoverlap", "stride1"] = choice(
+    "stride1",
+    "Where hidden spans lie: nonoverlap (side by side), or stride1 (anywhere).",
+    among=("nonoverlap", "stride1"),
+  )
+  span_scoring: Literal["max", "prod"] = choice(
+    "max",
+    "Of nonoverlap, which spans are hidden: by their surest token (max), or by"
+    " all of them (prod).",
+    among=("max", "prod"),
+  )
   anneal_temperature: bool = True
   greedy: bool = False
 
   def __post_init__(self) -> None:
+    if isinstance(self.decoding_steps, list):
+      object.__setattr__(self, "decoding_steps", tuple(self.decoding_steps))
     options.check(self)
-    steps = self.decoding_steps
-    if not isinstance(steps, tuple | list):
-      raise InputError(
-        f"decoding-steps {shown(steps)} must be whole numbers, one for each"
-        " codebook"
-      )
-    object.__setattr__(self, "decoding_steps", tuple(steps))
-    for count in steps:
-      whole = isinstance(count, numbers.Integral)
-      if not whole or not 1 <= count <= MOST_STEPS:
-        raise InputError(
-          f"decoding-steps {shown(steps)} must be whole numbers from 1 to"
-          f" {MOST_STEPS}, one for each codebook; got {shown(count)}"
-        )
-    for name, known in (
-      ("span_arrangement", _ARRANGEMENTS),
-      ("span_scoring", _SCORINGS),
-    ):
-      if getattr(self, name) not in known:
-        raise InputError(
-          f"{name.replace('_', '-')} {shown(getattr(self, name))} is not one of"
-          f" {', '.join(known)}"
-        )
 
   def check(self, codebooks: int, size: int) -> None:
     """Whether a model of these codebooks can follow the options.
@@ -131,7 +120,7 @@ class MaskedSampling:
     steps = self.decoding_steps
     if len(steps) != codebooks:
       raise InputError(
-        f"decoding-steps {list(steps)} are for {len(steps)} codebooks, and the"
+        f"decoding-steps {text(steps)} are for {len(steps)} codebooks, and the"
         f" model has {codebooks}; give one number for each"
       )
     if self.top_k > size:

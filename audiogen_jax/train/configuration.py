@@ -25,11 +25,12 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.train.codec_task import CodecTask
 from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.masked_task import MaskedTask
 from audiogen_jax.train.task import Task
 
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
-TASKS = {"codec": CodecTask, "lm": LMTask}
+TASKS = {"codec": CodecTask, "lm": LMTask, "magnet": MaskedTask}
 
 # What begins a change of a key on a command line.
 PREFIX = "--config."

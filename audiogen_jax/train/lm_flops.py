@@ -6,6 +6,14 @@ from audiogen_jax.train.lm_sources import TextConfig
 
 
 def of_row(lm: LMConfig, text: TextConfig, frames: int) -> float:
+  """Operations of a training step for one row: `of_steps` of its pattern."""
+  layout = patterns.layout(lm.pattern, lm.codebooks, frames)
+  return of_steps(lm, text, layout.trained - 1, heads=lm.codebooks)
+
+
+def of_steps(
+  lm: LMConfig, text: TextConfig, steps: int, *, heads: int
+) -> float:
   """Operations of a training step for one row of a batch, none done twice.
 
   Two for each multiplication and addition of a matrix product.  Each product
@@ -18,23 +26,24 @@ def of_row(lm: LMConfig, text: TextConfig, frames: int) -> float:
   Args:
     lm: The model, all of whose parameters are trained.
     text: The text encoder.
-    frames: Of the codec, in a row.
+    steps: That the model reads.
+    heads: Codebooks whose logits are computed.
   """
-  layout = patterns.layout(lm.pattern, lm.codebooks, frames)
-  parts = forward(lm, layout.trained - 1, text.length)
+  parts = forward(lm, steps, text.length, heads)
   total = 3 * sum(parts.values())
   if not text.trained:
     total -= parts["text projection"]
   return float(total)
 
 
-def forward(lm: LMConfig, steps: int, text: int) -> dict[str, int]:
+def forward(lm: LMConfig, steps: int, text: int, heads: int) -> dict[str, int]:
   """Operations of one row, forward, by part.
 
   Args:
     lm: The model.
     steps: That it reads.
     text: Tokens of the text.
+    heads: Codebooks whose logits are computed.
   """
   t = lm.transformer
   d = t.width
@@ -49,6 +58,6 @@ def forward(lm: LMConfig, steps: int, text: int) -> dict[str, int]:
     layer["cross-attention"] = 2 * places * 2 * d * d + 2 * text * 2 * d * d
     layer["scores of cross-attention"] = 4 * places * text * d
   return {name: t.layers * count for name, count in layer.items()} | {
-    "heads": 2 * steps * lm.codebooks * d * lm.size,
+    "heads": 2 * steps * heads * d * lm.size,
     "text projection": 2 * text * lm.text_width * d,
   }

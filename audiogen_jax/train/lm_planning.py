@@ -11,7 +11,7 @@ from audiogen_jax.convert import engine
 from audiogen_jax.core import abstract, sharding, types
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.core.types import Cond, bucket
+from audiogen_jax.core.types import Cond, Tree, bucket
 from audiogen_jax.lm import model, patterns, sampler, tiling
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.sampler import Inputs, State
@@ -67,24 +67,8 @@ def sampling(
   def shaped(shape, kind, *axes):
     return abstract.put(jax.ShapeDtypeStruct(shape, kind), placement, *axes)
 
-  like = jax.eval_shape(
-    lambda key: model.unstack(model.init(lm, key)), jax.random.key(0)
-  )
-  places = sharding.shardings(like, model.AXES, placement)
-  params = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype, sharding=place),
-    like,
-    places,
-  )
-  resident = []
-  for init, its, axes in (
-    (t5.init, text.encoder, t5.AXES),
-    (encodec.init, codec, encodec.AXES),
-  ):
-    tree = engine.abstract(init, its)
-    places = sharding.shardings(tree, axes, placement)
-    resident.append(abstract.placed(tree, places))
-  params = tiling.tiled(params, placement)
+  params = sampled_params(lm, dtype, placement)
+  resident = beside(text, codec, placement)
   prepended = length if lm.prepend_text else 0
 
   def cache(steps: int) -> KVCache:
@@ -138,3 +122,34 @@ def sampling(
       in_place=True,
     ),
   }
+
+
+def sampled_params(
+  lm: LMConfig, dtype: jnp.dtype, placement: Placement
+) -> Tree:
+  """The parameters that a sampler holds, abstract, in the type of products."""
+  like = jax.eval_shape(
+    lambda key: model.unstack(model.init(lm, key)), jax.random.key(0)
+  )
+  places = sharding.shardings(like, model.AXES, placement)
+  params = jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype, sharding=place),
+    like,
+    places,
+  )
+  return tiling.tiled(params, placement)
+
+
+def beside(
+  text: TextConfig, codec: EncodecConfig, placement: Placement
+) -> list[Tree]:
+  """Text encoder and codec, abstract, in float32: they lie beside a sampler."""
+  trees = []
+  for init, config, axes in (
+    (t5.init, text.encoder, t5.AXES),
+    (encodec.init, codec, encodec.AXES),
+  ):
+    tree = engine.abstract(init, config)
+    places = sharding.shardings(tree, axes, placement)
+    trees.append(abstract.placed(tree, places))
+  return trees

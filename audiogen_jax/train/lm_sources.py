@@ -51,12 +51,14 @@ class Origins:
   """Sources, by name.
 
   Attributes:
+    family: Family of the model, as exports name it.
     init_from: Source of a model to start from, or empty.
     codec: Source of the codec; empty for that of `init_from`.
     text: Source of the text encoder.
     trained: Whether the text encoder is trained.
   """
 
+  family: str
   init_from: str
   codec: str
   text: str
@@ -133,7 +135,9 @@ class _Opened(NamedTuple):
 def _open(origins: Origins) -> _Opened:
   start, init_from = None, origins.init_from
   if init_from:
-    start = opening.open_parts(init_from, text_encoder=origins.text or None)
+    start = opening.open_parts(
+      init_from, family=origins.family, text_encoder=origins.text or None
+    )
     if start.lm is None:
       raise InputError(f"init_from {init_from} has no language model")
   if origins.codec:
