@@ -58,9 +58,9 @@ class Adapters:
         strength is no number of at most 100.
     """
     name, at, strength = str(source).rpartition("@")
-    if not at or checkpoint.place(str(source)).exists():
+    if not at or checkpoint.path_of(str(source)).exists():
       name, strength = str(source), "1"
-    folder = checkpoint.place(name)
+    folder = checkpoint.path_of(name)
     if not (folder / _ROOM).is_dir():
       raise InputError(
         f"{name} holds no adapters; training with lora.rank writes them to"

@@ -229,10 +229,10 @@ def _cut(
 def _overlap(
   shape: tuple[int, ...], where: Index, index: Index
 ) -> tuple[Index, Index] | None:
-  """Of an array the part `where`, of that what is also at `index`.
+  """Where the intersection of `array[where]` and `array[index]` lies in each.
 
   Returns:
-    Its place in `array[where]` and in `array[index]`; None if there is nothing.
+    Its index in `array[where]` and in `array[index]`; None if it is empty.
   """
   into, out_of = [], []
   index = (*index, *(slice(None),) * (len(shape) - len(index)))

@@ -114,7 +114,7 @@ def locate(source: str | Path) -> epath.Path:
   text = str(source)
   if re.fullmatch(r"\w{1,64}", text) and (_ASSETS / text).is_dir():
     return epath.Path(_ASSETS / text)
-  folder = checkpoint.place(text)
+  folder = checkpoint.path_of(text)
   try:
     exists = "://" in text or folder.exists()
   except (OSError, ValueError) as error:  # too long, or no name

@@ -118,7 +118,7 @@ class _Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _MaskedSettings:
-  """The same of a masked model."""
+  """What `config.json` of a masked model says besides the rooms."""
 
   masking: Masking
   text_name: str | None = None

@@ -87,8 +87,10 @@ class Folder:
       ) from None
 
 
-def place(text: str | os.PathLike) -> epath.Path:
-  """The absolute path, or the URI of a bucket that answers.
+def path_of(text: str | os.PathLike) -> epath.Path:
+  """The absolute path that a user's text names, or the URI of a bucket.
+
+  `~` is the home folder.  A bucket is asked whether it can be reached.
 
   Raises:
     InputError: For an unknown kind of URI, one whose library is not installed,
@@ -112,6 +114,9 @@ def place(text: str | os.PathLike) -> epath.Path:
       f"{text} cannot be reached ({type(error).__name__}: {reason})"
     ) from None
   return path
+
+
+place = path_of  # the name by which `train.loop` calls it
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def export(
   Raises:
     InputError: If the folder exists already or cannot be written.
   """
-  target = place(folder)
+  target = path_of(folder)
 
   def look() -> None:
     if target.exists():

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from audiogen_jax.core import processes
-from audiogen_jax.core.checkpoint import place
+from audiogen_jax.core.checkpoint import path_of
 from audiogen_jax.core.errors import InputError, Stopped
 from audiogen_jax.core.types import Tree
 
@@ -34,7 +34,7 @@ class Checkpoints:
       keep: How many of the latest are kept.
     """
     policies = ocp.checkpoint_managers.preservation_policy
-    self._folder, self._best = place(folder), best
+    self._folder, self._best = path_of(folder), best
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(

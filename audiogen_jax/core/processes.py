@@ -72,7 +72,7 @@ def initialize(*, saves: bool = False) -> None:
   if _peers is not None:
     return
   begun = jax.distributed.is_initialized()
-  place = _begun_place() if begun else _detected()
+  place = _initialized() if begun else _detected()
   if place is None or place.count == 1:
     return
   wait_s = _seconds("AUDIOGEN_JOIN_SECONDS", _JOIN_S)
@@ -225,7 +225,7 @@ def passed_on(*, wait_s: float = 0.0) -> Iterator[Any]:
 
 
 def _others() -> Peers | None:
-  """The others; None where this process is alone."""
+  """Connections to the other processes; None where there are none."""
   if _peers is None and jax.process_count() > 1:
     initialize()  # somebody called jax.distributed.initialize without us
   return _peers
@@ -241,8 +241,8 @@ def _received(peers: Peers, wait_s: float) -> Any:
     ) from None
 
 
-def _begun_place() -> _Place | None:
-  """Where `jax.distributed.initialize` has put this process."""
+def _initialized() -> _Place | None:
+  """Number and address that `jax.distributed.initialize` gave this process."""
   state = jax_distributed.global_state
   return _Place(
     state.coordinator_address, state.num_processes, state.process_id, None
@@ -250,7 +250,7 @@ def _begun_place() -> _Place | None:
 
 
 def _detected() -> _Place | None:
-  """Where the environment puts this process; None if it is alone."""
+  """Number and address from the environment; None for a lone process."""
   if "JAX_COORDINATOR_ADDRESS" in os.environ:
     address = os.environ["JAX_COORDINATOR_ADDRESS"]
     port = address.rpartition(":")[2]

@@ -123,10 +123,10 @@ class Placement:
     """
     self.check_batch(size)
     index = jax.process_index() if process is None else process
-    places = self.sharding("batch").devices_indices_map((size,))
+    slices = self.sharding("batch").devices_indices_map((size,))
     held = {
-      place[0].indices(size)
-      for device, place in places.items()
+      rows.indices(size)
+      for device, (rows,) in slices.items()
       if device.process_index == index
     }
     if not held:

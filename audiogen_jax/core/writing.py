@@ -115,30 +115,30 @@ def reason(error: Exception) -> str:
 
 def note_sizes(folder: epath.Path) -> None:
   """Writes how many bytes each file in the folders of `folder` has."""
-  rooms = [path for path in folder.iterdir() if path.is_dir()]
+  trees = [path for path in folder.iterdir() if path.is_dir()]
   sizes = {
     str(path.relative_to(folder)): path.stat().length
-    for room in sorted(rooms)
-    for path in _files(room)
+    for tree in sorted(trees)
+    for path in _files(tree)
     if path.name != MARK
   }
   (folder / SIZES).write_text(json.dumps(sizes, indent=1) + "\n")
 
 
-def check_sizes(room: epath.Path) -> None:
-  """Looks for files that were lost or cut short on their way.
+def check_sizes(tree: epath.Path) -> None:
+  """Raises if files of a stored tree were lost or cut short on their way.
 
   Orbax would say so in hundreds of lines, many of them from its threads.
 
   Raises:
     InputError: For the first of them.
   """
-  noted = room.parent / SIZES
-  if not room.exists() or not noted.exists():  # as in older exports
+  noted = tree.parent / SIZES
+  if not tree.exists() or not noted.exists():  # as in older exports
     return
   for name, want in config.read_json(noted).items():
-    path = room.parent / name
-    if not name.startswith(f"{room.name}/"):
+    path = tree.parent / name
+    if not name.startswith(f"{tree.name}/"):
       continue
     have = path.stat().length if path.exists() else None
     if have != want:

@@ -43,7 +43,7 @@ class State(NamedTuple):
   Attributes:
     codes: Tokens so far; V where there is none yet.
     log_p: Log-probability of each frame's token of this stage when drawn.
-    fresh: The frames that the last pass made.
+    fresh: The frames that the last pass filled.
   """
 
   codes: Int[Array, "b k t"]
@@ -160,7 +160,7 @@ def logits(
   b, _, frames = np.shape(codes)
   padded = _padded(lm, fetch(codes).astype(np.int32), frames)
   put = lm.placement.put
-  found = _logits(
+  by_frame = _logits(
     lm.params,
     put(padded, "batch", None, None),
     cond,
@@ -169,7 +169,7 @@ def logits(
     **lm.options,
     context=masking.context,
   )
-  return fetch(found)[:b, :, :frames]
+  return fetch(by_frame)[:b, :, :frames]
 
 
 def _padded(
@@ -179,9 +179,9 @@ def _padded(
   b, k, known = codes.shape
   # Fine buckets: the work grows with them, and a model has one length.
   length = bucket(frames, least=LEAST_PROMPT, parts=4)
-  made = np.full((lm.rows(b), k, length), lm.config.size, np.int32)
-  made[:b, :, :known] = codes
-  return made
+  padded = np.full((lm.rows(b), k, length), lm.config.size, np.int32)
+  padded[:b, :, :known] = codes
+  return padded
 
 
 def _state(lm: LanguageModel, codes: Int[np.ndarray, "r k t"]) -> State:
@@ -227,11 +227,11 @@ def decode(
     own = jnp.where(known, given, own)
     codes = _written(codes, own, book)
     read = jnp.repeat(codes, 2, axis=0) if guided else codes
-    found = lm.apply({"params": params}, read, cond, mask)[:, 0]
+    logits = lm.apply({"params": params}, read, cond, mask)[:, 0]
     if guided:
-      found = sampler.joined(found, passes.guidance[i])
+      logits = sampler.joined(logits, passes.guidance[i])
     drawn_noise = noise(stage.keys, book, i, length, special)
-    drawn, log_p = _drawn(found, passes.temperature[i], drawn_noise, rules)
+    drawn, log_p = _drawn(logits, passes.temperature[i], drawn_noise, rules)
     codes = _written(codes, jnp.where(hidden & ~known, drawn, own), book)
     return i + 1, State(codes, log_p, hidden)
 

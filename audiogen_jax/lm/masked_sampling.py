@@ -164,18 +164,18 @@ class Masking:
       InputError: If not one span fits, or nothing is left to do.
     """
     side_by_side = sampling.span_arrangement == "nonoverlap"
-    made = asked // self.span * self.span if side_by_side else asked
-    if made < self.span:
+    total = asked // self.span * self.span if side_by_side else asked
+    if total < self.span:
       raise InputError(
         f"{asked} frames are fewer than the {self.span} of a span; ask for"
         f" {self.span} or more"
       )
-    if known >= made:
+    if known >= total:
       raise InputError(
-        f"the prompt has {known} frames, and {made} are made in all of {asked};"
-        f" ask for more than {known + self.span - 1}"
+        f"the prompt has {known} frames, and {total} are made in all of"
+        f" {asked}; ask for more than {known + self.span - 1}"
       )
-    return made
+    return total
 
   def places(self, sampling: MaskedSampling, frames: int, known: int) -> int:
     """Places of a codebook that are to be made: chunks or frames.

@@ -130,6 +130,6 @@ def drawn(
 def cross_entropy(
   logits: Float[Array, "b t v"], codes: Int[Array, "b t"]
 ) -> Float[Array, "b t"]:
-  """Of each code, in nats; of one that is none, some finite number."""
+  """Cross-entropy of each code, in nats; finite also where there is no code."""
   codes = jnp.minimum(codes, logits.shape[-1] - 1)
   return optax.softmax_cross_entropy_with_integer_labels(logits, codes)

@@ -34,7 +34,7 @@ def export(
   Raises:
     InputError: If there is no such run, step or metric, or the folder exists.
   """
-  path = checkpoint.place(workdir)
+  path = checkpoint.path_of(workdir)
   if not (path / "checkpoints").is_dir():
     raise InputError(f"{workdir} is no work folder: it has no checkpoints")
   run, task = configuration.parse(configuration.recognised(told(path)))
@@ -44,7 +44,7 @@ def export(
   ) as checkpoints:
     number = _number(checkpoints, step, workdir)
     target = path / f"export_{number}" if folder is None else folder
-    target = checkpoint.place(target)
+    target = checkpoint.path_of(target)
     if target.exists():
       raise InputError(f"{target} exists; name another folder")
     placement = Placement.make(

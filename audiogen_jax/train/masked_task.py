@@ -175,7 +175,7 @@ class MaskedTask(CodesTask):
     text: Num[Array, "b l ..."],
     mask: Bool[Array, "b l"],
   ) -> Float[Array, "b t"]:
-    """Of every code of the example's codebook, hidden or not."""
+    """Cross-entropy of every code of the example's codebook, hidden or not."""
     frames, book = example.codes.shape[1], example.book[0]
     attended = masks.of_codebook(
       book, frames, context=self.masking.context, shown=frames
