@@ -2,12 +2,15 @@
 
 import dataclasses
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import typer
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from rich.progress import Progress
 
 from audiogen_jax.cli import configured, plan_tables, results, terminal
 from audiogen_jax.core import sharding
@@ -20,8 +23,12 @@ from audiogen_jax.plan import (
   report,
   search,
 )
+from audiogen_jax.plan.chips import Chip
+from audiogen_jax.plan.programs import Compiled
 from audiogen_jax.plan.report import ProgramReport
 from audiogen_jax.train import configuration
+from audiogen_jax.train.loop import RunConfig
+from audiogen_jax.train.task import Task
 
 
 def plan(
@@ -126,7 +133,7 @@ def sizes(text: str, axes: list[str]) -> dict[str, int]:
   return sizes
 
 
-def _check_slices(mesh, slices: int) -> None:
+def _check_slices(mesh: Mesh, slices: int) -> None:
   """A mesh that leaves slices out would plan for less than was asked."""
   used = len({getattr(d, "slice_index", 0) for d in mesh.devices.flat})
   if used < slices:
@@ -137,7 +144,12 @@ def _check_slices(mesh, slices: int) -> None:
 
 
 def _compiled(
-  wanted, run, task, chip, devices, bar
+  wanted: Mapping[str, Callable[[], Compiled]],
+  run: RunConfig,
+  task: Task,
+  chip: Chip,
+  devices: int,
+  bar: Progress,
 ) -> dict[str, ProgramReport]:
   """Reports of programs, compiled in turn."""
   shown = bar.add_task("", total=len(wanted))
@@ -157,7 +169,13 @@ def _compiled(
 
 
 def _search(
-  run, task, chip, devices, slices, tries, bar
+  run: RunConfig,
+  task: Task,
+  chip: Chip,
+  devices: Sequence[jax.Device],
+  slices: int,
+  tries: int,
+  bar: Progress,
 ) -> dict[str, ProgramReport]:
   """Reports of some ways to train, by what they are: their steps alone."""
   ways = search.candidates(run, task, chip, devices, slices)
@@ -186,7 +204,10 @@ def _search(
   return dict(sorted(found.items(), key=cost))
 
 
-def _named(topology, slices, devices) -> str:
+def _named(
+  topology: str | None, slices: int, devices: Sequence[jax.Device]
+) -> str:
+  """What is planned for, in words."""
   if not topology:
     return f"{len(devices)} {devices[0].device_kind}"
   return f"{slices} x {topology}" if slices > 1 else topology

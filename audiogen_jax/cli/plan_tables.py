@@ -12,7 +12,7 @@ from audiogen_jax.plan.report import ProgramReport
 _GIB = 2**30
 _HOSTS = 8  # that are shown one by one; --json has all
 # What else is read of a program than its memory; the rest is in --json.
-_TOLD = ("step", "prefill", "decode")
+_TOLD = ("step", "prefill", "decode", "pass")
 
 
 def tell(title: str, found: dict[str, ProgramReport], chip: Chip) -> None:
@@ -122,6 +122,10 @@ def _rows(made: ProgramReport, chip: Chip) -> Iterator[tuple[str, str]]:
     yield "at the bandwidth between slices", _ms(made.between_s)
   yield "estimated, if all overlaps", _ms(made.fastest_s)
   yield "estimated, if nothing does", _ms(made.slowest_s)
+  if made.runs:
+    times = [made.runs * s for s in (made.fastest_s, made.slowest_s)]
+    yield "runs for a batch of sounds", f"{made.runs}"
+    yield "estimated, all of them", f"{times[0]:.2f} to {times[1]:.2f} s"
   if made.model_flops:
     yield "MFU, estimated", _estimate(made, chip)[1]
 

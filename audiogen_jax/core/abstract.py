@@ -21,6 +21,7 @@ class Program(NamedTuple):
       function to ask.
     resident: Abstract arrays that lie on the devices meanwhile and are neither
       arguments nor results.
+    runs: How often a batch of sounds takes it; 0 where that has no meaning.
     in_place: Whether results that take the place of arguments are hardly
       written, as of a KV cache for one step.
   """
@@ -30,6 +31,7 @@ class Program(NamedTuple):
   options: Mapping[str, Any] = {}
   outputs: Tree = ()
   resident: Tree = ()
+  runs: int = 0
   in_place: bool = False
 
 

@@ -116,9 +116,6 @@ def path_of(text: str | os.PathLike) -> epath.Path:
   return path
 
 
-place = path_of  # the name by which `train.loop` calls it
-
-
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
   """`config.json` of a folder: a model's, of whatever format, or a run's.
 

@@ -101,7 +101,7 @@ class Work(NamedTuple):
 class Program:
   """An optimised program of one device."""
 
-  def __init__(self, text: str):
+  def __init__(self, text: str) -> None:
     self._computations: dict[str, dict[str, Instruction]] = {}
     self.entry = ""
     inside: dict[str, Instruction] = {}

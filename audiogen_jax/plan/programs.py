@@ -34,6 +34,7 @@ class Compiled(NamedTuple):
     compile_s: What compiling took.
     resident: Bytes that are on the device meanwhile and are no arguments.
     in_place: Whether `aliased` outputs are hardly written.
+    runs: How often a batch of sounds takes it; 0 where that has no meaning.
   """
 
   arguments: int
@@ -44,6 +45,7 @@ class Compiled(NamedTuple):
   compile_s: float = 0.0
   resident: int = 0
   in_place: bool = False
+  runs: int = 0
 
 
 def of_run(
@@ -158,4 +160,5 @@ def _compiled(program: Program, placement: Placement) -> Compiled:
     compile_s=time.perf_counter() - start,
     resident=resident,
     in_place=program.in_place,
+    runs=program.runs,
   )

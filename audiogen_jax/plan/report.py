@@ -41,6 +41,7 @@ class ProgramReport:
     links_s: Seconds to send what collectives make.
     between_s: Seconds to send what goes to other slices.
     compile_s: Seconds that compiling took.
+    runs: How often a batch of sounds takes it; 0 where that has no meaning.
   """
 
   devices: int
@@ -60,6 +61,7 @@ class ProgramReport:
   links_s: float
   between_s: float
   compile_s: float
+  runs: int = 0
 
   @property
   def total(self) -> int:
@@ -142,6 +144,7 @@ def of(
     links_s=seconds(sum(work.traffic.values()), chip.links),
     between_s=seconds(work.between, chip.network),
     compile_s=compiled.compile_s,
+    runs=compiled.runs,
   )
 
 

@@ -150,7 +150,7 @@ def changed(text: str, words: Iterable[str]) -> ConfigDict:
 
 
 def completed(values: ConfigDict) -> ConfigDict:
-  """The same with the defaults of all keys that it leaves out."""
+  """A configuration with the defaults of all keys that it leaves out."""
   values.unlock()
   for cls in (RunConfig, _task(values.get("task"))):
     _complete(cls, values)

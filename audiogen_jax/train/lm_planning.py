@@ -108,6 +108,7 @@ def sampling(
       (params, head, Cond(states_, text_mask)),
       options | {"capacity": sampler.LEAST_STEPS},
       resident=resident,
+      runs=1,
     ),
     "decode": Program(
       decode,
@@ -119,6 +120,7 @@ def sampling(
       ),
       options,
       resident=resident,
+      runs=layout.frame.shape[1] - 1,
       in_place=True,
     ),
   }

@@ -68,7 +68,7 @@ class LoopConfig:
   profile_step: int = 0
   wandb_project: str = ""
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name in ("steps", "log_every", "save_every", "keep"):
       if getattr(self, name) < 1:
         raise InputError(f"loop.{name} {getattr(self, name)} must be 1 or more")
@@ -122,7 +122,7 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   placement.check_batch(run.data.batch, "data.batch")
   if loop.eval_every:
     placement.check_batch(run.data.eval_batch, "data.eval_batch")
-  path = checkpoint.place(folder)
+  path = checkpoint.path_of(folder)
 
   with contextlib.ExitStack() as stack:
     # The work folder, ours alone; signals; checkpoints.

@@ -95,5 +95,6 @@ def sampling(
         guided=True,
       ),
       resident=lm_planning.beside(text, codec, placement),
+      runs=sum(options.decoding_steps),
     )
   }

@@ -5,12 +5,15 @@ The loop runs them; plans compile them for other machines, benchmarks time them.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from audiogen_jax.core.sharding import Placement
+from audiogen_jax.core.types import Tree
 from audiogen_jax.train import state
 from audiogen_jax.train.state import TrainState
 from audiogen_jax.train.task import Batch, Task
@@ -36,7 +39,9 @@ class Programs:
     samples: `Task.samples` of the first rows of a batch.
   """
 
-  def __init__(self, task: Task, placement: Placement, seed: int, samples: int):
+  def __init__(
+    self, task: Task, placement: Placement, seed: int, samples: int
+  ) -> None:
     """Compiles nothing yet.
 
     Args:
@@ -90,7 +95,15 @@ class Programs:
     with unsplit.active():
       return self._task.samples(now, few)
 
-  def _jit(self, function, places, donate=(), options=None):
+  def _jit(
+    self,
+    function: Callable,
+    places: Tree,
+    donate: int | tuple[int, ...] = (),
+    options: Mapping[str, Any] | None = None,
+  ) -> Callable:
+    """`function` under jit on the run's mesh, its results at `places`."""
+
     @functools.wraps(function)
     def within(*arguments):
       with self._placement.active():
