@@ -14,8 +14,8 @@ import toy
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
-from audiogen_jax.plan import programs
-from audiogen_jax.plan.programs import Compiled
+from audiogen_jax.plan import compiling
+from audiogen_jax.plan.compiling import Compiled
 from audiogen_jax.train import configuration
 
 needs_libtpu = pytest.mark.skipif(
@@ -62,7 +62,7 @@ def on(task, run, **mesh):
   """Programs of a run on devices of this machine."""
   sizes = {"data": 1} | mesh
   placement = Placement.make(make_mesh(**sizes), run.rules)
-  return programs.of_run(run, task, placement)
+  return compiling.of_run(run, task, placement)
 
 
 def test_all_programs_of_a_run():
@@ -203,7 +203,7 @@ def test_a_search_ranks(planned, monkeypatch):
     text += f"  %a = f32[64,64]{{1,0}} parameter(0)\n{products}}}\n"
     return Compiled(8, 8, 0, 0, text, 0.0)
 
-  monkeypatch.setattr(programs, "training", made_up)
+  monkeypatch.setattr(compiling, "training", made_up)
   found, output = planned(
     *(*TINY, "--topology", "v5e:2x2", "--batch", "8"),
     *("--search", "--tries", "6"),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "audiogen_jax"
-# TODO: annotate these, too, and delete them here.
 
 
 def functions(

@@ -174,7 +174,7 @@ def _decoder(transformers: ModuleType, lm: LMConfig) -> dict:
 
 
 class TransformersCodec:
-  """`EncodecModel`, a `Coder` of `benchmark.codec`."""
+  """`EncodecModel`, a `Coder` of `benchmark.coding`."""
 
   name = "transformers"
 

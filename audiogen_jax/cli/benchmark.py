@@ -6,8 +6,7 @@ import jax
 import typer
 from rich.table import Table
 
-from audiogen_jax.benchmark import codec as codec_benchmark
-from audiogen_jax.benchmark import machine, rivals
+from audiogen_jax.benchmark import coding, machine, rivals
 from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
 from audiogen_jax.cli import configured, models, results, sampling, terminal
@@ -64,7 +63,7 @@ def codec(
       coder = Encodec(config, variables)
     else:
       coder = load_codec(model)
-    found = codec_benchmark.compare(
+    found = coding.compare(
       coder,
       [rivals.TransformersCodec(coder.config)] if against else [],
       batch or [1],

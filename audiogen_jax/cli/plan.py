@@ -18,13 +18,13 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.plan import (
   chips,
-  programs,
+  compiling,
   reading,
   report,
   search,
 )
 from audiogen_jax.plan.chips import Chip
-from audiogen_jax.plan.programs import Compiled
+from audiogen_jax.plan.compiling import Compiled
 from audiogen_jax.plan.report import ProgramReport
 from audiogen_jax.train import configuration
 from audiogen_jax.train.loop import RunConfig
@@ -97,10 +97,10 @@ def plan(
       _check_slices(mesh_, slices)
       if sample:
         placement = Placement.make(mesh_)
-        wanted = programs.of_sampling(task, batch or 1, placement)
+        wanted = compiling.of_sampling(task, batch or 1, placement)
       else:
         placement = Placement.make(mesh_, run.rules)
-        wanted = programs.of_run(run, task, placement)
+        wanted = compiling.of_run(run, task, placement)
         hosts = reading.rows(placement, run.data.batch)
       found = _compiled(wanted, run, task, chip, mesh_.size, bar)
   if find:
@@ -185,7 +185,7 @@ def _search(
     bar.update(shown, description=way.name)
     data = dataclasses.replace(run.data, batch=way.batch, eval_batch=way.batch)
     try:
-      compiled = programs.training(
+      compiled = compiling.training(
         dataclasses.replace(run, data=data), way.task, way.placement
       )
     except InputError as error:

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from audiogen_jax.plan.chips import Chip
+from audiogen_jax.plan.compiling import Compiled
 from audiogen_jax.plan.hlo import Program, Work
-from audiogen_jax.plan.programs import Compiled
 
 _LARGE = 1e6  # bytes of a copy worth telling
 
