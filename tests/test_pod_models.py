@@ -15,6 +15,7 @@ from signals import noise
 from test_pod import figures, underway
 from virtual_pod import Pod
 
+import audiogen_jax as ag
 from audiogen_jax.convert import opening
 from audiogen_jax.data.spec import SoundSpec
 
@@ -94,7 +95,7 @@ def words(made):
 
 @pytest.fixture(scope="module")
 def whole(words, tmp_path_factory):
-  """The figures of an uninterrupted run on one device, by kind."""
+  """The work folder of an uninterrupted run on one device, by kind."""
   known = {}
 
   def of(kind):
@@ -102,7 +103,7 @@ def whole(words, tmp_path_factory):
       folder = tmp_path_factory.mktemp(kind)
       pod = Pod(count=1, devices=1)
       pod.start(*words(kind, folder, **ONE), only=[0]).well(500)
-      known[kind] = figures(folder)
+      known[kind] = folder
     return known[kind]
 
   return of
@@ -131,7 +132,7 @@ def alike(one, other, kind):
 def test_sixteen_chips_are_one(words, whole, tmp_path, kind, mesh):
   """v5e:4x4: four hosts, whose rows are no stretches of the batch."""
   Pod("v5e:4x4").start(*words(kind, tmp_path, **mesh)).well(900)
-  alike(whole(kind), figures(tmp_path), kind)
+  alike(figures(whole(kind)), figures(tmp_path), kind)
   assert (tmp_path / "export" / "config.json").exists()
 
 
@@ -156,4 +157,24 @@ def test_killed_and_gone_on_with_fewer(words, whole, tmp_path, count):
   mesh = {"mesh.data": 2, "mesh.fsdp": 2}
   said = fewer.start(*words("lm", tmp_path, **mesh)).well(900)
   assert "going on from step" in said[0].errors
-  alike(whole("lm"), figures(tmp_path), "lm")
+  alike(figures(whole("lm")), figures(tmp_path), "lm")
+
+
+@pytest.mark.pod
+def test_adapters_are_trained_by_two_hosts(words, whole, tmp_path):
+  """They start from an export, and leave what one device leaves."""
+  base = whole("lm") / "export"
+  changes = {"init_from": base, "codec": "", "lora.rank": 2}
+  one, two = tmp_path / "one", tmp_path / "two"
+  alone = Pod(count=1, devices=1)
+  alone.start(*words("lm", one, **changes, **ONE), only=[0]).well(500)
+  mesh = {"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2}
+  Pod("v5e:2x4").start(*words("lm", two, **changes, **mesh)).well(900)
+  alike(figures(one), figures(two), "lm")
+  codes = np.zeros((1, 4, 5), np.int32)
+  logits = [
+    ag.AudioGen.from_pretrained(base, adapters=given).logits(codes, ["rain"])[0]
+    for given in ([], [one / "adapters"], [two / "adapters"])
+  ]
+  assert np.abs(logits[1] - logits[0]).max() > 1e-3
+  np.testing.assert_allclose(logits[2], logits[1], atol=1e-4)

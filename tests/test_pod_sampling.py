@@ -7,10 +7,13 @@ import time
 
 import numpy as np
 import pytest
+import test_lora
+from etils import epath
 from virtual_pod import Pod
 
 import audiogen_jax as ag
 from audiogen_jax.audio import io
+from audiogen_jax.convert import adapters, opening
 
 TEXTS = ["a dog barks at the door", "rain", "a bell"]
 CLI = "from audiogen_jax.cli import main\nmain()\n"
@@ -95,6 +98,71 @@ def test_one_mesh_of_two_processes(tiny, tmp_path):
   np.testing.assert_array_equal(
     saved.generate_codes(TEXTS, frames=20, seed=5), codes
   )
+
+
+_ADAPTED = textwrap.dedent("""
+  import sys
+  import jax
+  import numpy as np
+  import audiogen_jax as ag
+  from audiogen_jax.core import processes
+
+  source, out, first, second, *texts = sys.argv[1:]
+  with processes.distributed():
+    index = jax.process_index()
+    options = dict(mesh=ag.make_mesh(data=2, tensor=2))
+    options["adapters"] = [f"{first}@0.5", second]
+    model = ag.AudioGen.from_pretrained(source, **options)
+    made = {"codes": model.generate_codes(texts, frames=20, seed=5)}
+    made["logits"], _ = model.logits(made["codes"], texts)
+    model.save(f"{out}/merged")
+    model.lm.set_strengths([0, 2])
+    made["stronger"], _ = model.logits(made["codes"], texts)
+    rounded = ag.AudioGen.from_pretrained(source, dtype="int8", **options)
+    made["rounded"], _ = rounded.logits(made["codes"], texts)
+    own = ag.AudioGen.from_pretrained(source, adapters=[second])
+    made["mine"], _ = own.logits(made["codes"][index:], texts[index:])
+    np.savez(f"{out}/{index}.npz", **made)
+""")
+
+
+@pytest.mark.pod
+def test_adapters_on_a_mesh_of_two_processes(tiny, tmp_path):
+  """Beside the weights, at new strengths, merged: as in one process."""
+  folders = [tmp_path / name for name in ("one", "other")]
+  lm = opening.open_parts(tiny).lm
+  for i, config in enumerate((test_lora.ONE, test_lora.OTHER)):
+    tree = test_lora.drawn(config, lm, i)
+    adapters.write(epath.Path(folders[i]), tree, config, "tiny")
+  script = tmp_path / "adapted.py"
+  script.write_text(_ADAPTED)
+  words = (script, tiny, tmp_path, *folders, *TEXTS)
+  Pod(count=2, devices=2).start(*words).well()
+  first, second = (dict(np.load(tmp_path / f"{i}.npz")) for i in range(2))
+  mine = [x.pop("mine") for x in (first, second)]
+  for name in first:
+    np.testing.assert_array_equal(first[name], second[name])
+  one = ag.AudioGen.from_pretrained(
+    tiny,
+    mesh=ag.make_mesh(data=1),
+    adapters=[f"{folders[0]}@0.5", folders[1]],
+  )
+  codes = one.generate_codes(TEXTS, frames=20, seed=5)
+  np.testing.assert_array_equal(first["codes"], codes)
+  logits, _ = one.logits(codes, TEXTS)
+  np.testing.assert_allclose(first["logits"], logits, atol=1e-4)
+  saved = ag.AudioGen.from_pretrained(tmp_path / "merged")
+  np.testing.assert_allclose(saved.logits(codes, TEXTS)[0], logits, atol=1e-4)
+  spread = np.sqrt(np.mean(np.square(first["rounded"] - logits)))
+  assert 0 < spread < 0.1 * logits.std()
+  one.lm.set_strengths([0, 2])
+  stronger, _ = one.logits(codes, TEXTS)
+  np.testing.assert_allclose(first["stronger"], stronger, atol=1e-4)
+  assert np.abs(stronger - logits).max() > 0.1
+  one.lm.set_strengths([0, 1])
+  for i, own in enumerate(mine):
+    want, _ = one.logits(codes[i:], TEXTS[i:])
+    np.testing.assert_allclose(own, want, atol=1e-4)
 
 
 @pytest.fixture

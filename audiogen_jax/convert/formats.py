@@ -77,7 +77,8 @@ def recognise(folder: epath.Path) -> Format:
       if "://" in str(folder) and not each.in_buckets:
         raise InputError(
           f"{folder} is in the {each.name} format, and only our own is read"
-          " from a bucket; copy it to a disk, or audiogen convert it once"
+          " from a bucket; copy it to a disk (gcloud storage cp -r), or"
+          " audiogen convert a whole model once"
         )
       return each
   path = folder / checkpoint.CONFIG

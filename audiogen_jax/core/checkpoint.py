@@ -20,8 +20,11 @@ Its tree is nested dictionaries; the file that opens a family lists its names.
 import contextlib
 import dataclasses
 import json
+import logging
 import os
+import queue
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
 CONFIG = "config.json"
+_PATIENCE_S = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +98,17 @@ def path_of(text: str | os.PathLike) -> epath.Path:
 
   Raises:
     InputError: For an unknown kind of URI, one whose library is not installed,
-      or a bucket that cannot be reached.
+      or a bucket that cannot be reached within 20 s.
   """
-  if "://" not in str(text):
+  text = str(text)
+  if "://" not in text:
     # Orbax takes absolute paths only.
     return epath.Path(Path(text).expanduser().absolute())
+  if not text.startswith("gs://"):
+    raise InputError(f"{text}: only gs:// URIs are known")
+  path = epath.Path(text)
   try:
-    path = epath.Path(str(text))
-    path.exists()
-  except KeyError:
-    raise InputError(f"{text}: only gs:// URIs are known") from None
+    _ask(path)
   except ImportError as error:
     raise InputError(
       f"{text}: {error}; pip install 'audiogen_jax[gcs]'"
@@ -111,9 +116,42 @@ def path_of(text: str | os.PathLike) -> epath.Path:
   except Exception as error:  # each file system has errors of its own
     reason = " ".join(str(error).split())[:120]
     raise InputError(
-      f"{text} cannot be reached ({type(error).__name__}: {reason})"
+      f"{text} cannot be reached ({type(error).__name__}: {reason}); look at"
+      " the name, the network and `gcloud auth application-default login`"
     ) from None
   return path
+
+
+def _ask(path: epath.Path) -> None:
+  """Raises what a bucket's library raises, and TimeoutError after 20 s.
+
+  Without a network gcsfs would try for a minute, and write tracebacks to its
+  log besides.
+  """
+  answers: queue.Queue[Exception | None] = queue.Queue()
+
+  def ask() -> None:
+    try:
+      path.exists()
+    except Exception as error:
+      answers.put(error)
+    else:
+      answers.put(None)
+
+  log = logging.getLogger("gcsfs")
+  log.addFilter(_nothing)
+  threading.Thread(target=ask, daemon=True).start()
+  try:
+    error = answers.get(timeout=_PATIENCE_S)
+  except queue.Empty:  # it still tries, and stays silent
+    raise TimeoutError(f"no answer within {_PATIENCE_S} s") from None
+  log.removeFilter(_nothing)
+  if error is not None:
+    raise error
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+  return False
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from audiogen_jax.core import checkpoint
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import shards
 
@@ -17,10 +18,11 @@ def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
   """Opens a dataset; `as_data_source(split=...)` of what returns reads it.
 
   Raises:
-    InputError: If there is none, or one that is not finished or damaged: the
-      message names what is wrong.
+    InputError: If there is none, or one that is not finished or damaged, or its
+      bucket cannot be reached: the message names what is wrong.
   """
-  folder = epath.Path(folder)
+  bucket = "://" in str(folder)
+  folder = checkpoint.place(folder) if bucket else epath.Path(folder)
   if not (folder / "dataset_info.json").exists():
     if (folder / shards.BUILDING).exists():
       raise InputError(

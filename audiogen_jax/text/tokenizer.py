@@ -1,15 +1,17 @@
 """Sentences -> token ids, padded to a common length."""
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from audiogen_jax.core import config
+from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import bucket
 
@@ -100,23 +102,36 @@ def load(folder: str | Path | None, *, rows: int | None = None) -> Tokenizer:
   """The tokenizer whose files lie in `folder`; bytes where there is none.
 
   Args:
-    folder: Where.
+    folder: Where, on a disk or in a bucket.
     rows: Rows of the text encoder's embedding, where they are known.
 
   Raises:
     InputError: If the files are missing or damaged, or make ids that the
       encoder has no row for.
   """
-  if folder is None or _reads_bytes(Path(folder)):
-    words: Tokenizer = ByteTokenizer()
-  else:
-    words = FileTokenizer(folder)
+  with _here(folder) as files:
+    if files is None or _reads_bytes(files):
+      words: Tokenizer = ByteTokenizer()
+    else:
+      words = FileTokenizer(files)
   if rows is not None and words.vocabulary > rows:
     raise InputError(
       f"the tokenizer of {folder or 'bytes'} has {words.vocabulary} tokens, its"
       f" text encoder {rows} rows; give the tokenizer that it was trained with"
     )
   return words
+
+
+@contextlib.contextmanager
+def _here(folder: str | Path | None) -> Iterator[Path | None]:
+  """The folder; a copy for as long as it is read, where it is in a bucket."""
+  if "://" not in str(folder):
+    yield folder and Path(folder)
+    return
+  with tempfile.TemporaryDirectory() as copy:
+    for path in checkpoint.place(folder).iterdir():
+      (Path(copy) / path.name).write_bytes(path.read_bytes())
+    yield Path(copy)
 
 
 def _reads_bytes(folder: Path) -> bool:
