@@ -1,10 +1,12 @@
 """Parts of sounds made again: what stays, what is made, what is refused."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
 import pytest
+import soundfile
 from published import codec_of, parts_of
 from test_magnet import (  # noqa: F401
   CODEC,
@@ -17,6 +19,7 @@ from test_magnet import (  # noqa: F401
 )
 
 import audiogen_jax as ag
+from audiogen_jax.audio import io
 from audiogen_jax.codec import fields, pieces
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.lm import keeping, masked
@@ -226,3 +229,71 @@ def test_bad_variations(model, options, words):  # noqa: F811
   asked = dict(sound=noise(), amount=0.5, texts=["rain"]) | options
   with pytest.raises(ag.InputError, match=re.escape(words)):
     model.vary(**asked)
+
+
+# On the command line
+
+
+@pytest.fixture
+def sound_file(tmp_path):
+  path = tmp_path / "sound.wav"
+  soundfile.write(path, noise(1, 15_500)[0], 16_000)
+  return path
+
+
+@pytest.fixture
+def words(published_folder, tmp_path):  # noqa: F811
+  out = tmp_path / "out"
+  return ("generate", "rain", "--model", published_folder, "-o", out)
+
+
+def test_edits(audiogen, words, sound_file, model, tmp_path):  # noqa: F811
+  hole = ("--inpaint", sound_file, "--from", 0.3, "--to", 0.62)
+  status, _, errors = audiogen(*words, *hole, "--no-normalize", "--seed", 4)
+  assert status == 0, errors
+  made, _ = soundfile.read(tmp_path / "out" / "rain_seed4.wav")
+  sound, _ = io.read(sound_file)
+  keep = model.outside(0.3, 0.62, samples=15_500)
+  want = model.inpaint(sound[None], keep, ["rain"], seed=4)[0, :, 0]
+  np.testing.assert_allclose(made, want.clip(-1, 1 - 2**-15), atol=2**-15)
+  (tmp_path / "p.txt").write_text("rain\nwind\nsnow\n")
+  listed = ("generate", "--prompts", tmp_path / "p.txt", "--batch", 2)
+  listed += (*words[2:], "--vary", sound_file, "--amount", 0.4)
+  assert audiogen(*listed)[0] == 0
+  lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+  told = json.loads(lines[0])
+  assert (told["vary"], told["amount"]) == (str(sound_file), 0.4)
+  assert told["duration_s"] is None and "inpaint" not in told
+  assert "3 of 3 are there already" in audiogen(*listed)[1]
+  # Without prompts, and from the beginning.
+  alone = ("generate", *words[2:], "--inpaint", sound_file, "--to", 0.5)
+  status, told, errors = audiogen(*alone)
+  assert status == 0, errors
+  assert len(soundfile.read(told.split()[-1])[0]) == 15_500
+
+
+def test_refused_edits(refused, words, sound_file, tiny, tmp_path):
+  long = tmp_path / "long.wav"
+  soundfile.write(long, noise(1, 20_000)[0], 16_000)
+  fill = ("--inpaint", sound_file)
+  for given, told in (
+    ((*fill, "--from", 0.5, "--to", 0.5), "from 0.5 s to 0.5 s is empty"),
+    ((*fill, "--from", 0.5, "--to", 2), "2 s lies outside of the sound;"),
+    ((*fill, "--from", -1), "from -1 s to 0.96875 s lies outside"),
+    (fill, "from 0 s to 0.96875 s is all of the sound's 49 frames"),
+    (("--vary", sound_file, "--amount", 0), "amount 0.0 must lie in (0, 1]"),
+    (("--vary", sound_file, "--amount", 1.5), "amount 1.5 must lie in (0, 1]"),
+    (("--vary", long), "1.26 s are 63 frames, and this model makes 1 s, 50"),
+    (("--inpaint", long, "--to", 1), "63 frames, and this model makes 1 s, 50"),
+    ((*fill, "--vary", long), "--inpaint and --vary: a sound has one use"),
+    ((*fill, "--continue-from", long), "--continue-from and --inpaint: a"),
+    ((*fill, "--duration", 2), "--duration 2: "),
+    ((*fill, "--stride", 1), "makes no windows"),
+    (("--from", 1), "--from 1 is for --inpaint FILE, which was not given"),
+    (("--amount", 0.5), "--amount 0.5 is for --vary FILE"),
+    (("--vary", tmp_path / "none.wav"), "none.wav"),
+  ):
+    assert told in refused(*words, *given), given
+  error = refused("generate", "rain", "--model", tiny, "--vary", sound_file)
+  assert "is of the family audiogen, which has no --vary; magnet has" in error
+  assert not list((tmp_path / "out").glob("*.wav"))
