@@ -51,9 +51,10 @@ class TextToAudio(Protocol):
   What a family can do besides, it says by having the method or the argument:
   `stream`; `inpaint(sound, keep, texts)` and, for a hole, `outside(from_s,
   to_s)`; `vary(sound, amount, texts)`; `prompt=` and `stride_s=` of `generate`,
-  to continue sounds; `check(sampling)`, which raises InputError for options
-  that this model cannot follow; `text_lengths(texts)`, by which batches are
-  sorted; `codec`; `ranges`, narrower ends of options for this model.
+  to continue sounds, and its `negative=`, what is not wanted;
+  `check(sampling)`, which raises InputError for options that this model cannot
+  follow; `text_lengths(texts)`, by which batches are sorted; `codec`; `ranges`,
+  narrower ends of options for this model.
 
   Attributes:
     options: A frozen dataclass made with `core.options`.

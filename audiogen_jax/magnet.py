@@ -185,6 +185,7 @@ class MAGNeT(Inpainting):
     sampling: MaskedSampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt_codes: Int[AnyArray, "b k p"] | None = None,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> Int[np.ndarray, "b k t"]:
     """Codes of `frames` frames.
@@ -200,6 +201,8 @@ class MAGNeT(Inpainting):
       sampling: How tokens are drawn; None for what suits the model.
       seed: Prompt i uses seed + i, or one for each.
       prompt_codes: Codes to continue.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (passes done, passes in all).
 
     Raises:
@@ -212,6 +215,7 @@ class MAGNeT(Inpainting):
       prompt_codes,
       sampling=sampling,
       seed=seed,
+      negative=negative,
       progress=progress,
     )
 
@@ -224,6 +228,7 @@ class MAGNeT(Inpainting):
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     return_codes: bool = False,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> (
     Float[np.ndarray, "b n c"]
@@ -239,6 +244,8 @@ class MAGNeT(Inpainting):
       seed: Prompt i uses seed + i, or one for each.
       prompt: Sounds to continue, at the codec's rate.
       return_codes: Also return the codes.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (passes done, passes in all).
 
     Returns:
@@ -257,6 +264,7 @@ class MAGNeT(Inpainting):
       sampling=sampling,
       seed=seed,
       prompt_codes=None if prompt is None else self.codec.encode(prompt),
+      negative=negative,
       progress=progress,
     )
     audio = self.codec.decode(codes)
@@ -271,12 +279,15 @@ class MAGNeT(Inpainting):
     *,
     sampling: MaskedSampling | None,
     seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
     progress: Progress | None,
   ) -> Int[np.ndarray, "b k t"]:
     """Codes of `frames` frames, of the prompt all or those kept among them."""
     sampling = sampling or self.masking.sampling
     alike = dict(frames=frames, keep=None if keep is None else keep.tolist())
-    texts, seeds = self._asked(texts, sampling, seed, **alike)
+    texts, seeds, unwanted = self._asked(
+      texts, sampling, seed, negative, **alike
+    )
     prompt = self._prompt(prompt, len(texts))
     # Whatever is wrong is said before the text encoder runs.
     self.check(sampling)
@@ -292,6 +303,7 @@ class MAGNeT(Inpainting):
       sampling=sampling,
       prompt=prompt,
       keep=keep,
+      negative=unwanted and self._condition(unwanted),
       progress=progress,
     )
 

@@ -109,15 +109,20 @@ class TextToCodes:
     texts: Sequence[str | None],
     sampling: Any,
     seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
     **others: Any,
-  ) -> tuple[list[str | None], list[int]]:
-    """Prompts and seeds, once they are found to be in order.
+  ) -> tuple[list[str | None], list[int], list[str | None] | None]:
+    """Prompts, seeds and negative prompts, once they are found to be in order.
 
     Args:
       texts: Sentences.
       sampling: Options, which must be of the family.
       seed: One, or one for each text.
+      negative: What is not wanted.
       **others: What processes that share a mesh must ask for alike, too.
+
+    Returns:
+      Negative prompts are one for each text, or None if there are none.
     """
     texts = prompts.checked(texts)
     if not isinstance(sampling, self.options):
@@ -128,10 +133,16 @@ class TextToCodes:
     if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
     seeds = windows.seeds(seed, len(texts))
+    unwanted = prompts.unwanted(negative, len(texts))
+    if unwanted and not sampling.guided:
+      raise InputError(
+        "guidance 1 reads no negative prompt; ask for more, such as 3, or leave"
+        " the negative prompt out"
+      )
     if self.lm.placement.spans:
       asked = {"prompts": texts, "seeds": seeds, "sampling": repr(sampling)}
-      processes.check_same(asked | others)
-    return texts, seeds
+      processes.check_same(asked | {"negative": unwanted} | others)
+    return texts, seeds, unwanted
 
   def _prompt(
     self, codes: AnyArray | None, texts: int
@@ -221,6 +232,7 @@ class Inpainting(TextToCodes):
     *,
     sampling: Any = None,
     seed: int | Sequence[int] = 0,
+    negative: str | Sequence[str | None] | None = None,
     return_codes: bool = False,
     progress: Callable[[int, int], None] | None = None,
   ) -> Sounds:
@@ -236,6 +248,7 @@ class Inpainting(TextToCodes):
       texts: Sentences; None for unconditional.
       sampling: How tokens are drawn; None for what suits the model.
       seed: Prompt i uses seed + i, or one for each.
+      negative: What is not wanted, as for `generate`.
       return_codes: Also return the codes.
       progress: Called with (passes done, passes in all).
 
@@ -247,7 +260,8 @@ class Inpainting(TextToCodes):
     """
     frames = self._frames(sound, texts)
     keep = keeping.checked(fetch(keep), len(sound), frames)
-    options = dict(sampling=sampling, seed=seed, progress=progress)
+    options = dict(sampling=sampling, seed=seed, negative=negative)
+    options |= dict(progress=progress)
     return self._filled(texts, sound, keep, return_codes, **options)
 
   def vary(
@@ -258,6 +272,7 @@ class Inpainting(TextToCodes):
     *,
     sampling: Any = None,
     seed: int | Sequence[int] = 0,
+    negative: str | Sequence[str | None] | None = None,
     return_codes: bool = False,
     progress: Callable[[int, int], None] | None = None,
   ) -> Sounds:
@@ -272,7 +287,8 @@ class Inpainting(TextToCodes):
     size = dict(frames=self._frames(sound, texts), span=self.masking.span)
     seeds = windows.seeds(seed, len(sound))
     keep = keeping.scattered(seeds, amount, **size)
-    options = dict(sampling=sampling, seed=seeds, progress=progress)
+    options = dict(sampling=sampling, seed=seeds, negative=negative)
+    options |= dict(progress=progress)
     return self._filled(texts, sound, keep, return_codes, **options)
 
   def _filled(

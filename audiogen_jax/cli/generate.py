@@ -114,6 +114,10 @@ def generate(
       f"  \\[default: {USUAL_AMOUNT:g}]"
     ),
   ] = None,
+  negative: Annotated[
+    str | None,
+    typer.Option(help='What is not wanted, such as "music, speech".'),
+  ] = None,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
   options: flags.Options = None,
   dtype: Annotated[
@@ -176,8 +180,8 @@ def generate(
     "loudness_lufs": loudness if normalize else None,
   }
   settings |= source.settings() | option_values(sampling)
-  if adapters:
-    settings["adapters"] = adapters
+  given = {"adapters": adapters, "negative": negative}
+  settings |= {name: value for name, value in given.items() if value}
   jobs = [
     _Job(
       text,
@@ -211,7 +215,7 @@ def generate(
         mesh=devices,
         adapters=adapters,
       )
-      asked = _asked(loaded, model, duration, stride, sampling)
+      asked = _asked(loaded, model, duration, stride, sampling, negative)
       call, given = source.asked(loaded, model)
       left = _by_length([jobs[i] for i in places], loaded)
       lufs = settings["loudness_lufs"]
@@ -240,11 +244,12 @@ def _asked(
   duration_s: float | None,
   stride_s: float,
   sampling: Any,
+  negative: str | None,
 ) -> dict[str, Any]:
   """Arguments of what makes sounds, those alone that the family takes.
 
   Raises:
-    InputError: For a stride where it takes none.
+    InputError: For a stride, or a negative prompt, where it takes none.
   """
   families.check(loaded, sampling)
   asked = {"sampling": sampling}
@@ -254,6 +259,10 @@ def _asked(
     asked["stride_s"] = stride_s
   elif stride_s != windows.STRIDE_S:
     raise InputError(f"{name} makes no windows: leave --stride out")
+  if negative:
+    if not families.takes(loaded, "negative"):
+      raise InputError(f"{name} reads no negative prompt: leave it out")
+    asked["negative"] = negative
   return asked
 
 

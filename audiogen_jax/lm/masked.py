@@ -81,6 +81,7 @@ def generate(
   sampling: MaskedSampling,
   prompt: Int[np.ndarray, "b k p"],
   keep: Bool[np.ndarray, "b p"] | None = None,
+  negative: Cond | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> Int[np.ndarray, "b k _"]:
   """Codes for each row of `prompt`, the prompt's first.
@@ -95,6 +96,7 @@ def generate(
     prompt: Codes that each row begins with; none, if `p` is 0.
     keep: The frames of the prompt that stay as they are; others are made.
       None for all of them.
+    negative: As for `sampler.generate`.
     progress: Called with (passes done, passes in all).
 
   Returns:
@@ -140,7 +142,8 @@ def generate(
       for first in range(0, passes, every):
         end = min(first + every, passes)
         bounds = put(np.int32(first)), put(np.int32(end))
-        state = run(lm.params, state, cond, stage, *bounds, **options)
+        inputs = cond, stage, *bounds, negative
+        state = run(lm.params, state, *inputs, **options)
         done += end - first
         if progress:
           jax.block_until_ready(state)
@@ -209,6 +212,7 @@ def decode(
   stage: Stage,
   start: Int[Array, ""],
   stop: Int[Array, ""],
+  negative: Cond | None = None,
   *,
   config: LMConfig,
   dtype: jnp.dtype,
@@ -225,7 +229,7 @@ def decode(
   given = jnp.take(state.codes, book, axis=1)  # those that stay
   mask = masks.of_codebook(book, length, context=context, shown=stage.frames)
   if guided:
-    cond = sampler.doubled(cond)
+    cond = sampler.doubled(cond, negative)
 
   def body(carried: tuple[Int[Array, ""], State]) -> Any:
     i, (codes, log_p, fresh) = carried
