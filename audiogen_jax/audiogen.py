@@ -163,6 +163,7 @@ class AudioGen(TextToCodes):
     sampling: Sampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt_codes: Int[AnyArray, "b k p"] | None = None,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> Int[np.ndarray, "b k t"]:
     """Codes of `frames` frames in one window.
@@ -176,6 +177,8 @@ class AudioGen(TextToCodes):
       sampling: How tokens are drawn; None for the model's own guidance.
       seed: Prompt i uses seed + i, or one for each.
       prompt_codes: Codes to continue.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (steps done, steps in all).
 
     Raises:
@@ -185,7 +188,8 @@ class AudioGen(TextToCodes):
     tokens.check_frames(frames)
     known = 0 if prompt is None else tokens.checked(fetch(prompt)).shape[2]
     parts = windows.windows(known, frames, frames, 0)
-    *_, codes = self._sample(texts, prompt, parts, sampling, seed, progress)
+    how = sampling, seed, negative, progress
+    *_, codes = self._sample(texts, prompt, parts, *how)
     return codes
 
   def generate(
@@ -199,6 +203,7 @@ class AudioGen(TextToCodes):
     window_s: Seconds | None = None,
     stride_s: Seconds = windows.STRIDE_S,
     return_codes: bool = False,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> (
     Float[np.ndarray, "b n c"]
@@ -219,6 +224,8 @@ class AudioGen(TextToCodes):
       window_s: Seconds of a window; None for the duration trained on.
       stride_s: Seconds by which windows move on.
       return_codes: Also return the codes.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (steps done, steps in all).
 
     Returns:
@@ -228,7 +235,8 @@ class AudioGen(TextToCodes):
       InputError: If something does not fit; the message names it.
     """
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
-    *_, codes = self._sample(texts, known, parts, sampling, seed, progress)
+    how = sampling, seed, negative, progress
+    *_, codes = self._sample(texts, known, parts, *how)
     audio = self.codec.decode(codes)
     return (audio, codes) if return_codes else audio
 
@@ -243,6 +251,7 @@ class AudioGen(TextToCodes):
     prompt: Float[AnyArray, "b p c"] | None = None,
     window_s: Seconds | None = None,
     stride_s: Seconds = windows.STRIDE_S,
+    negative: str | Sequence[str | None] | None = None,
   ) -> Iterator[Float[np.ndarray, "b n c"]]:
     """`generate`, heard while it is being made.
 
@@ -264,7 +273,8 @@ class AudioGen(TextToCodes):
     known, parts = self._plan(duration_s, window_s, stride_s, prompt)
     every = self.codec.tokens.some_frames("chunk", chunk_s)
     texts, frames = prompts.checked(texts), parts[-1][2]
-    codes = self._sample(texts, known, parts, sampling, seed, None, every)
+    how = sampling, seed, negative, None, every
+    codes = self._sample(texts, known, parts, *how)
     size = dict(rows=len(texts), frames=frames, most=every)
     return self.codec.decode_stream(codes, **size)
 
@@ -291,12 +301,15 @@ class AudioGen(TextToCodes):
     parts: list[tuple[int, int, int]],
     sampling: Sampling | None,
     seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
     progress: Progress | None,
     every: int | None = None,
   ) -> Iterator[Int[np.ndarray, "b k t"]]:
     """Codes so far, in the end all of them, window by window."""
     sampling = sampling or Sampling(guidance=self.guidance)
-    texts, seeds = self._asked(texts, sampling, seed, windows=parts)
+    texts, seeds, unwanted = self._asked(
+      texts, sampling, seed, negative, windows=parts
+    )
     done, codes = 0, self._prompt(prompt, len(texts))
     total = sum(self.lm.steps(end - at, known - at) for at, known, end in parts)
     if progress:
@@ -304,6 +317,7 @@ class AudioGen(TextToCodes):
       every = every or _REPORT_EVERY
     cond = self._condition(texts)
     options = dict(seeds=seeds, sampling=sampling, every=every)
+    options["negative"] = unwanted and self._condition(unwanted)
     for i, (at, _, end) in enumerate(parts):
       before, known = codes[:, :, :at], codes[:, :, at:]
       window = dict(frames=end - at, prompt=known, window=i)

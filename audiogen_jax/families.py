@@ -49,7 +49,9 @@ class TextToAudio(Protocol):
   """A model that turns sentences into sound.
 
   What a family can do besides, it says by having the method or the argument:
-  `stream`; `prompt=` and `stride_s=` of `generate`, to continue sounds;
+  `stream`; `inpaint(sound, keep, texts)` and, for a hole, `outside(from_s,
+  to_s)`; `vary(sound, amount, texts)`; `prompt=` and `stride_s=` of `generate`,
+  to continue sounds, and its `negative=`, what is not wanted;
   `check(sampling)`, which raises InputError for options that this model cannot
   follow; `text_lengths(texts)`, by which batches are sorted; `codec`; `ranges`,
   narrower ends of options for this model.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from audiogen_jax import families, text_to_codes
 from audiogen_jax.codec.codec import Encodec
@@ -36,10 +36,10 @@ from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.lm.masked_sampling import MaskedSampling, Masking
 from audiogen_jax.text import prompts
 from audiogen_jax.text.encoder import TextEncoder
-from audiogen_jax.text_to_codes import TextToCodes
+from audiogen_jax.text_to_codes import Inpainting
 
 
-class MAGNeT(TextToCodes):
+class MAGNeT(Inpainting):
   """Text to sound by masked decoding (Ziv et al., ICLR 2024).
 
   A `families.TextToAudio`.  Sounds are as long as those trained on, or shorter.
@@ -185,6 +185,7 @@ class MAGNeT(TextToCodes):
     sampling: MaskedSampling | None = None,
     seed: int | Sequence[int] = 0,
     prompt_codes: Int[AnyArray, "b k p"] | None = None,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> Int[np.ndarray, "b k t"]:
     """Codes of `frames` frames.
@@ -200,26 +201,21 @@ class MAGNeT(TextToCodes):
       sampling: How tokens are drawn; None for what suits the model.
       seed: Prompt i uses seed + i, or one for each.
       prompt_codes: Codes to continue.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (passes done, passes in all).
 
     Raises:
       InputError: If something does not fit; the message names it.
     """
     self._check_length(frames)
-    sampling = sampling or self.masking.sampling
-    texts, seeds = self._asked(texts, sampling, seed, frames=int(frames))
-    prompt = self._prompt(prompt_codes, len(texts))
-    # Whatever is wrong is said before the text encoder runs.
-    self.check(sampling)
-    self.masking.frames(sampling, frames, prompt.shape[2])
-    return masked.generate(
-      self.lm,
-      self._condition(texts),
-      masking=self.masking,
-      frames=int(frames),
-      seeds=seeds,
+    return self._codes(
+      texts,
+      int(frames),
+      prompt_codes,
       sampling=sampling,
-      prompt=prompt,
+      seed=seed,
+      negative=negative,
       progress=progress,
     )
 
@@ -232,6 +228,7 @@ class MAGNeT(TextToCodes):
     seed: int | Sequence[int] = 0,
     prompt: Float[AnyArray, "b p c"] | None = None,
     return_codes: bool = False,
+    negative: str | Sequence[str | None] | None = None,
     progress: Progress | None = None,
   ) -> (
     Float[np.ndarray, "b n c"]
@@ -247,6 +244,8 @@ class MAGNeT(TextToCodes):
       seed: Prompt i uses seed + i, or one for each.
       prompt: Sounds to continue, at the codec's rate.
       return_codes: Also return the codes.
+      negative: What is not wanted: a text for all rows, or one for each.
+        Guidance leads away from it, instead of from no text.
       progress: Called with (passes done, passes in all).
 
     Returns:
@@ -265,10 +264,48 @@ class MAGNeT(TextToCodes):
       sampling=sampling,
       seed=seed,
       prompt_codes=None if prompt is None else self.codec.encode(prompt),
+      negative=negative,
       progress=progress,
     )
     audio = self.codec.decode(codes)
     return (audio, codes) if return_codes else audio
+
+  def _codes(
+    self,
+    texts: Sequence[str | None],
+    frames: int,
+    prompt: Int[AnyArray, "b k p"] | None,
+    keep: Bool[np.ndarray, "b p"] | None = None,
+    *,
+    sampling: MaskedSampling | None,
+    seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
+    progress: Progress | None,
+  ) -> Int[np.ndarray, "b k t"]:
+    """Codes of `frames` frames, of the prompt all or those kept among them."""
+    sampling = sampling or self.masking.sampling
+    alike = dict(frames=frames, keep=None if keep is None else keep.tolist())
+    texts, seeds, unwanted = self._asked(
+      texts, sampling, seed, negative, **alike
+    )
+    prompt = self._prompt(prompt, len(texts))
+    # Whatever is wrong is said before the text encoder runs.
+    self.check(sampling)
+    self.masking.frames(
+      sampling, frames, prompt.shape[2] if keep is None else 0
+    )
+    return masked.generate(
+      self.lm,
+      self._condition(texts),
+      masking=self.masking,
+      frames=frames,
+      seeds=seeds,
+      sampling=sampling,
+      prompt=prompt,
+      keep=keep,
+      negative=unwanted and self._condition(unwanted),
+      progress=progress,
+    )
 
   def _check_length(self, frames: int) -> None:
     """Raises InputError for frames that the model was not trained on."""

@@ -7,15 +7,16 @@ Cond  -> codes                           each family in its own way
 codes -> `codec.decode` -> audio
 """
 
+import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import adapters as adapter_files
@@ -25,8 +26,9 @@ from audiogen_jax.core import processes, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
-from audiogen_jax.lm import lora, model, windows
+from audiogen_jax.lm import keeping, lora, model, windows
 from audiogen_jax.lm.language_model import LanguageModel
+from audiogen_jax.lm.masked_sampling import Masking
 from audiogen_jax.text import prompts, tokenizer
 from audiogen_jax.text.encoder import TextEncoder
 
@@ -107,15 +109,20 @@ class TextToCodes:
     texts: Sequence[str | None],
     sampling: Any,
     seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
     **others: Any,
-  ) -> tuple[list[str | None], list[int]]:
-    """Prompts and seeds, once they are found to be in order.
+  ) -> tuple[list[str | None], list[int], list[str | None] | None]:
+    """Prompts, seeds and negative prompts, once they are found to be in order.
 
     Args:
       texts: Sentences.
       sampling: Options, which must be of the family.
       seed: One, or one for each text.
+      negative: What is not wanted.
       **others: What processes that share a mesh must ask for alike, too.
+
+    Returns:
+      Negative prompts are one for each text, or None if there are none.
     """
     texts = prompts.checked(texts)
     if not isinstance(sampling, self.options):
@@ -126,10 +133,16 @@ class TextToCodes:
     if not texts:
       raise InputError("no prompt was given; pass at least one text or None")
     seeds = windows.seeds(seed, len(texts))
+    unwanted = prompts.unwanted(negative, len(texts))
+    if unwanted and not sampling.guided:
+      raise InputError(
+        "guidance 1 reads no negative prompt; ask for more, such as 3, or leave"
+        " the negative prompt out"
+      )
     if self.lm.placement.spans:
       asked = {"prompts": texts, "seeds": seeds, "sampling": repr(sampling)}
-      processes.check_same(asked | others)
-    return texts, seeds
+      processes.check_same(asked | {"negative": unwanted} | others)
+    return texts, seeds, unwanted
 
   def _prompt(
     self, codes: AnyArray | None, texts: int
@@ -146,10 +159,15 @@ class TextToCodes:
 
   def _check_axes(self, codes: AnyArray, texts: int) -> None:
     (b, k, _), known = codes.shape, self.codec.tokens.codebooks
-    if b != texts:
-      raise InputError(f"{b} sounds and {texts} texts; give one text for each")
+    self._check_rows(b, texts)
     if k != known:
       raise InputError(f"codes have {k} codebooks; the model {known}")
+
+  def _check_rows(self, sounds: int, texts: int) -> None:
+    if sounds != texts:
+      raise InputError(
+        f"{sounds} sounds and {texts} texts; give one text for each"
+      )
 
   def _save(self, folder: str | Path, **family: Any) -> None:
     """Exports the model, adapters merged.
@@ -174,6 +192,142 @@ class TextToCodes:
       **family,
     )
     opening.write_orbax(folder, parts, tokenizer=self.text.tokenizer)
+
+
+# Sounds alone, or with their codes.
+Sounds: TypeAlias = (
+  Float[np.ndarray, "b n c"]
+  | tuple[Float[np.ndarray, "b n c"], Int[np.ndarray, "b k t"]]
+)
+
+
+class Inpainting(TextToCodes):
+  """Of models that write all frames at once: parts of a sound made again.
+
+  Attributes, besides those of `TextToCodes`:
+    masking: How the model attends and hides.
+  """
+
+  masking: Masking
+
+  def outside(
+    self, from_s: Seconds, to_s: Seconds, *, samples: int
+  ) -> Bool[np.ndarray, " t"]:
+    """`keep` of `inpaint` for one hole in a sound of so many samples.
+
+    Raises:
+      InputError: If the hole is empty, all of the sound, or lies outside of it.
+    """
+    hop = self.codec.config.hop
+    size = dict(
+      frames=-(-samples // hop), frame_rate_hz=self.sample_rate_hz / hop
+    )
+    return keeping.outside(from_s, to_s, **size)
+
+  def inpaint(
+    self,
+    sound: Float[AnyArray, "b n c"],
+    keep: Bool[AnyArray, "b t"] | Bool[AnyArray, " t"],
+    texts: Sequence[str | None],
+    *,
+    sampling: Any = None,
+    seed: int | Sequence[int] = 0,
+    negative: str | Sequence[str | None] | None = None,
+    return_codes: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+  ) -> Sounds:
+    """Sounds of which parts stay, and the rest is made from sentences.
+
+    Codes of kept frames stay as `codec.encode` gives them.  How they sound
+    depends on what is made as far as the decoder reaches (`codec.fields`); an
+    LSTM in it remembers a hole for a while.
+
+    Args:
+      sound: At the codec's rate; no longer than the sounds trained on.
+      keep: Which of its frames stay, such as `outside(1.2, 2.0, samples=n)`.
+      texts: Sentences; None for unconditional.
+      sampling: How tokens are drawn; None for what suits the model.
+      seed: Prompt i uses seed + i, or one for each.
+      negative: What is not wanted, as for `generate`.
+      return_codes: Also return the codes.
+      progress: Called with (passes done, passes in all).
+
+    Returns:
+      Sound as long as `sound`; with `return_codes`, a pair.
+
+    Raises:
+      InputError: If something does not fit; the message names it.
+    """
+    frames = self._frames(sound, texts)
+    keep = keeping.checked(fetch(keep), len(sound), frames)
+    options = dict(sampling=sampling, seed=seed, negative=negative)
+    options |= dict(progress=progress)
+    return self._filled(texts, sound, keep, return_codes, **options)
+
+  def vary(
+    self,
+    sound: Float[AnyArray, "b n c"],
+    amount: float,
+    texts: Sequence[str | None],
+    *,
+    sampling: Any = None,
+    seed: int | Sequence[int] = 0,
+    negative: str | Sequence[str | None] | None = None,
+    return_codes: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+  ) -> Sounds:
+    """Sounds of which a random share is made again, in spans.
+
+    Args:
+      sound: At the codec's rate; no longer than the sounds trained on.
+      amount: The share, in (0, 1]; at least a span is made.
+      texts: As all others those of `inpaint`; a row's seed also says which
+        frames are made.
+    """
+    size = dict(frames=self._frames(sound, texts), span=self.masking.span)
+    seeds = windows.seeds(seed, len(sound))
+    keep = keeping.scattered(seeds, amount, **size)
+    options = dict(sampling=sampling, seed=seeds, negative=negative)
+    options |= dict(progress=progress)
+    return self._filled(texts, sound, keep, return_codes, **options)
+
+  def _filled(
+    self,
+    texts: Sequence[str | None],
+    sound: Float[AnyArray, "b n c"],
+    keep: Bool[np.ndarray, "b t"],
+    return_codes: bool,
+    **options: Any,
+  ) -> Sounds:
+    """Sounds of which the frames that are not kept are made."""
+    codes = self.codec.encode(sound)
+    codes = self._codes(texts, keep.shape[1], codes, keep, **options)
+    audio = self.codec.decode(codes)[:, : np.shape(sound)[1]]
+    return (audio, codes) if return_codes else audio
+
+  def _frames(
+    self, sound: Float[AnyArray, "b n c"], texts: Sequence[str | None]
+  ) -> int:
+    """Frames of sounds; raises InputError if they do not fit model or texts."""
+    frames = self.codec.frames(sound)
+    self._check_length(frames)
+    self._check_rows(len(sound), len(prompts.checked(texts)))
+    return frames
+
+  @abc.abstractmethod
+  def _codes(
+    self,
+    texts: Sequence[str | None],
+    frames: int,
+    prompt: Int[AnyArray, "b k p"] | None,
+    keep: Bool[np.ndarray, "b p"] | None = None,
+    **options: Any,
+  ) -> Int[np.ndarray, "b k t"]:
+    """Codes of `frames` frames, of the prompt all or those kept among them."""
+
+  @abc.abstractmethod
+  def _check_length(self, frames: int) -> None:
+    """Raises InputError for frames that the model was not trained on."""
 
 
 @dataclasses.dataclass(frozen=True)

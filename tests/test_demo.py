@@ -84,6 +84,16 @@ class TestMaker:
     assert made.sound.name == "rain_seed3.wav"
     assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
 
+  def test_what_is_not_wanted(self, make, generate):
+    made = make("rain", negative=" music ")
+    audio, _ = soundfile.read(made.sound)
+    words = ("rain", "--negative", "music", "--duration", 0.6)
+    np.testing.assert_array_equal(audio, generate(*words))
+    plain, _ = soundfile.read(make("rain").sound)
+    assert np.any(plain != audio)
+    with pytest.raises(InputError, match="guidance 1 reads no negative"):
+      make("rain", negative="music", sampling=Sampling(guidance=1.0))
+
   @pytest.mark.parametrize("prompt", ["", "rain"])
   def test_an_upload_is_continued(self, make, generate, noise, prompt):
     made = make(prompt, upload=noise, duration_s=1.0)

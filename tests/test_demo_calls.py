@@ -20,7 +20,7 @@ pytestmark = [
   pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-CALL = ["rain", None, 0.6, 0, 3.0, 1.0, 96, 0.0]
+CALL = ["rain", None, 0.6, 0, 3.0, 1.0, 96, 0.0, ""]
 
 
 class Server:
@@ -190,6 +190,7 @@ def test_nobody_jumps_the_queue(server, place):
     ({5: {}}, "Temperature must be a number from 0 to 2, got {}"),
     ({6: 10**30}, "Top-k must be a number from 0 to 96, got 1000000000"),
     ({7: [0.5]}, "Top-p must be a number from 0 to 1, got [0.5]"),
+    ({8: 5}, "Negative prompt must be a text, got 5"),
   ],
 )  # fmt: skip
 def test_wrong_values_are_named(server, changes, words):
@@ -208,8 +209,8 @@ def test_wrong_values_are_named(server, changes, words):
     (b"\xff", "not JSON"),
     ([], "an object with a list"),
     ({"data": "rain"}, "an object with a list"),
-    ({"data": CALL[:-1]}, "7 values where 8 are expected: Prompt"),
-    ({"data": [*CALL, 0]}, "9 values where 8"),
+    ({"data": CALL[:-1]}, "8 values where 9 are expected: Prompt"),
+    ({"data": [*CALL, 0]}, "10 values where 9"),
     ({"data": ["a" * 70_000, *CALL[1:]]}, "more than 65,536 bytes"),
   ],
 )

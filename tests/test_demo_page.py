@@ -67,7 +67,7 @@ class Visitor:
 
   def ask(self, prompt="rain", duration_s=0.6, upload=None) -> str:
     """Joins the queue; returns where the answer will be."""
-    values = [prompt, upload, duration_s, 0, 3.0, 1.0, 96, 0.0]
+    values = [prompt, upload, duration_s, 0, 3.0, 1.0, 96, 0.0, ""]
     address = f"{self._address}/gradio_api/call/generate"
     request = urllib.request.Request(
       address,

@@ -37,41 +37,50 @@ def filtered(p, sampling):
   return kept, p if sampling.top_p else kept / kept.sum(-1, keepdims=True)
 
 
-def decode(lm, cond, masking, frames, sampling, seeds, prompt):
+def decode(lm, cond, masking, frames, sampling, seeds, prompt, keep=None):
   """The published loop, with the model's logits and the project's noise."""
   nothing = Cond(np.zeros_like(cond.states), cond.mask)
   b, _, known = prompt.shape
   span, side = masking.span, sampling.span_arrangement == "nonoverlap"
-  if side:
-    frames = frames // span * span
-  x = np.full((b, BOOKS, frames), SIZE, np.int32)
-  x[:, :, :known] = prompt
+  if keep is None:
+    keep = np.ones((b, known), bool)
+    if side:
+      frames = frames // span * span
+  stays = np.zeros((b, frames), bool)
+  stays[:, :known] = keep
+  given = np.full((b, BOOKS, frames), SIZE, np.int32)
+  given[:, :, :known] = prompt
+  x = np.where(stays[:, None], given, SIZE)
+  chunks = [slice(at, at + span) for at in range(0, frames, span)]
   keys = sampler.row_keys(lm, seeds, 0)
   for stage, steps in enumerate(sampling.decoding_steps):
     current = np.full((b, frames), SIZE, np.int32)
     log_p = np.zeros((b, frames))
-    fresh = np.ones((b, frames), bool)
-    fresh[:, : known // span * span if side else known] = False
-    places = frames // span - known // span if side else frames - known
+    fresh = ~stays
+    if side:
+      for chunk in chunks:
+        fresh[:, chunk] = fresh[:, chunk].any(1, keepdims=True)
+    places = fresh[:, ::span].sum(1) if side else fresh.sum(1)
     for i in range(steps):
       r = np.cos(np.pi / 2 * i / max(steps - 1, 1))
-      count = max(int(r * places + 1e-6), 1)
       hidden = np.zeros_like(fresh)
       for row in range(b):
+        count = max(int(r * places[row] + 1e-6), 1)
         if i == 0:
           hidden[row] = fresh[row]
         elif side:
-          chunks = log_p[row].reshape(-1, span)
-          score = 1 - np.exp(chunks.max(1))
+          own = [log_p[row, chunk] for chunk in chunks]
+          score = np.array([1 - np.exp(each.max()) for each in own])
           if sampling.span_scoring == "prod":
-            score = -chunks.sum(1)
+            score = np.array([-each.sum() for each in own])
           score[~fresh[row, ::span]] = -1e4
           for chunk in np.argsort(-score, kind="stable")[:count]:
-            hidden[row, chunk * span : (chunk + 1) * span] = True
+            hidden[row, chunks[chunk]] = True
         else:
-          hidden[row] = spans_by_hand(log_p[row], fresh[row], count, span)
+          own = log_p[row].astype(np.float32)
+          hidden[row] = spans_by_hand(own, fresh[row], count, span)
       current[hidden] = SIZE
-      current[:, :known] = prompt[:, stage]
+      current = np.where(stays, given[:, stage], current)
       x[:, stage] = current
       g = r * sampling.guidance + (1 - r) * sampling.min_guidance
       with_text, without = (
@@ -130,3 +139,39 @@ def test_the_rules(rule, way, context, span, frames, known):
   )
   got = masked.generate(lm, put(lm, cond), **options)
   np.testing.assert_array_equal(got, decode(lm, cond, **options))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("way", ["stride1", "max", "prod"])
+@pytest.mark.parametrize(
+  ("context", "span", "frames"), [(2, 3, 32), (-1, 4, 35), (1, 1, 24)]
+)
+def test_the_rules_with_holes(rule, way, context, span, frames):
+  """Rows keep other frames, and chunks are kept, cut or made in part."""
+  usual = dict(decoding_steps=(5, 3, 1, 4), temperature=2.0, guidance=6.0)
+  sampling = MaskedSampling(**usual | RULES[rule])
+  if way != "stride1":
+    lies = dict(span_arrangement="nonoverlap", span_scoring=way)
+    sampling = dataclasses.replace(sampling, **lies)
+  lm, cond = language_model(PARALLEL), told(5, 2, 3)
+  draw = np.random.default_rng(4)
+  at = np.arange(frames)
+  keep = np.stack(
+    [(at < 7) | (at >= 19), draw.random(frames) < 0.4, at < frames - 2]
+  )
+  options = dict(
+    masking=Masking(context=context, span=span),
+    frames=frames,
+    sampling=sampling,
+    seeds=(3, 4, 5),
+    prompt=draw.integers(0, SIZE, (3, BOOKS, frames), np.int32),
+    keep=keep,
+  )
+  got = masked.generate(lm, put(lm, cond), **options)
+  np.testing.assert_array_equal(got, decode(lm, cond, **options))
+  stays = np.broadcast_to(keep[:, None], got.shape)
+  np.testing.assert_array_equal(got[stays], options["prompt"][stays])
+  # What was there where frames are made says nothing.
+  other = np.where(stays, options["prompt"], 0)
+  again = masked.generate(lm, put(lm, cond), **options | {"prompt": other})
+  np.testing.assert_array_equal(got, again)

@@ -30,8 +30,9 @@ COUNTS = {
 
 @pytest.mark.parametrize(("steps", "places"), COUNTS)
 def test_counts(steps, places):
-  counts = hidden_counts(mask_ratios(steps), places)
-  assert counts.tolist() == [*map(int, COUNTS[steps, places].split())]
+  counts = hidden_counts(mask_ratios(steps), np.asarray([places, 2]))
+  assert counts[0].tolist() == [*map(int, COUNTS[steps, places].split())]
+  assert counts[1, 0] == 2
 
 
 def test_each_pass():
@@ -41,16 +42,18 @@ def test_each_pass():
     min_guidance=2.0,
     decoding_steps=(5, 4),
   )
-  passes = Passes.make(sampling, 0, 50)
+  passes = Passes.make(sampling, 0, np.asarray([50]))
   # The first pass is below the temperature already; the last is not quite 0.
   np.testing.assert_allclose(
     passes.temperature[:5], [2.4, 1.8, 1.2, 0.6, 0.01], rtol=1e-6
   )
   ratio = np.cos(np.pi / 2 * np.arange(5) / 4)
   np.testing.assert_allclose(passes.guidance[:5], 2 + 9 * ratio, rtol=1e-6)
-  assert not passes.count[5:].any()
+  assert not passes.count[:, 5:].any()
   still = MaskedSampling(anneal_temperature=False, decoding_steps=(5, 4))
-  assert set(Passes.make(still, 1, 50).temperature[:4]) == {np.float32(3.5)}
+  assert set(Passes.make(still, 1, np.asarray([50])).temperature[:4]) == {
+    np.float32(3.5)
+  }
 
 
 def random(rows, frames, seed):
@@ -99,7 +102,7 @@ def test_spans_anywhere(span, frames):
     got = spans.hidden_spans(
       jnp.asarray(padded),
       jnp.asarray(np.pad(fresh, more, constant_values=True)),
-      count=jnp.int32(count),
+      count=jnp.full(4, count),
       frames=jnp.int32(frames),
       span=span,
     )
@@ -126,7 +129,7 @@ def test_spans_side_by_side(span, summed):
     got = spans.hidden_chunks(
       jnp.asarray(np.pad(log_p, more, constant_values=-50)),
       jnp.asarray(np.pad(fresh.repeat(span, axis=1), more)),
-      count=jnp.int32(count),
+      count=jnp.full(4, count),
       frames=jnp.int32(frames),
       span=span,
       summed=jnp.asarray(summed),
@@ -141,10 +144,10 @@ def test_ties_go_to_what_comes_first():
   same, fresh = jnp.zeros((1, 12)), jnp.ones((1, 12), bool)
   options = dict(frames=jnp.int32(12), span=3)
   got = spans.hidden_chunks(
-    same, fresh, count=jnp.int32(2), summed=jnp.asarray(False), **options
+    same, fresh, count=jnp.asarray([2]), summed=jnp.asarray(False), **options
   )
   assert np.flatnonzero(got).tolist() == [0, 1, 2, 3, 4, 5]
-  got = spans.hidden_spans(same, fresh, count=jnp.int32(3), **options)
+  got = spans.hidden_spans(same, fresh, count=jnp.asarray([3]), **options)
   assert np.flatnonzero(got).tolist() == [0, 1, 2]
 
 
@@ -202,8 +205,11 @@ def test_what_does_not_fit_a_model():
   side, any_ = MaskedSampling(span_arrangement="nonoverlap"), MaskedSampling()
   masking = Masking(span=3)
   assert (masking.frames(side, 50, 0), masking.frames(any_, 50, 0)) == (48, 50)
-  assert masking.places(side, 48, 17) == 11
-  assert masking.places(any_, 50, 17) == 33
+  kept = np.arange(50)[None] < [[17], [0]]
+  kept[1, 20:] = True  # to the end: two frames of a seventh chunk are to make
+  assert masking.places(side, kept[:, :48]).tolist() == [11, 7]
+  assert masking.places(side, kept).tolist() == [12, 7]
+  assert masking.places(any_, kept).tolist() == [33, 20]
   with pytest.raises(InputError, match="2 frames are fewer than the 3 of a"):
     masking.frames(any_, 2, 0)
   with pytest.raises(InputError, match="has 48 frames, and 48 are made in all"):

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import flags, models, plan, terminal
 from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.manifest import Manifest
+from audiogen_jax.cli.source import USUAL_AMOUNT, Source
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
@@ -24,6 +25,7 @@ from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.lm import windows
 
 _ROWS = 8  # sounds made together on each device
+_DURATION_S = 5.0
 
 
 class _Job(NamedTuple):
@@ -59,7 +61,10 @@ def generate(
       " prompts.",
     ),
   ] = Path("."),
-  duration: Annotated[float, typer.Option(help="Seconds.")] = 5.0,
+  duration: Annotated[
+    float | None,
+    typer.Option(help=f"Seconds.  \\[default: {_DURATION_S:g}]"),
+  ] = None,
   stride: Annotated[
     float,
     typer.Option(
@@ -74,6 +79,44 @@ def generate(
       help="A sound to continue; the duration includes it.  Without prompts it"
       " is continued unconditionally."
     ),
+  ] = None,
+  inpaint: Annotated[
+    Path | None,
+    typer.Option(
+      help="A sound that is kept but for a hole, from --from to --to.  Without"
+      " prompts it is filled unconditionally."
+    ),
+  ] = None,
+  from_s: Annotated[
+    float | None,
+    typer.Option(
+      "--from",
+      help="Where the hole begins, in seconds.  \\[default: the beginning]",
+    ),
+  ] = None,
+  to_s: Annotated[
+    float | None,
+    typer.Option(
+      "--to", help="Where the hole ends, in seconds.  \\[default: the end]"
+    ),
+  ] = None,
+  vary: Annotated[
+    Path | None,
+    typer.Option(
+      help="A sound of which a random share is made again: another for each"
+      " seed."
+    ),
+  ] = None,
+  amount: Annotated[
+    float | None,
+    typer.Option(
+      help="The share of --vary, above 0 and up to 1."
+      f"  \\[default: {USUAL_AMOUNT:g}]"
+    ),
+  ] = None,
+  negative: Annotated[
+    str | None,
+    typer.Option(help='What is not wanted, such as "music, speech".'),
   ] = None,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
   options: flags.Options = None,
@@ -119,11 +162,15 @@ def generate(
   JAX_NUM_PROCESSES and JAX_PROCESS_ID) share the prompts out; with --mesh they
   make each batch together.  The folder must be one that all of them see.
   """
-  texts = prompts_of.read(prompts, prompts_file, continue_from)
+  source = Source(continue_from, inpaint, from_s, to_s, vary, amount)
+  texts = prompts_of.read(prompts, prompts_file, source.path)
   stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)
+  source.check(model, duration)
   sampling = changed(families.describe(model).sampling, options, model)
-  if not 0 < duration < math.inf:
+  if duration is None and source.edited is None:
+    duration = _DURATION_S
+  if duration is not None and not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
   settings = {
     "model": model,
@@ -131,10 +178,10 @@ def generate(
     "stride_s": stride,
     "dtype": dtype,
     "loudness_lufs": loudness if normalize else None,
-    "continue_from": continue_from and str(continue_from),
-  } | option_values(sampling)
-  if adapters:
-    settings["adapters"] = adapters
+  }
+  settings |= source.settings() | option_values(sampling)
+  given = {"adapters": adapters, "negative": negative}
+  settings |= {name: value for name, value in given.items() if value}
   jobs = [
     _Job(
       text,
@@ -168,9 +215,11 @@ def generate(
         mesh=devices,
         adapters=adapters,
       )
-      asked = _asked(loaded, model, duration, stride, sampling, continue_from)
+      asked = _asked(loaded, model, duration, stride, sampling, negative)
+      call, given = source.asked(loaded, model)
       left = _by_length([jobs[i] for i in places], loaded)
-      work = _Work(loaded, asked, settings["loudness_lufs"], spectrogram)
+      lufs = settings["loudness_lufs"]
+      work = _Work(loaded, call, asked | given, lufs, spectrogram)
       batches = _share(left, batch, loaded.placement)
       _make(work, batches, folder, bar, task)
       folder.collect()
@@ -183,7 +232,8 @@ class _Work(NamedTuple):
   """How sounds are made."""
 
   model: families.TextToAudio
-  asked: dict[str, Any]  # of `generate`, alike for all sounds
+  call: Callable[..., np.ndarray]  # its method that makes them
+  asked: dict[str, Any]  # of that method, alike for all sounds
   loudness_lufs: float | None
   spectrogram: bool
 
@@ -191,27 +241,28 @@ class _Work(NamedTuple):
 def _asked(
   loaded: families.TextToAudio,
   name: str,
-  duration_s: float,
+  duration_s: float | None,
   stride_s: float,
   sampling: Any,
-  sound: Path | None,
+  negative: str | None,
 ) -> dict[str, Any]:
-  """Arguments of `generate`, those alone that the family takes.
+  """Arguments of what makes sounds, those alone that the family takes.
 
   Raises:
-    InputError: For a sound to continue, or a stride, where it takes none.
+    InputError: For a stride, or a negative prompt, where it takes none.
   """
   families.check(loaded, sampling)
-  asked = {"duration_s": duration_s, "sampling": sampling}
-  if families.takes(loaded, "stride_s"):
+  asked = {"sampling": sampling}
+  if duration_s is not None:
+    asked["duration_s"] = duration_s
+  if duration_s is not None and families.takes(loaded, "stride_s"):
     asked["stride_s"] = stride_s
   elif stride_s != windows.STRIDE_S:
     raise InputError(f"{name} makes no windows: leave --stride out")
-  if sound is not None:
-    if not families.takes(loaded, "prompt"):
-      raise InputError(f"{name} cannot continue sounds: no --continue-from")
-    rate_hz, channels = loaded.sample_rate_hz, loaded.channels
-    asked["prompt"], _ = io.read(sound, rate_hz=rate_hz, channels=channels)
+  if negative:
+    if not families.takes(loaded, "negative"):
+      raise InputError(f"{name} reads no negative prompt: leave it out")
+    asked["negative"] = negative
   return asked
 
 
@@ -308,16 +359,17 @@ def _make(
         bar.update(task, description=label, completed=done, total=total)
 
     asked = dict(work.asked)
-    if "prompt" in asked:
-      asked["prompt"] = np.stack([asked["prompt"]] * rows)
-    audio = model.generate(
-      [job.text for job in jobs],
+    for name in asked.keys() & {"prompt", "sound"}:
+      asked[name] = np.stack([asked[name]] * rows)
+    audio = work.call(
+      texts=[job.text for job in jobs],
       seed=[job.seed for job in jobs],
       progress=report,
       **asked,
     )
     made += rows
-    speed = made * work.asked["duration_s"] / (time.monotonic() - start)
+    length_s = audio.shape[1] / rate
+    speed = made * length_s / (time.monotonic() - start)
     speed = f", {speed:.1f} s of sound a second"
     if not writes:
       continue

@@ -41,6 +41,7 @@ def make(
   sampling: Any,
   progress: Progress,
   note: Callable[[str], None],
+  negative: str = "",
 ) -> Made:
   """Makes one sound, as `audiogen generate` would.
 
@@ -55,6 +56,7 @@ def make(
     sampling: Its options.
     progress: Called with (steps done, steps in all).
     note: Called with what the visitor should know.
+    negative: What is not wanted; empty for nothing.
 
   Raises:
     InputError: For whatever the visitor can put right.
@@ -72,16 +74,18 @@ def make(
       f"duration {duration_s:g} s is too long: ask for {LONGEST_S:g} s at most"
     )
   rate = model.sample_rate_hz
-  continued = {}
+  given = {}
+  if negative.strip():
+    given["negative"] = negative.strip()
   if upload is not None:
-    continued["prompt"] = _end(upload, rate, model.channels, note)[None]
+    given["prompt"] = _end(upload, rate, model.channels, note)[None]
   audio = model.generate(
     [text],
     duration_s=duration_s,
     sampling=sampling,
     seed=seed,
     progress=progress,
-    **continued,
+    **given,
   )
   audio = models.normalize_loudness(audio, rate, models.LOUDNESS_LUFS)[0]
   # One folder a result, so that each keeps its name.

@@ -115,6 +115,7 @@ def build(
         upload=pathlib.Path(upload) if upload else None,
         duration_s=given["duration_s"],
         seed=given["seed"],
+        negative=given.get("negative") or "",
         sampling=_chosen(model, sampling, given),
         progress=report,
         note=lambda line: gr.Info(f"{line}."),
@@ -185,7 +186,7 @@ def _add_inputs(
   """The left half; adds by name what `respond` takes, and returns the button.
 
   A slider for each number among the family's options; an upload where the
-  family can continue sounds.
+  family can continue sounds; a negative prompt where it reads one.
   """
   inputs["prompt"] = gr.Textbox(
     label="Prompt",
@@ -236,6 +237,14 @@ def _add_inputs(
       for option in others:
         value = getattr(sampling, option.name)
         inputs[option.name] = _slider(option, value, ranges)
+  if families.takes(model, "negative"):
+    with gr.Accordion("What is not wanted", open=False):
+      inputs["negative"] = gr.Textbox(
+        label="Negative prompt",
+        placeholder="music, speech",
+        info="Guidance leads away from it.",
+        elem_id="negative",
+      )
   return gr.Button("Make the sound", variant="primary", elem_id="make")
 
 

@@ -58,6 +58,10 @@ class Encodec:
     """Codebooks, codebook size and frame rate, as a language model needs."""
     return self.config.tokens
 
+  def frames(self, audio: Float[AnyArray, "b n c"]) -> int:
+    """How many frames `encode` would give; raises as it does."""
+    return -(-self._checked(audio).shape[1] // self.config.hop)
+
   def encode(
     self,
     audio: Float[AnyArray, "b n c"],

@@ -57,7 +57,7 @@ class Stage(NamedTuple):
   Attributes:
     book: The codebook that it fills.
     frames: Frames that are no padding.
-    known: Of them, those of a prompt.
+    known: Of them, those whose codes stay as they are.
     passes: What each pass does.
     rules: How tokens and spans are chosen.
     keys: One a row.
@@ -65,7 +65,7 @@ class Stage(NamedTuple):
 
   book: Int[Array, ""]
   frames: Int[Array, ""]
-  known: Int[Array, ""]
+  known: Bool[Array, "b t"]
   passes: Passes
   rules: Rules
   keys: Key[Array, " b"]
@@ -80,6 +80,8 @@ def generate(
   seeds: Sequence[int],
   sampling: MaskedSampling,
   prompt: Int[np.ndarray, "b k p"],
+  keep: Bool[np.ndarray, "b p"] | None = None,
+  negative: Cond | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> Int[np.ndarray, "b k _"]:
   """Codes for each row of `prompt`, the prompt's first.
@@ -88,15 +90,18 @@ def generate(
     lm: The model.
     cond: What each row's text says: from `lm.condition`, `lm.rows(b)` rows.
     masking: Of the model.
-    frames: Frames in all, more than the prompt has.
+    frames: Frames in all; more than the prompt has, unless parts are kept.
     seeds: One a row, in [0, 2^32).
     sampling: How tokens are drawn.
     prompt: Codes that each row begins with; none, if `p` is 0.
+    keep: The frames of the prompt that stay as they are; others are made.
+      None for all of them.
+    negative: As for `sampler.generate`.
     progress: Called with (passes done, passes in all).
 
   Returns:
-    Codes of `frames` frames; fewer by less than a span where spans lie side by
-    side.
+    Codes of `frames` frames; without `keep` fewer by less than a span where
+    spans lie side by side.
 
   Raises:
     InputError: If options and frames do not fit each other or the model, or
@@ -104,9 +109,14 @@ def generate(
   """
   b, _, known = prompt.shape
   sampling.check(lm.config.codebooks, lm.config.size)
-  frames = masking.frames(sampling, frames, known)
+  if keep is None:
+    frames = masking.frames(sampling, frames, known)
+    keep = np.ones((b, known), bool)
   put = lm.placement.put
-  codes = _padded(lm, prompt, frames)
+  codes = _padded(lm, np.where(keep[:, None], prompt, lm.config.size), frames)
+  kept = np.zeros((len(codes), codes.shape[2]), bool)
+  kept[:b, :known] = keep
+  places = masking.places(sampling, kept[:, :frames])
   rules = Rules(*map(put, Rules.make(sampling, lm.config.size)))
   options = lm.options | {"guided": sampling.guided}
   options |= {"context": masking.context, "span": masking.span}
@@ -120,19 +130,20 @@ def generate(
     run = compiled(lm.config, lm.placement)
     state = _state(lm, codes)
     for book, passes in enumerate(sampling.decoding_steps):
-      places = masking.places(sampling, frames, known)
+      count, *others = Passes.make(sampling, book, places)
       stage = Stage(
         put(np.int32(book)),
         put(np.int32(frames)),
-        put(np.int32(known)),
-        Passes(*map(put, Passes.make(sampling, book, places))),
+        put(kept, "batch", None),
+        Passes(put(count, "batch", None), *map(put, others)),
         rules,
         keys,
       )
       for first in range(0, passes, every):
         end = min(first + every, passes)
         bounds = put(np.int32(first)), put(np.int32(end))
-        state = run(lm.params, state, cond, stage, *bounds, **options)
+        inputs = cond, stage, *bounds, negative
+        state = run(lm.params, state, *inputs, **options)
         done += end - first
         if progress:
           jax.block_until_ready(state)
@@ -201,6 +212,7 @@ def decode(
   stage: Stage,
   start: Int[Array, ""],
   stop: Int[Array, ""],
+  negative: Cond | None = None,
   *,
   config: LMConfig,
   dtype: jnp.dtype,
@@ -214,17 +226,16 @@ def decode(
   length = state.codes.shape[2]
   book, passes, rules = stage.book, stage.passes, stage.rules
   params = with_head(params, book)
-  given = jnp.take(state.codes, book, axis=1)  # the prompt's, of this codebook
-  known = (jnp.arange(length) < stage.known)[None]
+  given = jnp.take(state.codes, book, axis=1)  # those that stay
   mask = masks.of_codebook(book, length, context=context, shown=stage.frames)
   if guided:
-    cond = sampler.doubled(cond)
+    cond = sampler.doubled(cond, negative)
 
   def body(carried: tuple[Int[Array, ""], State]) -> Any:
     i, (codes, log_p, fresh) = carried
     hidden = _hidden(i, log_p, fresh, stage, span)
     own = jnp.where(hidden, special, jnp.take(codes, book, axis=1))
-    own = jnp.where(known, given, own)
+    own = jnp.where(stage.known, given, own)
     codes = _written(codes, own, book)
     read = jnp.repeat(codes, 2, axis=0) if guided else codes
     logits = lm.apply({"params": params}, read, cond, mask)[:, 0]
@@ -232,7 +243,8 @@ def decode(
       logits = sampler.joined(logits, passes.guidance[i])
     drawn_noise = noise(stage.keys, book, i, length, special)
     drawn, log_p = _drawn(logits, passes.temperature[i], drawn_noise, rules)
-    codes = _written(codes, jnp.where(hidden & ~known, drawn, own), book)
+    drawn = jnp.where(hidden & ~stage.known, drawn, own)
+    codes = _written(codes, drawn, book)
     return i + 1, State(codes, log_p, hidden)
 
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
@@ -274,12 +286,12 @@ def _hidden(
   stage: Stage,
   span: int,
 ) -> Bool[Array, "b t"]:
-  """What pass `i` makes again: in the first one all but the prompt's.
+  """What pass `i` makes again: in the first one all that is not known.
 
-  A span that a prompt fills in part is made whole; the prompt's codes are laid
-  over it.
+  A chunk that is known in part is made whole; the known codes are laid over it.
   """
-  options = dict(count=stage.passes.count[i], frames=stage.frames, span=span)
+  count = stage.passes.count[:, i]
+  options = dict(count=count, frames=stage.frames, span=span)
   anywhere = stage.rules.anywhere
 
   def of_chunks() -> Bool[Array, "b t"]:
@@ -289,12 +301,12 @@ def _hidden(
   def of_spans() -> Bool[Array, "b t"]:
     return spans.hidden_spans(log_p, fresh, **options)
 
-  frame = jnp.arange(log_p.shape[1])
-  first = jnp.where(anywhere, stage.known, stage.known // span * span)
-  everything = (frame >= first) & (frame < stage.frames)
+  within = jnp.arange(log_p.shape[1])[None] < stage.frames
+  missing = within & ~stage.known
+  chunks = within & spans.whole_chunks(missing, span)
   return jax.lax.cond(
     i == 0,
-    lambda: jnp.broadcast_to(everything, log_p.shape),
+    lambda: jnp.where(anywhere, missing, chunks),
     lambda: jax.lax.cond(anywhere, of_spans, of_chunks),
   )
 

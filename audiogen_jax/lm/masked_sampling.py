@@ -177,14 +177,23 @@ class Masking:
       )
     return total
 
-  def places(self, sampling: MaskedSampling, frames: int, known: int) -> int:
+  def places(
+    self, sampling: MaskedSampling, kept: Bool[np.ndarray, "b t"]
+  ) -> Int[np.ndarray, " b"]:
     """Places of a codebook that are to be made: chunks or frames.
 
-    A chunk that the prompt fills in part is made, too.
+    A chunk that is kept in part is made, too.
+
+    Args:
+      sampling: How it is done.
+      kept: Of all frames, those whose codes are there to stay.
     """
-    if sampling.span_arrangement == "stride1":
-      return frames - known
-    return frames // self.span - known // self.span
+    if sampling.span_arrangement == "nonoverlap":
+      b, t = kept.shape
+      more = ((0, 0), (0, -t % self.span))
+      chunks = np.pad(kept, more, constant_values=True)
+      kept = chunks.reshape(b, -1, self.span).all(axis=2)
+    return np.count_nonzero(~kept, axis=1)
 
 
 class Rules(NamedTuple):
@@ -223,18 +232,20 @@ class Passes(NamedTuple):
   """What each pass over a codebook does; zeros past the last.
 
   Attributes:
-    count: Places that it hides.
+    count: Places that it hides of each row.
     guidance: Classifier-free guidance.
     temperature: Divides the logits.
   """
 
-  count: Int[AnyArray, " p"]
+  count: Int[AnyArray, "b p"]
   guidance: Float[AnyArray, " p"]
   temperature: Float[AnyArray, " p"]
 
   @classmethod
-  def make(cls, sampling: MaskedSampling, book: int, places: int) -> "Passes":
-    """Those over codebook `book`, of which `places` are to be made.
+  def make(
+    cls, sampling: MaskedSampling, book: int, places: Int[np.ndarray, " b"]
+  ) -> "Passes":
+    """Those over codebook `book`, of which `places` are to be made in each row.
 
     All arrays have one length, so that another number of passes is no other
     program.
@@ -246,8 +257,9 @@ class Passes(NamedTuple):
     falling = left if sampling.anneal_temperature else np.ones(steps)
     temperature = np.maximum(sampling.temperature * falling, _COLDEST)
 
-    def padded(values: Int[np.ndarray, " _"] | Float[np.ndarray, " _"]):
-      return np.pad(values, (0, MOST_STEPS - steps))
+    def padded(values: Int[np.ndarray, "*b _"] | Float[np.ndarray, "*b _"]):
+      rows = [(0, 0)] * (values.ndim - 1)
+      return np.pad(values, (*rows, (0, MOST_STEPS - steps)))
 
     return cls(
       padded(hidden_counts(ratio, places)),
@@ -276,7 +288,8 @@ def mask_ratios(steps: int) -> Float[np.ndarray, " p"]:
 
 
 def hidden_counts(
-  ratio: Float[np.ndarray, " p"], places: int
-) -> Int[np.ndarray, " p"]:
-  """How many of `places` each pass hides: one at least."""
-  return np.maximum((ratio * np.float32(places)).astype(np.int32), 1)
+  ratio: Float[np.ndarray, " p"], places: Int[np.ndarray, " b"]
+) -> Int[np.ndarray, "b p"]:
+  """How many of a row's `places` each pass hides: one at least."""
+  share = ratio[None] * places.astype(np.float32)[:, None]
+  return np.maximum(share.astype(np.int32), 1)

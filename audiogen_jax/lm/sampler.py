@@ -3,7 +3,8 @@
 One prompt is one row: what a row becomes depends on its text, its prompt, its
 own key and the sampling options, never on its neighbours.  With guidance each
 row is run twice, side by side in the batch, with its text and with that text's
-zeros (classifier-free guidance, Ho & Salimans, 2022).
+zeros (classifier-free guidance, Ho & Salimans, 2022), or with another text that
+says what is not wanted (a negative prompt).
 
 The data flow, for S steps of which the first `start` are known:
 
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt
 
 from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import Cond, Tree, bucket, precision
@@ -57,12 +58,15 @@ class Inputs(NamedTuple):
     text_mask: The text positions that are attended to.
     keys: One a row.
     sampling: How tokens are drawn.
+    negative_mask: As `text_mask`, of negative prompts; None where there are
+      none.
   """
 
   text_caches: list[KVCache | None]
   text_mask: Bool[Array, "b l"]
   keys: Key[Array, " b"]
   sampling: TracedSampling
+  negative_mask: Bool[Array, "b _"] | None = None
 
 
 class Programs(NamedTuple):
@@ -83,6 +87,7 @@ def generate(
   prompt: Int[np.ndarray, "b k p"],
   window: int = 0,
   every: int | None = None,
+  negative: Cond | None = None,
 ) -> Iterator[tuple[int, Int[np.ndarray, "b k _"]]]:
   """Codes for each row of `prompt`, the prompt's first.
 
@@ -95,6 +100,8 @@ def generate(
     prompt: Codes that each row begins with; none, if `p` is 0.
     window: Which window of a long sound this is: each draws its own numbers.
     every: Steps between two results; None for all in one piece.
+    negative: As `cond`, of each row's negative prompt, which guidance leads
+      away from; without guidance it says nothing.  None for no text.
 
   Yields:
     Steps done since the last result, and the frames finished so far; in the
@@ -104,18 +111,21 @@ def generate(
     InputError: If `top_k` is larger than the codebooks, or memory runs out.
   """
   traced = TracedSampling.make(sampling, lm.config.size)
-  options = lm.options | {"guided": sampling.guidance != 1.0}
+  options = lm.options | {"guided": sampling.guided}
   b, k, known = prompt.shape
   layout = patterns.layout(lm.config.pattern, k, frames)
   start, stop = patterns.first_step(layout, known), layout.frame.shape[1]
   steps = _known_steps(lm, prompt, layout)
-  prepended = cond.mask.shape[1] if lm.config.prepend_text else 0
+  texts = [text for text in (cond, negative) if text is not None]
+  longest = max(text.mask.shape[1] for text in texts)
+  prepended = longest if lm.config.prepend_text else 0
   memory.check(b, len(steps), prepended + steps.shape[2], **options)
   with memory.explained(b):
     keys = row_keys(lm, seeds, window)
-    state, text_caches = _prefilled(lm, steps, cond, start, options)
+    state, text_caches = _prefilled(lm, steps, texts, start, options)
     traced = TracedSampling(*map(lm.placement.put, traced))
-    inputs = Inputs(text_caches, cond.mask, keys, traced)
+    unwanted = None if negative is None else negative.mask
+    inputs = Inputs(text_caches, cond.mask, keys, traced, unwanted)
     step = start
     while step < stop:
       capacity = state.steps.shape[2]
@@ -158,11 +168,14 @@ def row_keys(
 def _prefilled(
   lm: LanguageModel,
   steps: Int[np.ndarray, "r k s"],
-  cond: Cond,
+  texts: Sequence[Cond],
   start: int,
   options: dict[str, Any],
 ) -> tuple[State, list[KVCache | None]]:
-  """The state at step `start`, and the KV caches of the text."""
+  """The state at step `start`, and the KV caches of the text.
+
+  `texts` are what the rows' texts say and, if there are, their negative ones.
+  """
   # Caches grow with the sound, and attention reads no more than there is.
   capacity = bucket(start, least=LEAST_STEPS)
   # Prefill reads a bucket of steps, and all but the last known one of them
@@ -174,7 +187,7 @@ def _prefilled(
   text_caches, caches = compiled(lm.config, lm.placement).prefill(
     lm.params,
     put(head, "batch", None, None),
-    cond,
+    *texts,
     capacity=capacity,
     **options,
   )
@@ -219,6 +232,7 @@ def prefill(
   params: Tree,
   steps: Int[Array, "b k s"],
   cond: Cond,
+  negative: Cond | None = None,
   *,
   config: LMConfig,
   dtype: jnp.dtype,
@@ -229,7 +243,7 @@ def prefill(
   """KV caches of text and steps, see `LM.prefill`; rows double if guided."""
   with placement.active(), jax.default_matmul_precision(precision(dtype)):
     if guided:
-      cond, steps = doubled(cond), jnp.repeat(steps, 2, axis=0)
+      cond, steps = doubled(cond, negative), jnp.repeat(steps, 2, axis=0)
     lm = apart(config, dtype)
     return lm.apply({"params": params}, steps, cond, capacity, method="prefill")
 
@@ -248,7 +262,7 @@ def decode(
   """Writes steps until `stop`; known tokens stay as they are."""
   lm, text_mask = apart(config, dtype), inputs.text_mask
   if guided:
-    text_mask = jnp.repeat(text_mask, 2, axis=0)
+    text_mask = _paired(text_mask, inputs.negative_mask)
 
   def logits_of(state: State) -> tuple[Float[Array, "b k v"], list[KVCache]]:
     last = jax.lax.dynamic_index_in_dim(
@@ -283,15 +297,38 @@ def decode(
     return jax.lax.while_loop(lambda s: s.step < stop, body, state)
 
 
-def doubled(cond: Cond) -> Cond:
+def doubled(cond: Cond, negative: Cond | None = None) -> Cond:
   """Each row with its text and then with that text's zeros, for guidance.
 
   Row pairs stay together, so that they stay on one device.
+
+  Args:
+    cond: What each row's text says.
+    negative: What stands in place of the zeros, of as many rows.
   """
-  nothing = jnp.zeros_like(cond.states)
-  states = jnp.stack([cond.states, nothing], axis=1)
-  states = states.reshape(-1, *states.shape[2:])
-  return Cond(states, jnp.repeat(cond.mask, 2, axis=0))
+  if negative is None:
+    nothing = jnp.zeros_like(cond.states)
+    return Cond(_paired(cond.states, nothing), _paired(cond.mask, None))
+  return Cond(*map(_paired, cond, negative))
+
+
+def _paired(
+  of_text: Shaped[Array, "b l ..."], other: Shaped[Array, "b _ ..."] | None
+) -> Shaped[Array, "pairs _ ..."]:
+  """Each row and then its other half, both as long as the longer one.
+
+  None for the row itself once more.
+  """
+  if other is None:
+    return jnp.repeat(of_text, 2, axis=0)
+  longest = max(of_text.shape[1], other.shape[1])
+
+  def padded(x: Shaped[Array, "b _ ..."]) -> Shaped[Array, "b _ ..."]:
+    rest = [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(x, ((0, 0), (0, longest - x.shape[1]), *rest))
+
+  pairs = jnp.stack([padded(of_text), padded(other)], axis=1)
+  return pairs.reshape(-1, *pairs.shape[2:])
 
 
 def joined(

@@ -73,6 +73,11 @@ class Sampling:
   def __post_init__(self) -> None:
     options.check(self)
 
+  @property
+  def guided(self) -> bool:
+    """Whether the unconditional half runs."""
+    return self.guidance != 1.0
+
 
 class TracedSampling(NamedTuple):
   """`Sampling` as traced values: changing them compiles nothing.

@@ -16,7 +16,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 _CERTAIN = -1e4  # score of what is not to be hidden again
 
@@ -25,44 +25,58 @@ def hidden_chunks(
   log_p: Float[Array, "b t"],
   fresh: Bool[Array, "b t"],
   *,
-  count: Int[Array, ""],
+  count: Int[Array, " b"],
   frames: Int[Array, ""],
   span: int,
   summed: Bool[Array, ""],
 ) -> Bool[Array, "b t"]:
-  """The frames of the `count` chunks that the model is least sure of.
+  """The frames of the `count` chunks of a row that it is least sure of.
 
   Args:
     log_p: Log-probability of each frame's token when it was drawn.
     fresh: The frames that the last pass made; all or none of a chunk.
     count: Chunks to hide.
-    frames: Frames that there are, a multiple of `span`; `t` may be larger.
-    span: Frames of a chunk.
+    frames: Frames that there are; `t` may be larger.
+    span: Frames of a chunk; the last may have less.
     summed: How chunks are scored ("prod"): by the sum of -log p; otherwise
       ("max") by 1 minus the largest p.  Ties go to the earlier chunk.
   """
   t = log_p.shape[1]
-  chunks = -(-t // span)
-  more = ((0, 0), (0, chunks * span - t))
-  of_chunk = jnp.pad(log_p, more).reshape(-1, chunks, span)
-  fresh = jnp.pad(fresh, more).reshape(-1, chunks, span)[:, :, 0]
-  largest = 1 - jnp.exp(jnp.max(of_chunk, axis=2))
-  score = jnp.where(summed, -jnp.sum(of_chunk, axis=2), largest)
-  score = jnp.where(fresh, score, _CERTAIN)
-  there = jnp.arange(chunks)[None] < frames // span
-  hidden = (_ranks(jnp.where(there, score, -jnp.inf)) < count) & there
-  return jnp.repeat(hidden, span, axis=1)[:, :t]
+  within = jnp.arange(t)[None] < frames
+  # Of a chunk that is cut short, what lies beyond adds nothing.
+  log_p = _chunks(log_p, span)
+  counts = _chunks(within, span)
+  likeliest = jnp.max(log_p, axis=2, where=counts, initial=-jnp.inf)
+  total = jnp.sum(log_p, axis=2, where=counts)
+  score = jnp.where(summed, -total, 1 - jnp.exp(likeliest))
+  score = jnp.where(_chunks(fresh, span)[:, :, 0], score, _CERTAIN)
+  there = jnp.arange(score.shape[1])[None] * span < frames
+  rank = _ranks(jnp.where(there, score, -jnp.inf))
+  hidden = jnp.repeat((rank < count[:, None]) & there, span, axis=1)
+  return hidden[:, :t] & within
+
+
+def whole_chunks(frames: Bool[Array, "b t"], span: int) -> Bool[Array, "b t"]:
+  """All frames of those chunks of which at least one frame is marked."""
+  marked = jnp.any(_chunks(frames, span), axis=2)
+  return jnp.repeat(marked, span, axis=1)[:, : frames.shape[1]]
+
+
+def _chunks(x: Shaped[Array, "b t"], span: int) -> Shaped[Array, "b m _"]:
+  """Frames in chunks, the last filled with zeros."""
+  b, t = x.shape
+  return jnp.pad(x, ((0, 0), (0, -t % span))).reshape(b, -1, span)
 
 
 def hidden_spans(
   log_p: Float[Array, "b t"],
   fresh: Bool[Array, "b t"],
   *,
-  count: Int[Array, ""],
+  count: Int[Array, " b"],
   frames: Int[Array, ""],
   span: int,
 ) -> Bool[Array, "b t"]:
-  """About `count` frames, in spans that may overlap.
+  """About `count` frames of a row, in spans that may overlap.
 
   Spans are scored by the sum of -log p, and the best are hidden: as many as it
   takes, by the published search, which bisects their number and may end with a
@@ -89,7 +103,7 @@ def hidden_spans(
     jnp.minimum, [behind[:, i : i + t] for i in range(span)]
   )
   target = jnp.maximum(count, span)
-  used = jax.vmap(lambda row: _spans_for(row, target, span))(best)
+  used = jax.vmap(functools.partial(_spans_for, span=span))(best, target)
   return best < used[:, None]
 
 

@@ -28,3 +28,26 @@ def checked(texts: str | Sequence[str | None]) -> list[str | None]:
         f" {error.start + 1}; give it as UTF-8"
       ) from None
   return result
+
+
+def unwanted(
+  negative: str | Sequence[str | None] | None, rows: int
+) -> list[str | None] | None:
+  """Negative prompts, one for each row; None if no row has one.
+
+  Args:
+    negative: A text for all rows, or one for each; None or "" for no text.
+    rows: How many there are.
+
+  Raises:
+    InputError: As `checked`, or if there are more or fewer.
+  """
+  if negative is None or isinstance(negative, str):
+    negative = [negative] * rows
+  texts = checked(negative)
+  if len(texts) != rows:
+    raise InputError(
+      f"{len(texts)} negative prompts for {rows} prompts; give one for all, or"
+      " one for each"
+    )
+  return texts if any(texts) else None

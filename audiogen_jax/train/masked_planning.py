@@ -67,11 +67,15 @@ def sampling(
   )
   number = whole(np.zeros((), np.int32))
   options = masking.sampling
+  passes = Passes.make(options, 0, np.full(batch, frames))
   stage = Stage(
     number,
     number,
-    number,
-    Passes(*map(whole, Passes.make(options, 0, frames))),
+    shaped((batch, length), jnp.bool_, "batch", None),
+    Passes(
+      shaped(passes.count.shape, jnp.int32, "batch", None),
+      *map(whole, passes[1:]),
+    ),
     Rules(*map(whole, Rules.make(options, lm.size))),
     abstract.put(keys, placement, "batch"),
   )

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.core import sharding, types
@@ -45,7 +46,8 @@ def sample(
   cond = Cond(cond.states, text_mask)
   b, books, sampling = states.shape[0], config.codebooks, masking.sampling
   frames = masking.frames(sampling, frames, 0)
-  places = masking.places(sampling, frames, 0)
+  known = np.zeros((b, frames), bool)
+  places = masking.places(sampling, known)
   passes = [Passes.make(sampling, book, places) for book in range(books)]
   passes = jax.tree.map(lambda *x: jnp.stack(x), *passes)
   steps = jnp.asarray(sampling.decoding_steps)
@@ -56,7 +58,7 @@ def sample(
     stage = Stage(
       book,
       jnp.int32(frames),
-      jnp.int32(0),
+      jnp.asarray(known),
       jax.tree.map(lambda x: x[book], passes),
       rules,
       keys,
