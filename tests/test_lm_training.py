@@ -64,11 +64,15 @@ def start(made, tmp_path_factory):
   """Starts a run; returns the process."""
   cache = tmp_path_factory.mktemp("cache")
 
-  def words(workdir, **changes):
+  def words(workdir, config="lm_300m", **changes):
     settings = {"codec": made / "codec", "data.folders": made / "data"}
     settings |= SMALL | changes
     flags = [f"--config.{k}={v}" for k, v in settings.items()]
-    return ["--config=configs/lm_300m.py:tiny", f"--workdir={workdir}", *flags]
+    return [
+      f"--config=configs/{config}.py:tiny",
+      f"--workdir={workdir}",
+      *flags,
+    ]
 
   def run(workdir, *, env=(), **changes):
     return subprocess.Popen(
@@ -121,6 +125,24 @@ def test_it_leaves_a_model_that_speaks(whole):
   assert model.window_s == 0.05
   names = set().union(*figures(whole))
   assert {"train/ce_3", "train/lr", "eval/unigram_0", "eval/loss"} <= names
+
+
+@pytest.mark.slow
+def test_a_masked_model_by_the_same_command(start, tmp_path):
+  """It goes on after a stop, and leaves what `ag.load` opens."""
+  finished(start(tmp_path / "whole", config="magnet_300m"))
+  finished(start(tmp_path / "run", config="magnet_300m", **{"loop.steps": 3}))
+  (said,) = finished(start(tmp_path / "run", config="magnet_300m"))
+  assert "going on from step 3" in said
+  ours, theirs = (
+    [x for x in figures(tmp_path / name) if "train/loss" in x]
+    for name in ("run", "whole")
+  )
+  assert ours == theirs
+  model = audiogen_jax.load(tmp_path / "run" / "export")
+  assert isinstance(model, audiogen_jax.MAGNeT)
+  audio = model.generate(["a dog"], duration_s=0.05)
+  assert audio.shape == (1, 798, 1) and np.isfinite(audio).all()
 
 
 @pytest.mark.slow
