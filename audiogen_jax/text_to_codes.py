@@ -267,7 +267,7 @@ class Inpainting(TextToCodes):
   def vary(
     self,
     sound: Float[AnyArray, "b n c"],
-    amount: float,
+    amount: float | int,
     texts: Sequence[str | None],
     *,
     sampling: Any = None,

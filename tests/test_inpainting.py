@@ -20,6 +20,7 @@ from test_magnet import (  # noqa: F401
 
 import audiogen_jax as ag
 from audiogen_jax.audio import io
+from audiogen_jax.cli import maker
 from audiogen_jax.codec import fields, pieces
 from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.lm import keeping, masked
@@ -297,3 +298,48 @@ def test_refused_edits(refused, words, sound_file, tiny, tmp_path):
   error = refused("generate", "rain", "--model", tiny, "--vary", sound_file)
   assert "is of the family audiogen, which has no --vary; magnet has" in error
   assert not list((tmp_path / "out").glob("*.wav"))
+
+
+# On the page
+
+
+def made(model, folder, **asked):  # noqa: F811
+  usual = dict(prompt="rain", upload=None, duration_s=0.5, seed=4, sampling=OWN)
+  usual |= dict(progress=lambda *_: None, note=pytest.fail)
+  return soundfile.read(maker.make(model, folder, **usual | asked).sound)[0]
+
+
+def test_a_visitor_edits(audiogen, model, words, sound_file, tmp_path):  # noqa: F811
+  for flags, asked in (
+    (("--inpaint", sound_file, "--from", 0.2), dict(from_s=0.2)),
+    (("--vary", sound_file, "--amount", 0.3), dict(amount=0.3)),
+  ):
+    got = made(model, tmp_path, upload=sound_file, **asked)
+    assert audiogen(*words, *flags, "--seed", 4)[0] == 0
+    want, _ = soundfile.read(tmp_path / "out" / "rain_seed4.wav")
+    np.testing.assert_array_equal(got, want)
+  (tmp_path / "none.wav").write_text("no sound")
+  for asked, told in (
+    (dict(from_s=0.2), "there is no sound to fill or to vary"),
+    (dict(upload=sound_file, to_s=0.2, amount=0.5), "vary 0.5 and a hole"),
+    (dict(upload=sound_file, to_s=3), "to 3 s lies outside of the sound"),
+    (dict(upload=tmp_path / "none.wav", amount=0.5), "read none.wav as sound"),
+  ):
+    with pytest.raises(ag.InputError, match=told) as caught:
+      made(model, tmp_path, **asked)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_the_page_offers(model, tiny, tmp_path):  # noqa: F811
+  pytest.importorskip("gradio")
+  from audiogen_jax.cli import page
+
+  def labels(family, sampling):
+    blocks = page.build(family, sampling, "tiny", tmp_path, lambda: False)
+    (function,) = [f for f in blocks.fns.values() if f.api_name == "generate"]
+    return [component.label for component in function.inputs]
+
+  edits = {"Fill from", "Fill to", "Vary"}
+  assert edits <= set(labels(model, OWN))
+  other = ag.AudioGen.from_pretrained(tiny)
+  assert not edits & set(labels(other, ag.Sampling()))

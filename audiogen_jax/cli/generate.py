@@ -16,12 +16,14 @@ from audiogen_jax import families
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import flags, models, plan, terminal
 from audiogen_jax.cli import prompts as prompts_of
-from audiogen_jax.cli.manifest import Manifest
+from audiogen_jax.cli.manifest import Folder
 from audiogen_jax.cli.source import USUAL_AMOUNT, Source
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
+from audiogen_jax.evaluate.choosing import BestOf, ClassScorer
+from audiogen_jax.evaluate.clips import Clips
 from audiogen_jax.lm import windows
 
 _ROWS = 8  # sounds made together on each device
@@ -119,6 +121,20 @@ def generate(
     typer.Option(help='What is not wanted, such as "music, speech".'),
   ] = None,
   seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
+  best_of: Annotated[
+    int,
+    typer.Option(
+      help="Make so many of each prompt, and keep the one that scores best.",
+      min=1,
+    ),
+  ] = 1,
+  scorer: Annotated[
+    Path | None,
+    typer.Option(
+      help="For --best-of: a dataset of sounds, whose first tags are classes."
+      "  A classifier learns them; each prompt must name one."
+    ),
+  ] = None,
   options: flags.Options = None,
   dtype: Annotated[
     str | None,
@@ -170,6 +186,11 @@ def generate(
   sampling = changed(families.describe(model).sampling, options, model)
   if duration is None and source.edited is None:
     duration = _DURATION_S
+  if (best_of > 1) != (scorer is not None):
+    raise InputError(
+      f"--best-of {best_of} with{'out' * (scorer is None)} --scorer: give both,"
+      " such as --best-of 4 --scorer esc10"
+    )
   if duration is not None and not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
   settings = {
@@ -180,8 +201,10 @@ def generate(
     "loudness_lufs": loudness if normalize else None,
   }
   settings |= source.settings() | option_values(sampling)
-  given = {"adapters": adapters, "negative": negative}
-  settings |= {name: value for name, value in given.items() if value}
+  also = {"adapters": adapters, "negative": negative}
+  if scorer is not None:
+    also |= {"best_of": best_of, "scorer": str(scorer)}
+  settings |= {name: value for name, value in also.items() if value}
   jobs = [
     _Job(
       text,
@@ -194,9 +217,10 @@ def generate(
   keeps = prompts_file is not None and output.suffix not in models.SUFFIXES
   with (
     processes.distributed(),
-    contextlib.closing(_Folder(output if keeps else None)) as folder,
+    contextlib.closing(Folder(output if keeps else None)) as folder,
   ):
-    places = processes.agreed(lambda: folder.missing(jobs))
+    entries = [job.entry for job in jobs]
+    places = processes.agreed(lambda: folder.missing(entries))
     if folder.primary and len(places) < len(jobs):
       terminal.say(
         f"{len(jobs) - len(places)} of {len(jobs)} are there already"
@@ -218,6 +242,11 @@ def generate(
       asked = _asked(loaded, model, duration, stride, sampling, negative)
       call, given = source.asked(loaded, model)
       left = _by_length([jobs[i] for i in places], loaded)
+      if scorer is not None:
+        length_s = duration or len(given["sound"]) / loaded.sample_rate_hz
+        judge = _scorer(loaded, scorer, length_s, bar, task)
+        judge.check([job.text for job in left])
+        call = BestOf(call, judge, best_of, loaded.sample_rate_hz)
       lufs = settings["loudness_lufs"]
       work = _Work(loaded, call, asked | given, lufs, spectrogram)
       batches = _share(left, batch, loaded.placement)
@@ -226,6 +255,24 @@ def generate(
     if folder.primary:
       for job in jobs:
         terminal.say(str(job.path))
+
+
+def _scorer(
+  loaded: families.TextToAudio,
+  data: Path,
+  duration_s: float,
+  bar: bars.Progress,
+  task: bars.TaskID,
+) -> ClassScorer:
+  """A classifier of the recordings that a dataset has to train on."""
+
+  def report(what: str, done: int, total: int) -> None:
+    bar.update(task, description=what, completed=done, total=total)
+
+  rate_hz, channels = loaded.sample_rate_hz, loaded.channels
+  kind = dict(rate_hz=rate_hz, channels=channels, split="train")
+  clips = Clips.open(data, **kind)
+  return ClassScorer(loaded, clips, duration_s, progress=report)
 
 
 class _Work(NamedTuple):
@@ -266,58 +313,6 @@ def _asked(
   return asked
 
 
-class _Folder:
-  """Where sounds go; of several processes the first keeps the manifest.
-
-  The others send it their lines, so that each is written once, and whole.
-  """
-
-  def __init__(self, path: Path | None) -> None:
-    self.primary = jax.process_index() == 0
-    self._path, self._manifest = path, None
-    self._working = jax.process_count() - 1  # others, not done yet
-
-  def missing(self, jobs: Sequence[_Job]) -> list[int]:
-    """Which of them are still to be made; for process 0, which tells all."""
-    if self._path is not None:
-      self._manifest = Manifest(self._path)
-    known = self._manifest
-    return [
-      i for i, job in enumerate(jobs) if not (known and known.holds(job.entry))
-    ]
-
-  def note(self, entry: dict[str, Any]) -> None:
-    """A line for a sound that is there."""
-    if self._path is None:
-      return
-    if self.primary:
-      self._manifest.add(entry)
-      self._collect()
-    else:
-      processes.pass_on(entry)
-
-  def close(self) -> None:
-    """Lets go of the manifest."""
-    if self._manifest:
-      self._manifest.close()
-
-  def collect(self) -> None:
-    """Process 0 waits for the lines of the others; they say that it was all."""
-    if not self.primary:
-      processes.pass_on(None)
-      return
-    while self._working:
-      self._collect(wait_s=0.1)
-
-  def _collect(self, wait_s: float = 0.0) -> None:
-    """Writes the lines that the others have sent."""
-    for entry in processes.passed_on(wait_s=wait_s):
-      if entry is None:
-        self._working -= 1
-      else:
-        self._manifest.add(entry)
-
-
 def _share(
   jobs: Sequence[_Job], batch: int | None, placement: sharding.Placement
 ) -> list[Sequence[_Job]]:
@@ -336,7 +331,7 @@ def _share(
 def _make(
   work: _Work,
   batches: Sequence[Sequence[_Job]],
-  folder: _Folder,
+  folder: Folder,
   bar: bars.Progress,
   task: bars.TaskID,
 ) -> None:

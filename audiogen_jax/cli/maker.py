@@ -1,8 +1,9 @@
 """What a visitor of `audiogen demo` asks for: checked, made, written."""
 
+import contextlib
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import models
+from audiogen_jax.cli.source import Source
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.families import Progress, TextToAudio
@@ -42,6 +44,9 @@ def make(
   progress: Progress,
   note: Callable[[str], None],
   negative: str = "",
+  from_s: Seconds | None = None,
+  to_s: Seconds | None = None,
+  amount: float | int | None = None,
 ) -> Made:
   """Makes one sound, as `audiogen generate` would.
 
@@ -57,6 +62,9 @@ def make(
     progress: Called with (steps done, steps in all).
     note: Called with what the visitor should know.
     negative: What is not wanted; empty for nothing.
+    from_s: Where a hole in the upload begins that is to be filled.
+    to_s: Where it ends.
+    amount: The share of the upload that is to be varied.
 
   Raises:
     InputError: For whatever the visitor can put right.
@@ -74,18 +82,18 @@ def make(
       f"duration {duration_s:g} s is too long: ask for {LONGEST_S:g} s at most"
     )
   rate = model.sample_rate_hz
-  given = {}
+  call, given = model.generate, {"duration_s": duration_s}
+  source = _edited(upload, from_s, to_s, amount)
+  if source is not None:
+    with _named(upload):
+      call, given = source.asked(model, "this model")
+    given["sound"] = given["sound"][None]
+  elif upload is not None:
+    given["prompt"] = _end(upload, rate, model.channels, note)[None]
   if negative.strip():
     given["negative"] = negative.strip()
-  if upload is not None:
-    given["prompt"] = _end(upload, rate, model.channels, note)[None]
-  audio = model.generate(
-    [text],
-    duration_s=duration_s,
-    sampling=sampling,
-    seed=seed,
-    progress=progress,
-    **given,
+  audio = call(
+    texts=[text], sampling=sampling, seed=seed, progress=progress, **given
   )
   audio = models.normalize_loudness(audio, rate, models.LOUDNESS_LUFS)[0]
   # One folder a result, so that each keeps its name.
@@ -96,6 +104,38 @@ def make(
   return made
 
 
+def _edited(
+  upload: pathlib.Path | None,
+  from_s: Seconds | None,
+  to_s: Seconds | None,
+  amount: float | int | None,
+) -> Source | None:
+  """What is to be made of parts of an upload; None if it is to be continued."""
+  hole = from_s is not None or to_s is not None
+  if not hole and amount is None:
+    return None
+  if upload is None:
+    raise InputError("there is no sound to fill or to vary: upload one")
+  if hole and amount is not None:
+    raise InputError(
+      f"vary {amount:g} and a hole to fill are two things: set vary to 0, or"
+      " empty the hole's ends"
+    )
+  if hole:
+    return Source(inpaint=upload, from_s=from_s, to_s=to_s)
+  return Source(vary=upload, amount=amount)
+
+
+@contextlib.contextmanager
+def _named(upload: pathlib.Path) -> Iterator[None]:
+  """Errors without where the server keeps an upload: it tells nothing."""
+  try:
+    yield
+  except InputError as error:
+    message = str(error).replace(str(upload), upload.name)
+    raise InputError(message) from error
+
+
 def _end(
   upload: pathlib.Path,
   rate_hz: int,
@@ -103,7 +143,7 @@ def _end(
   note: Callable[[str], None],
 ) -> Float[np.ndarray, "n c"]:
   """The last of an upload, with a note if that is not all of it."""
-  try:
+  with _named(upload):
     length_s = io.length_s(upload)
     if length_s > CONTINUED_S:
       note(
@@ -116,8 +156,4 @@ def _end(
       channels=channels,
       start_s=max(0.0, length_s - CONTINUED_S),
     )
-  except InputError as error:
-    # Where the server keeps it says nothing to a visitor.
-    message = str(error).replace(str(upload), upload.name)
-    raise InputError(message) from error
   return sound

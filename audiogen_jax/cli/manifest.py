@@ -3,10 +3,13 @@
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 
 NAME = "manifest.jsonl"
@@ -85,3 +88,55 @@ class Manifest:
     self._file.write(line.encode(errors="backslashreplace"))
     self._file.flush()
     os.fsync(self._file.fileno())
+
+
+class Folder:
+  """Where sounds go; of several processes the first keeps the manifest.
+
+  The others send it their lines, so that each is written once, and whole.
+  """
+
+  def __init__(self, path: Path | None) -> None:
+    self.primary = jax.process_index() == 0
+    self._path, self._manifest = path, None
+    self._working = jax.process_count() - 1  # others, not done yet
+
+  def missing(self, entries: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Which of them are still to be made; for process 0, which tells all."""
+    if self._path is not None:
+      self._manifest = Manifest(self._path)
+    known = self._manifest
+    return [
+      i for i, entry in enumerate(entries) if not (known and known.holds(entry))
+    ]
+
+  def note(self, entry: dict[str, Any]) -> None:
+    """A line for a sound that is there."""
+    if self._path is None:
+      return
+    if self.primary:
+      self._manifest.add(entry)
+      self._collect()
+    else:
+      processes.pass_on(entry)
+
+  def close(self) -> None:
+    """Lets go of the manifest."""
+    if self._manifest:
+      self._manifest.close()
+
+  def collect(self) -> None:
+    """Process 0 waits for the lines of the others; they say that it was all."""
+    if not self.primary:
+      processes.pass_on(None)
+      return
+    while self._working:
+      self._collect(wait_s=0.1)
+
+  def _collect(self, wait_s: float = 0.0) -> None:
+    """Writes the lines that the others have sent."""
+    for entry in processes.passed_on(wait_s=wait_s):
+      if entry is None:
+        self._working -= 1
+      else:
+        self._manifest.add(entry)

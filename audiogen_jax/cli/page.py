@@ -116,6 +116,9 @@ def build(
         duration_s=given["duration_s"],
         seed=given["seed"],
         negative=given.get("negative") or "",
+        from_s=given.get("from_s"),
+        to_s=given.get("to_s"),
+        amount=given.get("amount") or None,
         sampling=_chosen(model, sampling, given),
         progress=report,
         note=lambda line: gr.Info(f"{line}."),
@@ -186,7 +189,8 @@ def _add_inputs(
   """The left half; adds by name what `respond` takes, and returns the button.
 
   A slider for each number among the family's options; an upload where the
-  family can continue sounds; a negative prompt where it reads one.
+  family can continue sounds, fill or vary them; a negative prompt where it
+  reads one.
   """
   inputs["prompt"] = gr.Textbox(
     label="Prompt",
@@ -231,6 +235,7 @@ def _add_inputs(
         f" sound longer than {maker.CONTINUED_S:g} s, the last"
         f" {maker.CONTINUED_S:g} s are used. The prompt may stay empty."
       )
+      inputs |= _edits(model)
   others = [option for option in known.values() if not option.first]
   if others:
     with gr.Accordion("Sampling", open=False):
@@ -258,6 +263,33 @@ def _upload() -> gr.Audio:
     elem_id="upload",
     render=False,
   )
+
+
+def _edits(
+  model: families.TextToAudio,
+) -> dict[str, gr.components.Component]:
+  """What else can become of an upload, where the family can do it."""
+  made = {}
+  if hasattr(model, "inpaint"):
+    with gr.Row():
+      for name, label in (("from_s", "Fill from"), ("to_s", "Fill to")):
+        made[name] = gr.Number(
+          None,
+          label=label,
+          info="Seconds: this part alone is made again.",
+          minimum=0,
+          maximum=model.window_s,
+        )
+  if hasattr(model, "vary"):
+    made["amount"] = gr.Slider(
+      0,
+      1,
+      0,
+      step=0.05,
+      label="Vary",
+      info="A random share of the upload is made again.",
+    )
+  return made
 
 
 def _slider(

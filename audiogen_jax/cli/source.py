@@ -10,6 +10,7 @@ import numpy as np
 from audiogen_jax import families
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
 
 USUAL_AMOUNT = 0.5  # of `--vary`
 
@@ -29,10 +30,10 @@ class Source:
 
   continue_from: Path | None = None
   inpaint: Path | None = None
-  from_s: float | None = None
-  to_s: float | None = None
+  from_s: Seconds | None = None
+  to_s: Seconds | None = None
   vary: Path | None = None
-  amount: float | None = None
+  amount: float | int | None = None
 
   @property
   def path(self) -> Path | None:
@@ -126,5 +127,5 @@ class Source:
     return loaded.inpaint, {"sound": sound, "keep": keep}
 
   @property
-  def _amount(self) -> float:
+  def _amount(self) -> float | int:
     return USUAL_AMOUNT if self.amount is None else self.amount

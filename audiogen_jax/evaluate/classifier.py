@@ -142,6 +142,12 @@ class Classifier:
     """Classes of each clip, the likeliest first."""
     return _rank(self._model, features)
 
+  def scores(
+    self, features: Float[np.ndarray, "b f"]
+  ) -> Float[np.ndarray, "b classes"]:
+    """What each clip is ranked by: more for a likelier class."""
+    return _scores(self._model, features)
+
 
 class MixClassifier:
   """Says which classes are in a mix, by one binary classifier for each.
@@ -219,10 +225,14 @@ def _train(model: Any, both: np.ndarray, labels: np.ndarray) -> None:
 
 def _rank(model: Any, features: np.ndarray) -> np.ndarray:
   """Classes of each clip, the likeliest first; of equals, the first."""
+  return np.argsort(-_scores(model, features), axis=1, kind="stable")
+
+
+def _scores(model: Any, features: np.ndarray) -> np.ndarray:
+  """What classes of each clip are ranked by: more for likelier ones."""
   if hasattr(model, "decision_function"):
     scores = model.decision_function(features)
     if scores.ndim == 1:  # of two classes, how much more the second
       scores = np.stack([-scores, scores], axis=1)
-  else:
-    scores = model.predict_proba(features)
-  return np.argsort(-scores, axis=1, kind="stable")
+    return scores
+  return model.predict_proba(features)

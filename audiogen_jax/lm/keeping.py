@@ -97,7 +97,7 @@ def checked(keep: Any, rows: int, frames: int) -> Bool[np.ndarray, "b t"]:
 
 
 def scattered(
-  seeds: Sequence[int], amount: float, *, frames: int, span: int
+  seeds: Sequence[int], amount: float | int, *, frames: int, span: int
 ) -> Bool[np.ndarray, "b t"]:
   """Keeps all but a random share of the frames, which lies in spans.
 
