@@ -238,9 +238,9 @@ class Inpainting(TextToCodes):
   ) -> Sounds:
     """Sounds of which parts stay, and the rest is made from sentences.
 
-    Codes of kept frames stay as `codec.encode` gives them.  How they sound
-    depends on what is made as far as the decoder reaches (`codec.fields`); an
-    LSTM in it remembers a hole for a while.
+    Codes of kept frames stay as `codec.encode` gives them.  They sound as the
+    codec gives them back, `codec.decode(codec.encode(sound))`, but for as far
+    beside a hole as its decoder reaches (`codec.decode_changed`).
 
     Args:
       sound: At the codec's rate; no longer than the sounds trained on.
@@ -300,9 +300,10 @@ class Inpainting(TextToCodes):
     **options: Any,
   ) -> Sounds:
     """Sounds of which the frames that are not kept are made."""
-    codes = self.codec.encode(sound)
-    codes = self._codes(texts, keep.shape[1], codes, keep, **options)
-    audio = self.codec.decode(codes)[:, : np.shape(sound)[1]]
+    known = self.codec.encode(sound)
+    codes = self._codes(texts, keep.shape[1], known, keep, **options)
+    audio = self.codec.decode_changed(codes, known, ~keep)
+    audio = audio[:, : np.shape(sound)[1]]
     return (audio, codes) if return_codes else audio
 
   def _frames(

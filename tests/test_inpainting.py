@@ -56,7 +56,8 @@ def test_kept_frames_keep_their_codes(model, sampling):  # noqa: F811
       want, got = known[row], codes[row]
       np.testing.assert_array_equal(got[:, stays[row]], want[:, stays[row]])
       assert np.any(got[:, ~stays[row]] != want[:, ~stays[row]])
-    np.testing.assert_array_equal(audio, model.codec.decode(codes)[:, :15_500])
+    want = model.codec.decode_changed(codes, known, ~stays)
+    np.testing.assert_array_equal(audio, want[:, :15_500])
 
 
 def test_a_prompt_is_one_case_of_it(model):  # noqa: F811
@@ -81,19 +82,29 @@ def test_how_far_a_hole_is_heard(model, lstm_layers):  # noqa: F811
   sound = noise(1, 16_000)
   whole = codec.decode(codec.encode(sound))
   keep = other.outside(0.4, 0.5, samples=16_000)
-  audio = other.inpaint(sound, keep, ["rain"])
+  audio, codes = other.inpaint(sound, keep, ["rain"], return_codes=True)
   changed = np.any(audio != whole, axis=(0, 2))
   before, _, after = pieces.receptive_fields(config.seanet, "decoder")
   field = fields.series(before, after)
   seen = [field.inputs(n, n) for n in range(16_000)]
   reached = np.array([low <= 24 and high >= 20 for low, high in seen])
   assert 0 < reached.sum() < 6000 and changed[reached].mean() > 0.9
-  outside = ~reached
-  if lstm_layers:  # it remembers
-    outside &= np.arange(16_000) < 20 * HOP
-  scale = np.abs(whole).max()
-  difference = np.abs(audio - whole)[0, outside].max()
-  assert difference <= 1e-6 * scale  # 0 measured
+  np.testing.assert_array_equal(audio[:, ~reached], whole[:, ~reached])
+  hole = slice(20 * HOP, 25 * HOP)
+  alone = codec.decode(codes)
+  np.testing.assert_array_equal(audio[:, hole], alone[:, hole])
+  if lstm_layers:  # it remembers, and what it does is faded out
+    later = ~reached & (np.arange(16_000) > 25 * HOP)
+    assert np.any(alone[:, later] != whole[:, later])
+    last = np.flatnonzero(reached)[-1]
+    difference = np.abs(alone - whole)[0, last, 0]
+    step = np.abs(audio - whole)[0, last, 0]
+    assert 0 < step < 0.01 * difference
+    everything = np.ones((1, 50), bool)
+    mixed = codec.decode_changed(codes, codec.encode(sound), everything)
+    np.testing.assert_array_equal(mixed, alone)
+  else:
+    np.testing.assert_array_equal(audio, alone)
 
 
 # What is made

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.audio import checks
-from audiogen_jax.codec import encodec, pieces
+from audiogen_jax.codec import encodec, fields, pieces
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.pieces import StreamingCoder
 from audiogen_jax.core import sharding
@@ -104,6 +104,40 @@ class Encodec:
     codes = self.tokens.checked(fetch(codes))
     ones = np.ones(len(codes), np.float32)
     return self._run_decode(codes, ones, lengths)
+
+  def decode_changed(
+    self,
+    codes: Int[AnyArray, "b k t"],
+    before: Int[AnyArray, "b k t"],
+    changed: Bool[np.ndarray, "b t"],
+  ) -> Float[np.ndarray, "b n c"]:
+    """Sound of codes of which some frames were others before.
+
+    A decoder's LSTM remembers what is no longer there for a second or more.
+    Beyond what its convolutions see of a change the sound is that of `before`,
+    and from there to the change one is faded into the other.
+
+    Args:
+      codes: What is to be heard.
+      before: What there was.
+      changed: The frames in which they may differ.
+
+    Raises:
+      InputError: As `decode`.
+    """
+    audio = self.decode(codes)
+    stage, lstm, other = pieces.receptive_fields(self.config.seanet, "decoder")
+    field = fields.series(stage, other)
+    if lstm.bounded or not field.bounded:
+      return audio
+    made = np.repeat(changed, self.config.hop, axis=1)
+    # A sample looks `before` samples back: so long after a change it is heard.
+    share = np.maximum(
+      _fading(made, field.before), _fading(made[:, ::-1], field.after)[:, ::-1]
+    )[..., None]
+    old = self.decode(before)
+    mixed = np.where(share < 1, old + share * (audio - old), audio)
+    return np.where(share > 0, mixed, old).astype(np.float32)
 
   def decode_stream(
     self,
@@ -286,3 +320,12 @@ class Encodec:
       return jnp.asarray(rows)
     even = len(rows) % self._placement.ways("batch") == 0
     return self._placement.put(rows, "batch" if even else None, None, None)
+
+
+def _fading(
+  made: Bool[np.ndarray, "b n"], length: int
+) -> Float[np.ndarray, "b n"]:
+  """1 where something is made, falling to 0 within `length` samples after."""
+  at = np.arange(made.shape[1])
+  last = np.maximum.accumulate(np.where(made, at, -length - 1), axis=1)
+  return np.clip(1 - (at - last) / (length + 1), 0, 1)
