@@ -111,8 +111,7 @@ def test_copies_are_mixed_with_other_clips(sounds, codec, tmp_path):
   # The first copy of clip 1 is such a mix, encoded.
   draw = np.random.default_rng((0, 1, 1))
   other = (1 + int(draw.integers(1, 20))) % 20
-  key = draw.integers(2**32, size=2, dtype=np.uint32)
-  drawn = mixing.draw(key, 1, 16_000, MixConfig(chance=1.0))
+  drawn = mixing.draw(draw, 1, 16_000, MixConfig(chance=1.0))
   second = np.zeros((16_000, 1), np.float32)
   part = noise(other, LENGTHS[other])[:16_000] / np.float32(2**15)
   second[: len(part)] = part

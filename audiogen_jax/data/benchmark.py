@@ -150,11 +150,13 @@ def _decode_crops(records: Sequence[Record], batches: int) -> None:
 
   pairs = _CONFIG.batch
   for _ in range(batches):
-    key = draw.integers(2**32, size=2, dtype=np.uint32)
-    mixed = mixing.draw(key, pairs, length, _CONFIG.mix).mixed
+    seed = int(draw.integers(2**32))
+    random = mixing.generator(seed, 0)
+    mixed = mixing.draw(random, pairs, length, _CONFIG.mix).mixed
     sounds = [crop() for _ in range(pairs)]
     others = [crop() if both else sounds[0] for both in mixed]
-    mixing.mix(np.stack(sounds + others), key, _CONFIG.mix)
+    random = mixing.generator(seed, 0)  # the same draws again
+    mixing.mix(np.stack(sounds + others), random, _CONFIG.mix)
 
 
 def _draw(path: Path, memory: list) -> None:

@@ -221,8 +221,7 @@ def _sound(
     draw = np.random.default_rng((config.seed, clip.number, clip.copy))
     step = int(draw.integers(1, max(2, len(source))))
     other = source[(clip.number + step) % len(source)]
-    key = draw.integers(2**32, size=2, dtype=np.uint32)
-    drawn = mixing.draw(key, 1, len(audio), config.mix)
+    drawn = mixing.draw(draw, 1, len(audio), config.mix)
     second = np.zeros_like(audio)
     part = _float(other["audio"])[: len(audio)]
     second[: len(part)] = part

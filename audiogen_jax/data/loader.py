@@ -114,8 +114,9 @@ class Loader:
     if state is not None:
       if state["digest"] != self.digest:
         raise InputError(
-          "the saved state of the loader is that of other datasets or another"
-          " configuration; resume with the same, or start anew"
+          "the saved state of the loader is that of other datasets, another"
+          " configuration, or a version that drew other mixes; resume with the"
+          " same, or start anew"
         )
       step = int(state["step"])
     return Batches(self, step, self.digest, self._placement)
@@ -302,6 +303,8 @@ def _digest(
   facts = dataclasses.asdict(config)
   for name in ("text_buckets", "workers", "prefetch"):
     del facts[name]
+  if config.mix:  # which it was not always: older versions drew other mixes
+    facts["drawn by"] = "Philox"
   for part, builder in zip(parts, builders, strict=True):
     split = builder.info.splits[part.split]
     facts[len(facts)] = [

@@ -17,7 +17,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt32
+from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.core.errors import InputError
 
@@ -79,54 +79,57 @@ class Draws(NamedTuple):
   level_db: Float[np.ndarray, "m"]
 
 
-def draw(
-  key: UInt32[np.ndarray, "2"], pairs: int, samples: int, config: MixConfig
-) -> Draws:
-  """Draws pairs and numbers; the key alone determines them.
+def generator(seed: int, number: int) -> np.random.Generator:
+  """Random numbers of their own for `number`: Philox, keyed by both.
+
+  Philox (Salmon et al., SC 2011) is counter-based: another number's draws need
+  not be made first, whichever worker asks.
 
   Args:
-    key: `jax.random.key_data` of a threefry key, or what `fold_in` gives.
+    seed: Seed of all, in [0, 2^64).
+    number: For example that of a batch, in [0, 2^64).
+  """
+  key = np.array([seed, number], np.uint64)
+  return np.random.Generator(np.random.Philox(key=key))
+
+
+def draw(
+  random: np.random.Generator, pairs: int, samples: int, config: MixConfig
+) -> Draws:
+  """Draws pairs and numbers; the generator alone determines them.
+
+  Args:
+    random: What they are drawn from.
     pairs: How many; they are made of the sounds 0 to 2 `pairs` - 1.
     samples: Length of a sound.
     config: The ranges of the numbers.
   """
-  one = np.float32(1)
 
-  def uniform(stream, low=0.0, high=1.0):
-    # 24 bits: float32 holds each of them exactly.
-    share = (_bits(key, stream, pairs) >> 8).astype(np.float32)
-    share = share * np.float32(2**-24)
-    return share * np.float32(high) + (one - share) * np.float32(low)
+  def uniform(low: float, high: float) -> Float[np.ndarray, "m"]:
+    return random.uniform(low, high, pairs).astype(np.float32)
 
-  order = np.argsort(_bits(key, 0, 2 * pairs), stable=True)
+  order = random.permutation(2 * pairs).astype(np.int32)
   latest = int(samples * (1 - config.min_overlap))
-  start = (uniform(3) * np.float32(latest + 1)).astype(np.int32)
   return Draws(
-    first=order[:pairs].astype(np.int32),
-    second=order[pairs:].astype(np.int32),
-    mixed=uniform(1) < np.float32(config.chance),
-    snr_db=uniform(2, config.min_snr_db, config.max_snr_db),
-    start=np.minimum(start, np.int32(latest)),
-    level_db=uniform(4, config.min_level_db, config.max_level_db),
+    first=order[:pairs],
+    second=order[pairs:],
+    mixed=random.random(pairs) < config.chance,
+    snr_db=uniform(config.min_snr_db, config.max_snr_db),
+    start=random.integers(latest, size=pairs, endpoint=True, dtype=np.int32),
+    level_db=uniform(config.min_level_db, config.max_level_db),
   )
-
-
-def fold_in(key: UInt32[np.ndarray, "2"], data: int) -> UInt32[np.ndarray, "2"]:
-  """A key of its own for `data`, in [0, 2^64): `jax.random.fold_in`."""
-  words = [np.array([word], np.uint32) for word in (data >> 32, data & _WORD)]
-  return np.concatenate(_threefry(key, *words))
 
 
 def mix(
   audio: Float[np.ndarray, "b n c"],
-  key: UInt32[np.ndarray, "2"],
+  random: np.random.Generator,
   config: MixConfig,
 ) -> tuple[Float[np.ndarray, "m n c"], Draws]:
   """Makes `m = b / 2` sounds of `b`: pairs, some of them mixed.
 
   Args:
     audio: An even number of sounds, all of one length.
-    key: As `draw` takes it.
+    random: What pairs and numbers are drawn from.
     config: How they are mixed.
 
   Raises:
@@ -135,7 +138,7 @@ def mix(
   b, n, _ = audio.shape
   if b % 2:
     raise InputError(f"mixing takes an even number of sounds, not {b}")
-  drawn = draw(key, b // 2, n, config)
+  drawn = draw(random, b // 2, n, config)
   rows = [
     mix_pair(audio[drawn.first[i]], audio[drawn.second[i]], *row, config)
     for i, row in enumerate(zip(*drawn[2:], strict=True))
@@ -183,40 +186,3 @@ def join(first: str, second: str) -> str:
   if first == second or not second:
     return first
   return f"{first} {second}" if first else second
-
-
-_WORD = 0xFFFFFFFF
-_ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
-
-
-def _bits(
-  key: UInt32[np.ndarray, "2"], stream: int, count: int
-) -> UInt32[np.ndarray, " n"]:
-  """Random words number 0 to `count` - 1 of a stream."""
-  high = np.full(count, stream, np.uint32)
-  low = np.arange(count, dtype=np.uint32)
-  return _threefry(key, high, low)[0]
-
-
-def _threefry(
-  key: UInt32[np.ndarray, "2"],
-  x: UInt32[np.ndarray, " n"],
-  y: UInt32[np.ndarray, " n"],
-) -> tuple[UInt32[np.ndarray, " n"], UInt32[np.ndarray, " n"]]:
-  """Threefry-2x32 with 20 rounds (Salmon et al., SC 2011), as in JAX.
-
-  Not `jax.random`, whose first number would wake the accelerator that the
-  parent of a worker holds; and not another generator of numpy's, with which a
-  run that goes on from its checkpoint would hear other mixes than it began
-  with.
-  """
-  keys = key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)
-  x, y = x + keys[0], y + keys[1]
-  for i in range(5):
-    for turn in _ROTATIONS[i % 2]:
-      x = x + y
-      y = (y << np.uint32(turn)) | (y >> np.uint32(32 - turn))
-      y = x ^ y
-    x = x + keys[(i + 1) % 3]
-    y = y + keys[(i + 2) % 3] + np.uint32(i + 1)
-  return x, y

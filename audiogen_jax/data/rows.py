@@ -80,8 +80,6 @@ class Rows:
     self._kind = "codes" if "frame_rate_hz" in settings else "audio"
     rate_hz = settings.get("frame_rate_hz") or settings["rate_hz"]
     self._length = max(1, round(config.duration_s * rate_hz))
-    # The two words of `jax.random.key(seed)`.
-    self._key = np.array([0, config.seed], np.uint32)
 
   def __len__(self) -> int:
     # Where there is no end Grain says 2^63 - 1, and computes with it in floats.
@@ -108,7 +106,7 @@ class Rows:
   def _pair(self, batch: int, row: int) -> dict[str, Any]:
     """Row `row` of a batch of pairs, by reading two examples at most."""
     c = self._config
-    drawn = _drawn(tuple(self._key), batch, c.batch, self._length, c.mix)
+    drawn = _drawn(c.seed, batch, c.batch, self._length, c.mix)
     at = 2 * c.batch * batch
     first = self._crop(at + int(drawn.first[row]))
     if not drawn.mixed[row]:
@@ -162,11 +160,10 @@ class Rows:
 
 @functools.lru_cache(maxsize=8)
 def _drawn(
-  key: tuple, batch: int, pairs: int, samples: int, config: MixConfig
+  seed: int, batch: int, pairs: int, samples: int, config: MixConfig
 ) -> mixing.Draws:
   """The draws of a batch; all its rows need them, one after another."""
-  words = np.array(key, np.uint32)
-  return mixing.draw(mixing.fold_in(words, batch), pairs, samples, config)
+  return mixing.draw(mixing.generator(seed, batch), pairs, samples, config)
 
 
 def _cut(
