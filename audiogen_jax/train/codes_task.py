@@ -41,6 +41,7 @@ from audiogen_jax.train import (
   gradients,
   lm_inputs,
   lm_planning,
+  lm_samples,
   lm_sources,
   lm_start,
   text_masks,
@@ -191,6 +192,40 @@ class CodesTask(abc.ABC):
       (extra if self.lora.rank else params)["lm"] = weights.lm
     average = jax.tree.map(jnp.copy, params) if state.average else {}
     return state._replace(params=params, extra=extra, average=average)
+
+  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """Sounds made for the texts of a batch, as long as its rows."""
+    params = state.average or state.params
+    mask = batch["text_mask"]
+    codes = self.sampled(
+      self.weights(state, params),
+      self._states(params | state.extra, batch["text_ids"], mask),
+      mask,
+      text_masks.visible(mask, mask_padding=self.mask_text_padding),
+      jax.eval_shape(self._codes, state, batch).shape[2],
+    )
+    sounds = lm_samples.decoded(self.encodec, state.extra["codec"], codes)
+    original = {"original": batch["audio"]} if "audio" in batch else {}
+    return original | {"generated": sounds}
+
+  @abc.abstractmethod
+  def sampled(
+    self,
+    params: Tree,
+    states: Float[Array, "b l e"],
+    mask: Bool[Array, "b l"],
+    visible: Bool[Array, "b l"],
+    frames: int,
+  ) -> Int[Array, "b k _"]:
+    """Codes for some texts; row i has the key of seed i.
+
+    Args:
+      params: The language model.
+      states: Of the text encoder.
+      mask: Tokens of each text.
+      visible: Positions that attention looks at.
+      frames: How many to make.
+    """
 
   def prepare_programs(
     self,

@@ -6,7 +6,6 @@ codes -> a random codebook, random spans of it hidden, later codebooks masked
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from audiogen_jax.codec import usage
 from audiogen_jax.convert import opening
 from audiogen_jax.core import types
 from audiogen_jax.core.abstract import Program
@@ -26,11 +24,10 @@ from audiogen_jax.lm import masked_training, masks
 from audiogen_jax.lm.masked_sampling import Masking
 from audiogen_jax.lm.masked_training import Example
 from audiogen_jax.train import (
+  lm_figures,
   lm_flops,
-  lm_samples,
   masked_planning,
   masked_samples,
-  text_masks,
 )
 from audiogen_jax.train.codes_task import CodesTask
 from audiogen_jax.train.state import Batch, TrainState
@@ -123,30 +120,27 @@ class MaskedTask(CodesTask):
   def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Cross-entropies in nats, and what codes drawn alone would have."""
     each = np.asarray(sums["ce"]) / np.maximum(sums["hidden"], 1)
-    figures = {"loss": float(each.mean())}
-    figures |= {f"ce_{k}": float(x) for k, x in enumerate(each)}
-    _, bits = usage.code_statistics(sums["counts"])
-    return figures | {
-      f"unigram_{k}": float(x) * math.log(2) for k, x in enumerate(bits)
-    }
+    return lm_figures.of_codebooks(each, sums["counts"])
 
-  def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """Sounds decoded for the texts of a batch, as long as its rows."""
-    params = state.average or state.params
-    mask = batch["text_mask"]
-    codes = masked_samples.sample(
+  def sampled(
+    self,
+    params: Tree,
+    states: Float[Array, "b l e"],
+    mask: Bool[Array, "b l"],
+    visible: Bool[Array, "b l"],
+    frames: int,
+  ) -> Int[Array, "b k _"]:
+    """Codes filled in a few passes, as `masking` says."""
+    return masked_samples.sample(
       self.lm,
       self.masking,
-      self.weights(state, params),
-      self._states(params | state.extra, batch["text_ids"], mask),
+      params,
+      states,
       mask,
-      text_masks.visible(mask, mask_padding=self.mask_text_padding),
-      frames=jax.eval_shape(self._codes, state, batch).shape[2],
+      visible,
+      frames=frames,
       dtype=types.resolve_dtype(self.dtype),
     )
-    sounds = lm_samples.decoded(self.encodec, state.extra["codec"], codes)
-    original = {"original": batch["audio"]} if "audio" in batch else {}
-    return original | {"generated": sounds}
 
   def model_flops(self, rows: int, seconds: float) -> float:
     """By formula, see `lm_flops`; not known of adapters."""
