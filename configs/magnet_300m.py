@@ -15,6 +15,8 @@ from configs import lm_300m, magnet_1p5b
 
 def get_config(variant: str = "") -> ConfigDict:
   """The released recipe, or `tiny`."""
+  if variant not in ("", "tiny"):
+    raise ValueError(f"magnet_300m.py:{variant}: the only variant is tiny")
   config = magnet_1p5b.masked(lm_300m.get_config(variant))
   if variant == "tiny":
     config.masking.sampling.decoding_steps = (8, 4, 4, 4)

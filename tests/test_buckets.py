@@ -104,7 +104,7 @@ def test_a_bucket_that_does_not_answer(
 @pytest.mark.parametrize("uri", ["s3://b/x", "hf://b/x", "file:///tmp"])
 def test_other_uris(uri):
   with pytest.raises(InputError, match="only gs:// URIs are known"):
-    checkpoint.place(uri)
+    checkpoint.path_of(uri)
 
 
 def test_words_of_a_model_in_a_bucket(bucket, tiny, tmp_path):

@@ -22,7 +22,7 @@ from virtual_pod import keeping
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.train import __main__ as command
+from audiogen_jax.train import configuration
 from configs import codec_16khz
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -122,7 +122,7 @@ def figures(folder):
 def state_at(step, folder, data):
   config = codec_16khz.get_config("tiny")
   config.update_from_flattened_dict(SMALL | {"data.folders": str(data)})
-  _, task = command.parse(config)
+  _, task = configuration.parse(config)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
@@ -217,7 +217,7 @@ _ONE_STEP = textwrap.dedent("""
   import jax, jax.numpy as jnp, numpy as np
   from audiogen_jax.codec import seanet
   from audiogen_jax.gan import discriminators
-  from audiogen_jax.train import __main__, metrics
+  from audiogen_jax.train import configuration, metrics
   from configs import codec_16khz
 
   passes = collections.Counter()
@@ -232,7 +232,7 @@ _ONE_STEP = textwrap.dedent("""
 
   config = codec_16khz.get_config("tiny")
   config.update_from_flattened_dict(SETTINGS)
-  _, task = __main__.parse(config)
+  _, task = configuration.parse(config)
   state = jax.jit(task.init)(jax.random.key(0))
   counted(seanet.Encoder, "encoder")
   counted(seanet.Decoder, "decoder")

@@ -13,6 +13,7 @@ from audiogen_jax.train.configuration import parse
 
 VARIANTS = {
   "lm_1p5b": (),
+  "magnet_1p5b": (),
   "lm_3b": (),
   "paper_codec": ("2", "4", "tiny", "4+tiny"),
   "paper_lm": ("1b", "1b+2", "4", "tiny", "4+tiny"),

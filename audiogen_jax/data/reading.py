@@ -22,7 +22,7 @@ def read(folder: str | os.PathLike) -> tfds.core.DatasetBuilder:
       bucket cannot be reached: the message names what is wrong.
   """
   bucket = "://" in str(folder)
-  folder = checkpoint.place(folder) if bucket else epath.Path(folder)
+  folder = checkpoint.path_of(folder) if bucket else epath.Path(folder)
   if not (folder / "dataset_info.json").exists():
     if (folder / shards.BUILDING).exists():
       raise InputError(

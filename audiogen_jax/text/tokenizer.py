@@ -129,7 +129,7 @@ def _here(folder: str | Path | None) -> Iterator[Path | None]:
     yield folder and Path(folder)
     return
   with tempfile.TemporaryDirectory() as copy:
-    for path in checkpoint.place(folder).iterdir():
+    for path in checkpoint.path_of(folder).iterdir():
       (Path(copy) / path.name).write_bytes(path.read_bytes())
     yield Path(copy)
 
