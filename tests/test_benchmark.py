@@ -119,6 +119,7 @@ def test_int8_reads_less(tiny, model):
   assert less < 0.4 * benchmark.floor_bytes(model.lm, work, 1)
 
 
+@pytest.mark.slow
 def test_random_weights(monkeypatch):
   monkeypatch.setitem(
     benchmark.SCALES,

@@ -156,6 +156,7 @@ def test_what_cannot_be_judged(scorer, data):  # noqa: F811
     ClassScorer(Model(told_of), clips, 0.4)
 
 
+@pytest.mark.slow
 def test_the_command_line(audiogen, refused, tiny, data, tmp_path):  # noqa: F811
   (tmp_path / "p.txt").write_text("a hum\nhiss\n")
   words = ("generate", "--prompts", tmp_path / "p.txt", "--model", tiny)

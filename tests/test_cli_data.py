@@ -127,6 +127,7 @@ def test_bad_input_is_one_line(audiogen, refused, root, tiny, tmp_path):
   assert not new.exists()
 
 
+@pytest.mark.slow
 def test_tokenize_in_two_processes(audiogen, root, tiny, tmp_path):
   out, codes = tmp_path / "sounds", tmp_path / "codes"
   build(audiogen, root, out)
