@@ -142,6 +142,7 @@ def test_bandwidth_and_memory(monkeypatch):
   assert found and min(found) > 0
 
 
+@pytest.mark.slow
 def test_commands(audiogen, tiny, tmp_path, monkeypatch):
   monkeypatch.setattr(machine, "_BYTES", 2**22)
   path, plot = tmp_path / "sample.json", tmp_path / "sample.png"

@@ -143,6 +143,7 @@ def test_splits_and_metadata(tmp_path):
   assert row["source"] == b"jsonl"
 
 
+@pytest.mark.slow
 def test_kill_9_and_go_on(tmp_path):
   """Parent and workers die; nothing is lost that was written."""
   root = tmp_path / "root"

@@ -267,6 +267,7 @@ def test_pairs_come_once_before_any_comes_again():
   assert evaluation._draw_pairs(3, 7, 0) == []
 
 
+@pytest.mark.slow
 def test_the_command(audiogen, tiny, data, tmp_path):
   plot, figures = tmp_path / "a.png", tmp_path / "a.json"
   prompts = tmp_path / "prompts.csv"

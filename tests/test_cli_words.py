@@ -34,6 +34,7 @@ def test_one_line(refused, tmp_path, monkeypatch, words, told):
   assert not list(tmp_path.rglob("*.wav"))
 
 
+@pytest.mark.slow
 def test_words_that_are_no_text(tmp_path):
   """Bytes that are no UTF-8, in a prompt, a name and a file's name."""
   command = [os.fsencode(sys.executable), b"-c", MAIN.encode()]

@@ -341,6 +341,7 @@ _TRAIN = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_an_epoch(folder, tmp_path):
   """Killed three times, gone on with other workers: the same sequence."""
   script, log = tmp_path / "train.py", tmp_path / "log.json"

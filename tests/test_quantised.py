@@ -56,9 +56,17 @@ def test_logits_stay_near(models, codes):
 def test_it_makes_sounds(models):
   audio = models["int8"].generate(TEXTS, duration_s=0.5, seed=3)
   assert audio.shape == (2, 8000, 1) and np.isfinite(audio).all()
-  alone = models["int8"].generate_codes(TEXTS[1:], frames=30, seed=4)
-  both = models["int8"].generate_codes(TEXTS, frames=30, seed=3)
-  np.testing.assert_array_equal(alone[0], both[1])
+
+
+def test_a_neighbour_changes_no_more_than_a_rounding(models, codes):
+  """Some processors add up other batches in another order: see the mesh's."""
+  exact, valid = models["float32"].logits(codes[1:], TEXTS[1:])
+  alone, _ = models["int8"].logits(codes[1:], TEXTS[1:])
+  both, _ = models["int8"].logits(codes, TEXTS)
+  exact, alone, both = exact[:, valid], alone[:, valid], both[1:, valid]
+  # A neighbour's text that leaked would be an error many times as large.
+  error = rms(alone - exact)
+  np.testing.assert_allclose(rms(both - alone) / error, 0, atol=1.5)
 
 
 def test_a_mesh_gives_the_same(tiny, models, codes):
