@@ -277,14 +277,17 @@ def one_step():
   return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_generator_goes_forward_once(one_step):
   """Two scales: of both sounds to learn, of both to be matched."""
   assert one_step["passes"] == {"encoder": 1, "decoder": 1, "discriminator": 8}
 
 
+@pytest.mark.slow
 def test_silence_trains(one_step):
   assert one_step["silence"]
 
 
+@pytest.mark.slow
 def test_a_bad_sample_is_told_from_divergence(one_step):
   assert one_step["nan"] == "input_rms"
