@@ -184,9 +184,11 @@ class AudioGen(TextToCodes):
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    tokens, prompt = self.codec.tokens, prompt_codes
+    tokens, prompt, known = self.codec.tokens, prompt_codes, 0
     tokens.check_frames(frames)
-    known = 0 if prompt is None else tokens.checked(fetch(prompt)).shape[2]
+    if prompt is not None:
+      prompt = tokens.checked(fetch(prompt))
+      known = prompt.shape[2]
     parts = windows.windows(known, frames, frames, 0)
     how = sampling, seed, negative, progress
     *_, codes = self._sample(texts, prompt, parts, *how)

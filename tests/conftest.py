@@ -90,11 +90,23 @@ def pack() -> Path:
   Tests that take it hold for any pack of that layout, whatever its sizes:
   AUDIOGEN_PACKS names a folder with others, under the same names.
   """
-  packs = os.environ.get("AUDIOGEN_PACKS", _TINY_PACK.parent)
-  folder = Path(packs) / _TINY_PACK.name
+  folder = _pack(_TINY_PACK.name)
   if not (folder / "expected.npz").is_file():
     pytest.fail(f"{folder} is not a parity pack: it has no expected.npz")
   return folder
+
+
+@pytest.fixture(scope="session")
+def magnet_pack() -> Path:
+  """MAGNeT's pack, as `pack` is AudioGen's; other folders need not have it."""
+  folder = _pack("magnet_tiny")
+  if not (folder / "expected.npz").is_file():
+    pytest.skip(f"{folder} is no parity pack; AUDIOGEN_PACKS names a folder")
+  return folder
+
+
+def _pack(name: str) -> Path:
+  return Path(os.environ.get("AUDIOGEN_PACKS", _TINY_PACK.parent)) / name
 
 
 @pytest.fixture

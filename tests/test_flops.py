@@ -36,6 +36,7 @@ def of(name, *changes):
   [
     ("lm_300m.py", ()),
     ("lm_300m.py", PREPENDED),
+    ("magnet_300m.py", ()),
     ("paper_lm.py", ("window_s=1.0",)),
     ("paper_lm.py:4", ("window_s=1.0",)),
   ],

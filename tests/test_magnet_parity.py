@@ -5,8 +5,6 @@ whatever its sizes, codebooks, spans and contexts, these tests hold for it.
 """
 
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,6 @@ import audiogen_jax as ag
 from audiogen_jax.convert import export, opening, torch_file
 from audiogen_jax.lm import masked
 
-_GOLDEN = Path(__file__).parent / "golden"
 RUNS = {
   "greedy_nonoverlap",
   "greedy_stride1",
@@ -39,16 +36,8 @@ _USUAL |= dict(span_scoring="max", anneal_temp=True, greedy=False)
 
 
 @pytest.fixture(scope="module")
-def pack():
-  folder = Path(os.environ.get("AUDIOGEN_PACKS", _GOLDEN)) / "magnet_tiny"
-  if not (folder / "expected.npz").is_file():
-    pytest.skip(f"{folder} is no parity pack; AUDIOGEN_PACKS names a folder")
-  return folder
-
-
-@pytest.fixture(scope="module")
-def want(pack):
-  return np.load(pack / "expected.npz")
+def want(magnet_pack):
+  return np.load(magnet_pack / "expected.npz")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +46,10 @@ def prompts(want):
 
 
 @pytest.fixture(scope="module")
-def released(pack):
+def released(magnet_pack):
   return ag.MAGNeT.from_pretrained(
-    pack,
-    text_encoder=pack / "t5",
+    magnet_pack,
+    text_encoder=magnet_pack / "t5",
     dtype="float32",
     mesh=ag.make_mesh(data=1),
     mask_text_padding=False,
@@ -110,11 +99,11 @@ def test_parity_magnet_every_run_is_known(want):
   assert {name.split("/")[0] for name in want if name.endswith("/spec")} <= RUNS
 
 
-def test_parity_magnet_files_come_out_as_they_went_in(pack, tmp_path):
+def test_parity_magnet_files_come_out_as_they_went_in(magnet_pack, tmp_path):
   out = tmp_path / "out"
-  export.convert(pack, out, to="audiocraft")
+  export.convert(magnet_pack, out, to="audiocraft")
   for path in out.iterdir():
-    want = torch_file.read(pack / path.name)["best_state"]
+    want = torch_file.read(magnet_pack / path.name)["best_state"]
     got = torch_file.read(path)["best_state"]
     assert got.keys() == want.keys()
     for key, tensor in want.items():
@@ -122,7 +111,7 @@ def test_parity_magnet_files_come_out_as_they_went_in(pack, tmp_path):
       assert got[key].read().tobytes() == tensor.read().tobytes(), key
   ours, theirs = (
     opening.open_parts(folder, family="magnet", need_text=False)
-    for folder in (out, pack)
+    for folder in (out, magnet_pack)
   )
   for name in ("lm", "codec", "masking", "text_name", "window_s"):
     assert getattr(ours, name) == getattr(theirs, name)

@@ -1,8 +1,5 @@
 """MAGNeT's first training steps against the published solver's."""
 
-import os
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,20 +13,10 @@ from audiogen_jax.train.lm_sources import TextConfig
 from audiogen_jax.train.masked_task import MaskedTask
 from audiogen_jax.train.optimiser import OptimiserConfig
 
-_GOLDEN = Path(__file__).parent / "golden"
-
 
 @pytest.fixture(scope="module")
-def pack():
-  folder = Path(os.environ.get("AUDIOGEN_PACKS", _GOLDEN)) / "magnet_tiny"
-  if not (folder / "expected.npz").is_file():
-    pytest.skip(f"{folder} is no parity pack; AUDIOGEN_PACKS names a folder")
-  return folder
-
-
-@pytest.fixture(scope="module")
-def want(pack):
-  return dict(np.load(pack / "expected.npz"))
+def want(magnet_pack):
+  return dict(np.load(magnet_pack / "expected.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +25,17 @@ def count(want):
 
 
 @pytest.fixture(scope="module")
-def task(pack):
+def task(magnet_pack):
   """The published recipe, as the pack was made: a warm-up of two steps."""
   parts = opening.open_parts(
-    pack, family=opening.MASKED, text_encoder=pack / "t5"
+    magnet_pack, family=opening.MASKED, text_encoder=magnet_pack / "t5"
   )
   task = MaskedTask(
     lm=parts.lm,
     encodec=parts.codec,
-    init_from=str(pack),
+    init_from=str(magnet_pack),
     cached_codes=True,
-    text=TextConfig(encoder=parts.text, source=str(pack / "t5")),
+    text=TextConfig(encoder=parts.text, source=str(magnet_pack / "t5")),
     text_dropout=0.0,
     mask_text_padding=False,
     masking=parts.masking,

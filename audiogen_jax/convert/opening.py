@@ -108,22 +108,25 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-  """What `config.json` says besides the rooms."""
+  """What `config.json` says of any model, besides the rooms."""
 
   text_name: str | None = None
   tokenizer: Literal["bytes", "files"] | None = None
   window_s: float = Parts.window_s
+
+
+@dataclasses.dataclass(frozen=True)
+class _CausalSettings(_Settings):
+  """What it says of a model that goes step by step."""
+
   guidance: float = Parts.guidance
 
 
 @dataclasses.dataclass(frozen=True)
-class _MaskedSettings:
-  """What `config.json` of a masked model says besides the rooms."""
+class _MaskedSettings(_Settings):
+  """What it says of a masked model."""
 
-  masking: Masking
-  text_name: str | None = None
-  tokenizer: Literal["bytes", "files"] | None = None
-  window_s: float = Parts.window_s
+  masking: Masking = dataclasses.field(kw_only=True)
 
 
 def open_parts(
@@ -200,7 +203,7 @@ def write_orbax(
   if parts.masking:
     settings = _MaskedSettings(masking=parts.masking, **told)
   else:
-    settings = _Settings(guidance=parts.guidance, **told)
+    settings = _CausalSettings(guidance=parts.guidance, **told)
 
   def extras(work: Path) -> None:
     if "text" in rooms and tokenizer is not None:
@@ -236,7 +239,7 @@ def _open_orbax(folder: epath.Path) -> Parts:
         where=name,
         ranges=keys.RANGES,
       )
-    own = _MaskedSettings if export.family == MASKED else _Settings
+    own = _MaskedSettings if export.family == MASKED else _CausalSettings
     settings = config.build(own, export.settings, ranges=keys.RANGES)
     if "codec" not in configs:
       raise InputError("the room codec is missing")

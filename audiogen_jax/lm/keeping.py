@@ -12,7 +12,6 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Bool
 
@@ -21,7 +20,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 
 _SLACK = 1e-6  # of a frame: 2.3 s at 50 Hz are 115 frames, not 114.99…
-_DRAW = 1  # folded into a seed's key; decoding's own numbers have 0
+_DRAW = 1  # beside a seed, so that other draws of it are others
 
 
 def outside(
@@ -117,9 +116,10 @@ def scattered(
   left_out = min(max(round(amount * frames), span), frames)
   keep = np.ones((len(seeds), frames), bool)
   for row, seed in enumerate(seeds):
-    key = jax.random.fold_in(jax.random.key(np.uint32(seed)), _DRAW)
+    # On the host: a program would be compiled for each length of a sound.
+    random = np.random.default_rng((seed, _DRAW))
     # Spans begin anywhere, also before the first frame: no frame is rarer.
-    order = np.asarray(jax.random.uniform(key, (frames + span - 1,)))
+    order = random.random(frames + span - 1)
     of_frame = np.lib.stride_tricks.sliding_window_view(order, span)
     first = np.argsort(of_frame.min(axis=1), kind="stable")
     keep[row, first[:left_out]] = False

@@ -129,12 +129,13 @@ def generate(
     keys = sampler.row_keys(lm, seeds, 0)
     run = compiled(lm.config, lm.placement)
     state = _state(lm, codes)
+    stays = put(kept, "batch", None)
     for book, passes in enumerate(sampling.decoding_steps):
       count, *others = Passes.make(sampling, book, places)
       stage = Stage(
         put(np.int32(book)),
         put(np.int32(frames)),
-        put(kept, "batch", None),
+        stays,
         Passes(put(count, "batch", None), *map(put, others)),
         rules,
         keys,

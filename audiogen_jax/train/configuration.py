@@ -178,11 +178,7 @@ def change(values: ConfigDict, key: str, text: str) -> None:
     if text.lower() in ("true", "false"):
       value = text.lower() == "true"
   try:
-    if (
-      isinstance(value, bool)
-      and isinstance(old, int | float)
-      and (not isinstance(old, bool))
-    ):
+    if isinstance(value, bool) and type(old) in (int, float):
       raise TypeError("True is no number")  # to Python it is
     if isinstance(old, ConfigDict):
       old.update(value)

@@ -79,17 +79,12 @@ def sampling(
       one = jax.ShapeDtypeStruct(shape, dtype, sharding=wanted)
     return KVCache(one, one)
 
-  text_mask = shaped((batch, length), jnp.bool_, "batch", None)
-  states_ = shaped((batch, length, t.width), dtype, "batch", None, None)
+  cond, keys = asked(lm, dtype, batch, length, placement)
   steps = shaped(
     (batch, lm.codebooks, capacity), jnp.int32, "batch", None, None
   )
   head = shaped((batch, lm.codebooks, 0), jnp.int32, "batch", None, None)
   number = functools.partial(shaped, ())
-  keys = jax.eval_shape(
-    lambda: jax.vmap(jax.random.key)(jnp.arange(batch, dtype=jnp.uint32))
-  )
-  keys = abstract.put(keys, placement, "batch")
   traced = TracedSampling(
     number(jnp.float32),
     number(jnp.int32),
@@ -105,7 +100,7 @@ def sampling(
   return {
     "prefill": Program(
       prefill,
-      (params, head, Cond(states_, text_mask)),
+      (params, head, cond),
       options | {"capacity": sampler.LEAST_STEPS},
       resident=resident,
       runs=1,
@@ -115,7 +110,7 @@ def sampling(
       (
         params,
         state,
-        Inputs(text_caches, text_mask, keys, traced),
+        Inputs(text_caches, cond.mask, keys, traced),
         number(jnp.int32),
       ),
       options,
@@ -124,6 +119,35 @@ def sampling(
       in_place=True,
     ),
   }
+
+
+def asked(
+  lm: LMConfig,
+  dtype: jnp.dtype,
+  batch: int,
+  length: int,
+  placement: Placement,
+) -> tuple[Cond, jax.ShapeDtypeStruct]:
+  """What rows' texts say, and their keys, abstract.
+
+  Args:
+    lm: The language model.
+    dtype: Of the products.
+    batch: Rows.
+    length: Tokens of a text, padded.
+    placement: The mesh.
+  """
+
+  def put(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    axes = ["batch", *[None] * (x.ndim - 1)]
+    return abstract.put(x, placement, *axes)
+
+  states = jax.ShapeDtypeStruct((batch, length, lm.transformer.width), dtype)
+  mask = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
+  keys = jax.eval_shape(
+    lambda: jax.vmap(jax.random.key)(jnp.arange(batch, dtype=jnp.uint32))
+  )
+  return Cond(put(states), put(mask)), put(keys)
 
 
 def sampled_params(

@@ -45,7 +45,7 @@ class LMTask(CodesTask):
   def rows(
     self, codes: Int[Array, "b k t"], key: jax.Array
   ) -> tuple[Int[Array, "b k t"]]:
-    """The codes themselves."""
+    """The codes, all of which the loss predicts; nothing is drawn."""
     return (codes,)
 
   def loss(

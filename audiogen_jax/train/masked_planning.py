@@ -8,7 +8,7 @@ from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core import abstract, types
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.core.types import Cond, bucket
+from audiogen_jax.core.types import bucket
 from audiogen_jax.lm import masked
 from audiogen_jax.lm.language_model import LEAST_PROMPT
 from audiogen_jax.lm.masked import Stage, State
@@ -53,17 +53,11 @@ def sampling(
     return shaped(x.shape, x.dtype, *[None] * x.ndim)
 
   tokens = bucket(text.length, least=16)
-  cond = Cond(
-    shaped((batch, tokens, lm.transformer.width), kind, "batch", None, None),
-    shaped((batch, tokens), jnp.bool_, "batch", None),
-  )
+  cond, keys = lm_planning.asked(lm, kind, batch, tokens, placement)
   state = State(
     shaped((batch, lm.codebooks, length), jnp.int32, "batch", None, None),
     shaped((batch, length), jnp.float32, "batch", None),
     shaped((batch, length), jnp.bool_, "batch", None),
-  )
-  keys = jax.eval_shape(
-    lambda: jax.vmap(jax.random.key)(jnp.arange(batch, dtype=jnp.uint32))
   )
   number = whole(np.zeros((), np.int32))
   options = masking.sampling
@@ -77,7 +71,7 @@ def sampling(
       *map(whole, passes[1:]),
     ),
     Rules(*map(whole, Rules.make(options, lm.size))),
-    abstract.put(keys, placement, "batch"),
+    keys,
   )
   return {
     "pass": Program(
