@@ -1,10 +1,12 @@
 r"""The masked language model of `nano-magnet`, on the codes of `nano`.
 
     python -m audiogen_jax.train --config=configs/nano_magnet.py \
-      --workdir=magnet --config.codec=codec/export \
-      --config.data.folders=DATASET
+      --workdir=magnet --config.codec=nano --config.cached_codes=True \
+      --config.data.folders=CODES
 
-`nano_lm.py` but for what is trained: spans of one codebook at a time.
+Smaller than `nano_lm.py`, so that the whole model is 12 MB, and trained for
+longer: a step teaches it one of four codebooks.  `launch/nano_magnet.sh` makes
+the codes and the whole model.
 """
 
 from ml_collections import ConfigDict
@@ -16,4 +18,11 @@ def get_config(variant: str = "") -> ConfigDict:
   """The recipe, or `tiny`."""
   if variant not in ("", "tiny"):
     raise ValueError(f"nano_magnet.py:{variant}: the only variant is tiny")
-  return magnet_1p5b.masked(nano_lm.get_config(variant))
+  config = magnet_1p5b.masked(nano_lm.get_config(variant))
+  if not variant:
+    config.lm.transformer.update(width=128, layers=4, ff=512)
+    config.optim.lr = 2e-3
+    config.loop.steps = 5000
+    config.loop.eval_every = 1000
+    config.loop.save_every = 500
+  return config

@@ -18,7 +18,7 @@ PACKAGE = "audiogen_jax"
 ROOT = Path(__file__).parents[1]
 
 HOUSE = (  # from the ground up
-  "core / audio / gan / codec text lm / convert / families text_to_codes"
+  "core / audio / gan / codec text lm embedding / convert / families text_to_codes"
   " / audiogen magnet data / train evaluate / plan benchmark / cli"
 ).split("/")
 FLOORS = {room: n for n, rooms in enumerate(HOUSE) for room in rooms.split()}
