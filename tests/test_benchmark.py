@@ -3,14 +3,24 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import audiogen_jax as ag
-from audiogen_jax.benchmark import long, machine, rivals
+from audiogen_jax.benchmark import long, machine, ours, rivals, roofline
 from audiogen_jax.benchmark import sample as benchmark
-from audiogen_jax.benchmark.sample import Ours, Run, SampleFigures, Work
+from audiogen_jax.benchmark.ours import Autoregressive, Masked
+from audiogen_jax.benchmark.roofline import Passes, Speed
+from audiogen_jax.benchmark.sample import Run, SampleFigures, Work
 from audiogen_jax.core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def magnet(magnet_pack):
+  return ag.MAGNeT.from_pretrained(
+    magnet_pack, dtype="float32", mesh=ag.make_mesh(data=1)
+  )
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +44,16 @@ def test_figures_add_up():
     name="x",
     work=Work(4, 2.0),
     steps=100,
-    codebooks=4,
+    tokens=400,
     first_s=9.0,
     runs=[Run(1.0, 2.0), Run(3.0, 4.0), Run(2.0, 8.0)],
-    floor_bytes=1e9,
-    bandwidth=1e11,
+    limit=Passes(100, floor_bytes=1e9, flops=1e9),
+    speed=Speed("x", flops=1e12, bandwidth=1e11),
   )
   assert figures.step_s == 0.02 and figures.total_s == 4.0
   assert figures.tokens_per_s == pytest.approx(4 * 4 / 0.02)
   assert figures.sound_per_s == pytest.approx(4 * 2.0 / 4.0)
-  assert figures.floor_share == pytest.approx(0.5)
+  assert figures.limit_share == pytest.approx(0.5)
   assert json.loads(json.dumps(figures.plain()))["step_s"] == 0.02
 
 
@@ -52,22 +62,22 @@ def test_contestants_take_turns(model, monkeypatch):
   turns = []
   works = [Work(1, 0.3), Work(2, 0.3)]
   found = benchmark.compare(
-    Ours(model),
+    [Autoregressive(model)],
     [Slow()],
     works,
     runs=2,
     progress=lambda what, done, total: turns.append((what, done, total)),
   )
-  assert [each.name for each in found] == ["audiogen_jax", "slow"] * 2
+  assert [each.name for each in found] == ["AudioGen", "slow"] * 2
   assert [each.work for each in found] == [works[0]] * 2 + [works[1]] * 2
   names = [what.split(",")[0] for what, *_ in turns]
-  assert names == ["audiogen_jax", "slow"] * 6
+  assert names == ["AudioGen", "slow"] * 6
   assert [done for _, done, _ in turns] == list(range(12))
-  ours, slow = found[2:]
-  assert slow.step_s == 18.0 / ours.steps and slow.floor_bytes is None
-  assert ours.steps == 15 + 3 and len(ours.runs) == 2
-  assert 0 < ours.step_s < 1 and 0 < ours.latency_s < 10
-  assert ours.runs[0].lm_s < ours.runs[0].total_s
+  own, slow = found[2:]
+  assert slow.step_s == 18.0 / own.steps and slow.limit is None
+  assert own.steps == 15 + 3 and len(own.runs) == 2
+  assert 0 < own.step_s < 1 and 0 < own.latency_s < 10
+  assert own.runs[0].lm_s < own.runs[0].total_s
 
 
 def test_long_sounds_take_turns(model, monkeypatch):
@@ -106,8 +116,24 @@ def test_what_a_step_must_read(model, guidance, rows):
   norms = 3 * 2 * width
   weights = t.layers * (layer + norms) + 4 * width * 96 + 2 * width
   cache = rows * 2 * width * t.layers * (50 / 2 + 12)
-  found = benchmark.floor_bytes(model.lm, Work(2, 1.0, guidance), 50)
-  assert found == size * (weights + cache)
+  found = Autoregressive(model).passes(Work(2, 1.0, guidance))
+  assert found.count == 50 + 3
+  assert found.floor_bytes == size * (weights + cache)
+  assert found.flops == 2 * (rows * weights + cache)
+
+
+@pytest.mark.parametrize("guidance,rows", [(3.0, 4), (1.0, 2)])
+def test_what_a_masked_pass_must_read(magnet, guidance, rows):
+  lm = magnet.lm.config
+  t, frames = lm.transformer, magnet.codec.tokens.frames(0.5)
+  layer = 4 * t.width**2 + 2 * t.width**2 + 2 * t.width * t.ff + 6 * t.width
+  weights = t.layers * layer + t.width * lm.size + 2 * t.width
+  keys = rows * 2 * t.width * t.layers * 12
+  scores = rows * 4 * t.width * t.layers * frames * (frames + 12)
+  found = Masked(magnet).passes(Work(2, 0.5, guidance))
+  assert found.count == sum(magnet.masking.sampling.decoding_steps)
+  assert found.floor_bytes == 4 * (weights + keys)
+  assert found.flops == rows * frames * 2 * weights + scores
 
 
 def test_int8_reads_less(tiny, model):
@@ -115,22 +141,36 @@ def test_int8_reads_less(tiny, model):
     tiny, dtype="int8", mesh=ag.make_mesh(data=1)
   )
   work = Work(1, 0.02)
-  less = benchmark.floor_bytes(small.lm, work, 1)
-  assert less < 0.4 * benchmark.floor_bytes(model.lm, work, 1)
+  less = Autoregressive(small).passes(work).floor_bytes
+  assert less < 0.4 * Autoregressive(model).passes(work).floor_bytes
+
+
+def test_roofline_of_a_chip():
+  """At 10 s a masked 1.5B wins alone, and loses where many are made at once."""
+  v5e = Speed("v5e", 197e12, 819e9)
+
+  def total_s(family, count):
+    dtype = jnp.dtype(jnp.bfloat16)
+    passes = ours.passes(family, "1p5b", Work(count, 10.0), dtype)
+    return passes.total_s(v5e)
+
+  assert 2 * total_s("magnet", 1) < total_s("audiogen", 1)
+  assert total_s("magnet", 64) > 2 * total_s("audiogen", 64)
+  one = roofline.Passes(10, floor_bytes=8e9, flops=2e12)
+  assert one.limit_s(Speed("", 1e12, 1e9)) == 8.0
+  assert one.total_s(Speed("", 1e11, 1e9)) == 200.0
 
 
 @pytest.mark.slow
 def test_random_weights(monkeypatch):
-  monkeypatch.setitem(
-    benchmark.SCALES,
-    "300m",
-    benchmark.TransformerConfig(width=32, layers=2, heads=2, ff=64),
-  )
-  model = benchmark.random("300m", dtype="int8", mesh=ag.make_mesh(data=1))
-  audio = model.generate(["rain"], duration_s=0.2)
-  assert audio.shape == (1, 3200, 1) and np.isfinite(audio).all()
+  small = ours.TransformerConfig(width=32, layers=2, heads=2, ff=64)
+  monkeypatch.setitem(ours.SCALES, "300m", small)
+  for family in ours.FAMILIES:
+    own = ours.random(family, "300m", dtype="int8", mesh=ag.make_mesh(data=1))
+    audio = own.model.generate(["rain"], duration_s=0.2)
+    assert audio.shape == (1, 3200, 1) and np.isfinite(audio).all()
   with pytest.raises(InputError, match="'7b' is not one of 300m, 1p5b, 3b"):
-    benchmark.random("7b")
+    ours.random("audiogen", "7b")
 
 
 def test_bandwidth_and_memory(monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark import machine
-from audiogen_jax.benchmark.sample import PROMPT
+from audiogen_jax.benchmark.ours import PROMPT
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.lm.sampling import Sampling
 

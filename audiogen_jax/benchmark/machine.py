@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from audiogen_jax.benchmark.roofline import Speed
+from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 
@@ -21,6 +23,7 @@ T = TypeVar("T")
 _GIB = 2**30
 _BYTES = 2**29  # read to measure bandwidth: far more than any cache holds
 _MATRIX = 1024, 4096  # as the weights of a language model are
+_SQUARE = 2048  # rows and columns, to measure arithmetic
 _RUNS = 7
 
 
@@ -64,6 +67,25 @@ def bandwidth() -> float:
 
   taken = min(times(lambda: products(vectors, matrices), _RUNS))
   return count * 4 * rows * columns / taken
+
+
+def arithmetic(dtype: jnp.dtype) -> float:
+  """Operations a second on numbers of a type, at best of several runs.
+
+  Measured with a product of matrices that is far larger than what it reads.
+  """
+  matrix = jnp.ones((_SQUARE, _SQUARE), dtype)
+  product = jax.jit(lambda x: x @ x)
+  return 2 * _SQUARE**3 / min(times(lambda: product(matrix), _RUNS))
+
+
+def speed(dtype: jnp.dtype) -> Speed:
+  """What this machine reads and computes a second.
+
+  Args:
+    dtype: What products are computed in; of int8 what it is widened to.
+  """
+  return Speed(name(), arithmetic(types.float_of(dtype)), bandwidth())
 
 
 def times(run: Callable[[], Any], count: int) -> list[float]:

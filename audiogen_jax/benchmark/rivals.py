@@ -11,13 +11,12 @@ from types import ModuleType
 import numpy as np
 
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.benchmark.sample import TEXT, Contestant, Run, Work
+from audiogen_jax.benchmark.ours import PROMPT_TOKENS, TEXT
+from audiogen_jax.benchmark.sample import Contestant, Run, Work
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.lm.model import LMConfig
-
-_TOKENS = 12  # of text, as many as ours reads
 
 
 def open_rival(name: str, ours: AudioGen) -> Contestant:
@@ -103,7 +102,9 @@ class Transformers:
   def run(self, work: Work) -> Run:
     """Makes the sounds of `work`."""
     torch = self._torch
-    ids = torch.randint(3, 250, (work.batch, _TOKENS), device=self._device)
+    ids = torch.randint(
+      3, 250, (work.batch, PROMPT_TOKENS), device=self._device
+    )
     start = time.perf_counter()
     with torch.inference_mode():
       self._model.generate(
@@ -250,7 +251,7 @@ class Published:
       norm_first=True,
       activation="gelu",
     ).eval()
-    self._text = torch.randn(1, _TOKENS, t.width)
+    self._text = torch.randn(1, PROMPT_TOKENS, t.width)
 
   def run(self, work: Work) -> Run:
     """Makes the codes of `work`; their sound is left to our codec."""
@@ -260,7 +261,7 @@ class Published:
     text[work.batch :] = 0
     # What its generate loop hands to every step, made by hand: texts are
     # encoded elsewhere.
-    told = {"description": (text, torch.ones(rows, _TOKENS))}
+    told = {"description": (text, torch.ones(rows, PROMPT_TOKENS))}
     frames = self._codec.tokens.frames(work.duration_s)
     start = time.perf_counter()
     with torch.inference_mode(), self._lm.streaming():

@@ -9,7 +9,14 @@ from rich.table import Table
 from audiogen_jax.benchmark import coding, machine, rivals
 from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
-from audiogen_jax.cli import configured, models, results, sampling, terminal
+from audiogen_jax.cli import (
+  configured,
+  models,
+  results,
+  rooflines,
+  sampling,
+  terminal,
+)
 from audiogen_jax.cli.sampling import (
   GIB,
   Batches,
@@ -28,6 +35,7 @@ app = typer.Typer(
   no_args_is_help=True, help="How fast this machine samples, codes and trains."
 )
 app.command()(sampling.sample)
+app.command()(rooflines.roofline)
 app.command()(sampling.long)
 
 

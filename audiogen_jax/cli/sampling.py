@@ -12,9 +12,9 @@ from rich.table import Table
 from audiogen_jax.audio import drawing
 from audiogen_jax.audiogen import AudioGen
 from audiogen_jax.benchmark import long as long_benchmark
-from audiogen_jax.benchmark import machine, rivals
+from audiogen_jax.benchmark import machine, ours, rivals
 from audiogen_jax.benchmark import sample as sample_benchmark
-from audiogen_jax.benchmark.sample import SampleFigures, Work
+from audiogen_jax.benchmark.sample import Own, SampleFigures, Work
 from audiogen_jax.cli import models, plan, results, terminal
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
@@ -32,7 +32,15 @@ Durations = Annotated[
 ]
 _Scale = Annotated[
   str,
-  typer.Option(help=f"Random weights: {', '.join(sample_benchmark.SCALES)}."),
+  typer.Option(help=f"Random weights: {', '.join(ours.SCALES)}."),
+]
+_Families = Annotated[
+  list[str] | None,
+  typer.Option(
+    "--family",
+    help=f"Whose random weights: {', '.join(ours.FAMILIES)}; again for more."
+    f"  \\[default: {next(iter(ours.FAMILIES))}]",
+  ),
 ]
 _Model = Annotated[
   str | None,
@@ -59,6 +67,7 @@ Json = Annotated[
 
 def sample(
   scale: _Scale = "300m",
+  family: _Families = None,
   model: _Model = None,
   batch: Batches = None,
   duration: Durations = None,
@@ -82,8 +91,10 @@ def sample(
 ) -> None:
   """Sounds from sentences: latency, time a step, and how near to the limit.
 
-  The limit is what memory can deliver: weights and live cache, read once a
-  step.  Others run in turn with ours, on the same work.
+  A step reads the weights once: an autoregressive model makes a frame with it,
+  a masked one goes over all frames of a codebook.  The limit is the roofline:
+  what memory and arithmetic of this machine, measured in the same run, allow a
+  step.  All run in turn, on the same work.
   """
   results.check(plot, json_file)
   check_durations(duration)
@@ -101,15 +112,15 @@ def sample(
     def progress(what: str, done: int, total: int) -> None:
       bar.update(task, description=what, completed=done, total=total)
 
-    audiogen = _opened(scale, model, adapters, dtype, mesh)
+    contestants = _opened(scale, family, model, adapters, dtype, mesh)
     found = sample_benchmark.compare(
-      sample_benchmark.Ours(audiogen),
-      [rivals.open_rival(name, audiogen) for name in names],
+      contestants,
+      [rivals.open_rival(name, _audiogen(contestants)) for name in names],
       works,
       runs=runs,
       progress=progress,
     )
-  title = _title(scale, model, adapters, audiogen, guidance)
+  title = _title(scale, model, adapters, contestants[0], guidance)
   _tell_samples(title, found)
   if plot is not None:
     _draw(plot, found)
@@ -146,7 +157,8 @@ def long(
   check_durations(duration)
   with terminal.bar() as bar:
     task = bar.add_task("making weights", total=None)
-    audiogen = _opened(scale, model, adapters, dtype, mesh)
+    contestants = _opened(scale, None, model, adapters, dtype, mesh)
+    audiogen = _audiogen(contestants)
     half = audiogen.window_s / 2
     found = long_benchmark.compare(
       audiogen,
@@ -158,7 +170,7 @@ def long(
         task, description=what, completed=done, total=total
       ),
     )
-  title = _title(scale, model, adapters, audiogen, guidance)
+  title = _title(scale, model, adapters, contestants[0], guidance)
   table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
   for head in (
     "windows move by",
@@ -193,31 +205,56 @@ def check_durations(durations: list[float] | None) -> None:
 
 def _opened(
   scale: str,
+  named: list[str] | None,
   model: str | None,
   adapters: list[str] | None,
   dtype: str | None,
   mesh: str | None,
-) -> AudioGen:
+) -> list[Own]:
   placed = None
   if mesh is not None:
     placed = sharding.make_mesh(**plan.sizes(mesh, ["data", "tensor"]))
   if model is None:
     if adapters:
       raise InputError("--adapters need the --model that they belong to")
-    return sample_benchmark.random(scale, dtype=dtype, mesh=placed)
-  return AudioGen.from_pretrained(
-    model, dtype=dtype, mesh=placed, adapters=adapters or ()
-  )
+    wanted = list(dict.fromkeys(named or [next(iter(ours.FAMILIES))]))
+    for each in wanted:
+      ours.shape(each, scale)  # whatever is unknown is said before the first
+    return [
+      ours.random(each, scale, dtype=dtype, mesh=placed) for each in wanted
+    ]
+  if named:
+    raise InputError(
+      f"--family {named[0]} is of random weights, and --model brings its own"
+    )
+  return [
+    ours.opened(model, dtype=dtype, mesh=placed, adapters=adapters or None)
+  ]
+
+
+def _audiogen(contestants: list[Own]) -> AudioGen:
+  """That among them, for what a masked model cannot do.
+
+  Raises:
+    InputError: If there is none.
+  """
+  found = [each.model for each in contestants if type(each.model) is AudioGen]
+  if not found:
+    raise InputError(
+      f"{type(contestants[0].model).__name__} makes all frames at once: no"
+      " rival does, and nothing is longer than its window; take an AudioGen"
+    )
+  return found[0]
 
 
 def _title(
   scale: str,
   model: str | None,
   adapters: list[str] | None,
-  audiogen: AudioGen,
+  contestant: Own,
   guidance: float,
 ) -> str:
-  kind = audiogen.lm.dtype.name
+  kind = contestant.model.lm.dtype.name
   named = models.named(model or scale, adapters)
   return f"{named}, {kind}, guidance {guidance:g}, {machine.name()}"
 
@@ -231,45 +268,42 @@ def _tell_samples(title: str, found: list[SampleFigures]) -> None:
     collapse_padding=True,
     pad_edge=False,
   )
-  table.add_column("", min_width=13)
-  heads = ["sounds", "first\ns", "latency\nms", "a step\nms", "of the\nlimit"]
-  heads += ["tokens\n/s", "sound\ns/s"]
-  heads += ["ratio"] * any(each.compile_s is None for each in found)
+  table.add_column("", min_width=12)
+  heads = ["sounds", "first\ns", "latency\nms", "steps", "a step\nms"]
+  heads += ["of the\nlimit", "a sound\nms", "sound\ns/s"]
+  heads += ["ratio"] * (len({each.name for each in found}) > 1)
   for head in heads:
     table.add_column(head, justify="right", no_wrap=True)
   for each in found:
-    ours = next(
-      other
-      for other in found
-      if other.work == each.work and other.compile_s is not None
-    )
+    first = next(other for other in found if other.work == each.work)
     row = (
       f"{each.work.batch} x {each.work.duration_s:g} s",
       f"{each.first_s:.1f}",
       "" if each.latency_s is None else f"{1000 * each.latency_s:,.0f}",
+      str(each.steps),
       f"{1000 * each.step_s:,.1f}",
-      "" if each.floor_share is None else f"{each.floor_share:.0%}",
-      f"{each.tokens_per_s:,.0f}",
+      "" if each.limit_share is None else f"{each.limit_share:.0%}",
+      f"{1000 * each.lm_s / each.work.batch:,.0f}",
       f"{each.sound_per_s:.2f}",
-      f"{each.step_s / ours.step_s:.2f}",
+      f"{each.lm_s / first.lm_s:.2f}",
     )
     table.add_row(each.name, *row[: len(heads)])
   terminal.out.print(table)
-  ours = [each for each in found if each.compile_s is not None]
-  compiled = sum(each.compile_s for each in ours)
+  own = [each for each in found if each.compile_s is not None]
+  compiled, speed = sum(each.compile_s for each in own), own[0].speed
   terminal.say(
-    f"compiled in {compiled:.1f} s; memory gives"
-    f" {ours[0].bandwidth / 1e9:.1f} GB/s"
+    f"compiled in {compiled:.1f} s; memory gives {speed.bandwidth / 1e9:.1f}"
+    f" GB/s, arithmetic {speed.flops / 1e9:,.0f} GFLOP/s"
   )
-  if ours[-1].peak_bytes is not None:
-    terminal.say(f"peak memory {ours[-1].peak_bytes / GIB:.2f} GiB")
+  if own[-1].peak_bytes is not None:
+    terminal.say(f"peak memory {own[-1].peak_bytes / GIB:.2f} GiB")
 
 
 def _draw(path: Path, found: list[SampleFigures]) -> None:
   """Speed against batch; against duration, if there was one batch only."""
   durations = {each.work.duration_s for each in found}
   by_batch = len({each.work.batch for each in found}) > 1
-  steps: dict[str, tuple[list, list]] = {}
+  costs: dict[str, tuple[list, list]] = {}
   sounds: dict[str, tuple[list, list]] = {}
 
   def add(lines: dict, name: str, work: Work, y: float) -> None:
@@ -280,11 +314,12 @@ def _draw(path: Path, found: list[SampleFigures]) -> None:
     ys.append(y)
 
   for each in found:
-    add(steps, each.name, each.work, 1000 * each.step_s)
+    sound_s = each.lm_s / each.work.batch
+    add(costs, each.name, each.work, 1000 * sound_s)
     add(sounds, each.name, each.work, each.sound_per_s)
-    if each.floor_bytes is not None:
-      limit_s = each.floor_bytes / each.bandwidth
-      add(steps, "limit of memory", each.work, 1000 * limit_s)
-  panels = [("ms a step", steps), ("seconds of sound a second", sounds)]
+    if each.limit_share is not None:
+      limit_ms = 1000 * sound_s * each.limit_share
+      add(costs, f"roofline, {each.name}", each.work, limit_ms)
+  panels = [("ms a sound", costs), ("seconds of sound a second", sounds)]
   across = "sounds at once" if by_batch else "seconds of sound"
   drawing.curves(path, panels, across=across, least=0.0)
