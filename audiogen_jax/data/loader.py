@@ -89,7 +89,8 @@ class Loader:
     self.digest = _digest(parts, builders, config)
     if config.mix and "frame_rate_hz" in self.settings:
       raise InputError(
-        "codes cannot be mixed; mix before tokenising (data tokenize --mix)"
+        "codes cannot be mixed: mix before (audiogen data tokenize --copies N)"
+        " and train with --config.data.mix=False"
       )
     self._rows_in_all = len(self._rows(config.text_buckets))
     if self._rows_in_all < config.batch:
