@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
   if not variant:
     config.lm.transformer.update(width=128, layers=4, ff=512)
     config.optim.lr = 2e-3
-    config.loop.steps = 3500
+    config.loop.steps = 3000
     config.loop.eval_every = 500
     config.loop.save_every = 250
   return config

@@ -86,7 +86,7 @@ def test_the_loader_reads_codes(sounds, codec, tmp_path):
     ends = range(length, whole.shape[1] + 1)
     assert any(np.array_equal(whole[:, e - length : e], made) for e in ends)
   mixed = LoaderConfig(batch=8, mix=MixConfig())
-  with pytest.raises(InputError, match="codes cannot be mixed; mix before"):
+  with pytest.raises(InputError, match="codes cannot be mixed: mix before"):
     Loader([Part(tmp_path / "codes")], mixed)
 
 
