@@ -82,10 +82,8 @@ class MelConfig:
         f"mel bands from {self.f_min_hz:g} to {top_hz:g} Hz do not lie in 0 to"
         f" {self.rate_hz / 2:g} Hz, half the rate"
       )
-    if self.straight == "mel" and (self.scale, self.area_norm) != (
-      "htk",
-      False,
-    ):
+    plain = self.scale == "htk" and not self.area_norm
+    if self.straight == "mel" and not plain:
       raise InputError(
         "triangles that are straight in mel are on the htk scale and of one"
         f" height, got {self.scale} and area_norm = {self.area_norm}"
@@ -101,7 +99,7 @@ def filters(config: MelConfig) -> Float[np.ndarray, "f m"]:
 
 
 def _in_mel(config: MelConfig) -> Float[np.ndarray, "f m"]:
-  """Triangles that are straight on the mel scale, as HTK and Kaldi have them."""
+  """Triangles that are straight on the mel scale, as Kaldi has them."""
   c = config
   top_hz = c.rate_hz / 2 if c.f_max_hz is None else c.f_max_hz
   bins = np.log1p(np.arange(c.n_fft // 2 + 1) * c.rate_hz / c.n_fft / 700)
