@@ -27,16 +27,15 @@ def read(folder: Path, window_s: float | None) -> ClapParts:
   cfg = huggingface.config_of(folder, "clap")
   tensors = Tensors(huggingface.stored(folder), str(folder))
   config = _config(cfg, folder, tensors, window_s)
-  width, table = config.width, {}
-  table |= clap_networks.htsat(config.audio, _AUDIO, clap_networks.HUGGING_FACE)
+  table = clap_networks.htsat(config.audio, _AUDIO, clap_networks.HUGGING_FACE)
   table |= clap_networks.bert(config.text, _TEXT)
   for kind, into in (
     ("audio", config.audio.out_width),
     ("text", config.text.width),
   ):
-    for name, size in (("first", into), ("second", width)):
-      theirs = f"{kind}_projection.linear{1 if name == 'first' else 2}"
-      table |= dense(theirs, f"{kind}_projection/{name}", width, size)
+    name, width = f"{kind}_projection", config.width
+    table |= dense(f"{name}.linear1", f"{name}/first", width, into)
+    table |= dense(f"{name}.linear2", f"{name}/second", width, width)
   tree = engine.load(
     tensors.stored,
     table,

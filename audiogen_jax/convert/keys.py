@@ -62,6 +62,7 @@ RANGES: config.Ranges = {
   "hz": (0, 384_000),
   "window": (1, 256),
   "image": (16, 4096),
+  "limit": (2, 1 << 16),
   "padding": (0, 1 << 22),
   "window_s": (1e-3, 86_400),
   "guidance": (-1000, 1000),

@@ -176,7 +176,7 @@ class Clap:
     self.scale = scale
     self._words, self._quantise = words, quantise
 
-  def embed(self, sounds: Sequence[Float[np.ndarray, " n"]]) -> list[Heard]:
+  def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """One vector a clip, of its first window.
 
     Args:

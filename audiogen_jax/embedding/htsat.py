@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import AnyArray, Tree
 
 _CUBIC = -0.75  # the slope of the cubic at distance 1
 _APART = -100.0  # added to scores across the edge of a shifted image
@@ -161,13 +161,13 @@ def _edges(side: int, window: int, shift: int) -> Float[np.ndarray, "w t t"]:
   """Keeps apart, in windows of a shifted image, what comes from two edges."""
   at = np.arange(side)
   strip = np.where(at < side - window, 0, np.where(at < side - shift, 1, 2))
-  part = (3 * strip[:, None] + strip[None, :])[None, :, :, None]
-  part = np.asarray(_windows(part, window))[0, :, :, 0]
+  part = 3 * strip[:, None] + strip[None, :]
+  part = _windows(part[None, :, :, None], window)[0, :, :, 0]
   same = part[:, :, None] == part[:, None, :]
   return np.where(same, 0.0, _APART).astype(np.float32)
 
 
-def _windows(tokens: Array, window: int) -> Array:
+def _windows(tokens: AnyArray, window: int) -> AnyArray:
   """Tokens `b y x d` -> windows of them `b w t d`."""
   b, y, x, d = tokens.shape
   rows, columns = y // window, x // window
