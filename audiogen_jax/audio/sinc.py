@@ -35,6 +35,8 @@ class SincConfig:
       all have the sinc's own height.
     edges: Repeats the first and the last sample, or takes zeros beyond them.
     rounds_up: Whether the length n new / old is rounded up, not down.
+    single: Whether times, at which the sinc is taken, are computed in float32;
+      otherwise phases alone are.  In a quiet band it can be heard.
   """
 
   zeros: int
@@ -44,14 +46,22 @@ class SincConfig:
   unit_sum: bool = False
   edges: Literal["edge", "constant"] = "constant"
   rounds_up: bool = True
+  single: bool = False
 
 
 # audiocraft's (julius 0.2, `resample_frac`).
 JULIUS = SincConfig(
-  zeros=24, rolloff=0.945, unit_sum=True, edges="edge", rounds_up=False
+  zeros=24,
+  rolloff=0.945,
+  unit_sum=True,
+  edges="edge",
+  rounds_up=False,
+  single=True,
 )
-# audioldm_eval's and msclap's (torchaudio's defaults).
-HANN = SincConfig(zeros=6, rolloff=0.99)
+# audioldm_eval's (torchaudio's function, by its defaults) and msclap's (the
+# same as a module, which makes its filters with more digits).
+HANN = SincConfig(zeros=6, rolloff=0.99, single=True)
+HANN_MODULE = dataclasses.replace(HANN, single=False)
 # fadtk's (torchaudio's match of resampy's `kaiser_best`).
 KAISER = SincConfig(
   zeros=64,
@@ -107,8 +117,11 @@ def _filters(
       f"resampling {old} samples to {new} takes {new:,} filters of"
       f" {2 * reach + old:,} taps; convert the sounds to a usual rate first"
     )
-  taps = np.arange(-reach, reach + old) / old
-  times = cutoff * (taps[:, None] - np.arange(new) / new)  # in zero crossings
+  kind = np.float32 if c.single else np.float64
+  taps = np.arange(-reach, reach + old, dtype=kind) / kind(old)
+  phases = (np.arange(new) / new).astype(np.float32)
+  times = kind(cutoff) * (taps[:, None] - phases)  # in zero crossings
+  times = times.astype(np.float64)
   inside = np.clip(times, -c.zeros, c.zeros)
   if c.window == "hann":
     window = np.cos(np.pi * inside / c.zeros / 2) ** 2
