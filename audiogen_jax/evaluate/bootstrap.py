@@ -3,19 +3,18 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int
 
-REPLICATES = 200
+REPLICATES = 100
 _SEED = 0
 _TAILS = 2.5, 97.5
 
 
 def interval(
   value: float,
-  clips: int,
-  figure: Callable[[Int[np.ndarray, " clips"]], float],
+  figure: Callable[[np.random.Generator], float],
   *,
   replicates: int = REPLICATES,
+  progress: Callable[[int, int], None] | None = None,
 ) -> tuple[float, float]:
   """A 95 % interval of a figure of several clips (Efron, 1979).
 
@@ -26,12 +25,16 @@ def interval(
 
   Args:
     value: The figure of all clips.
-    clips: How many.
-    figure: The figure of clips of these numbers, some of them more than once.
+    figure: The figure of clips that it draws.
+    replicates: How often.
+    progress: Called with how many are done, and how many there are.
   """
   draws = np.random.default_rng(_SEED)
-  found = np.array(
-    [figure(draws.integers(clips, size=clips)) for _ in range(replicates)]
-  )
-  low, high = np.percentile(found - found.mean(), _TAILS)
-  return float(value + low), float(value + high)
+  found = []
+  for i in range(replicates):
+    found.append(figure(draws))
+    if progress:
+      progress(i + 1, replicates)
+  spread = np.percentile(np.array(found) - np.mean(found), _TAILS)
+  low, high = value + spread
+  return float(low), float(high)

@@ -14,7 +14,8 @@ import os
 import pathlib
 import warnings
 import zipfile
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -185,6 +186,7 @@ class Infinity(NamedTuple):
   Attributes:
     value: The intercept.
     slope: Of the line over 1 / size.
+    error: Standard error of the intercept.
     r2: How much of the distances' variance the line explains.
     sizes: Embeddings drawn.
     distances: At those sizes.
@@ -192,6 +194,7 @@ class Infinity(NamedTuple):
 
   value: float
   slope: float
+  error: float
   r2: float
   sizes: tuple[int, ...]
   distances: tuple[float, ...]
@@ -229,25 +232,32 @@ def at_infinity(
   return Infinity(
     float(line.intercept),
     float(line.slope),
+    float(line.intercept_stderr),
     float(line.rvalue**2),
     tuple(sizes.tolist()),
     tuple(found),
   )
 
 
-def write(path: pathlib.Path, found: Statistics, **about: Any) -> None:
-  """Writes statistics as .npz: `mean`, `covariance`, `count`, and words."""
+def write(
+  path: pathlib.Path, found: Mapping[str, Statistics], about: Mapping[str, str]
+) -> None:
+  """Writes statistics of several measures as .npz, and words beside them.
+
+  The fields are `fad/mean`, `fad/covariance`, `fad/count`, and the words.
+  """
+  fields = dict(about)
+  for name, one in found.items():
+    fields[f"{name}/mean"] = one.mean
+    fields[f"{name}/covariance"] = one.covariance
+    fields[f"{name}/count"] = one.count
   with io.whole(path) as part, part.open("wb") as file:
-    np.savez(
-      file,
-      mean=found.mean,
-      covariance=found.covariance,
-      count=found.count,
-      **about,
-    )
+    np.savez(file, **fields)
 
 
-def read(path: str | os.PathLike) -> tuple[Statistics, dict[str, str]]:
+def read(
+  path: str | os.PathLike,
+) -> tuple[dict[str, Statistics], dict[str, str]]:
   """What `write` wrote.
 
   Raises:
@@ -256,17 +266,29 @@ def read(path: str | os.PathLike) -> tuple[Statistics, dict[str, str]]:
   try:
     with open(path, "rb") as opened, np.load(opened) as file:
       fields = {name: file[name] for name in file.files}
-    mean = fields.pop("mean").astype(np.float64)
-    covariance = fields.pop("covariance").astype(np.float64)
-    count = int(fields.pop("count"))
+    names = [n[: -len("/mean")] for n in fields if n.endswith("/mean")]
+    parts = {
+      name: (
+        fields.pop(f"{name}/mean").astype(np.float64),
+        fields.pop(f"{name}/covariance").astype(np.float64),
+        int(fields.pop(f"{name}/count")),
+      )
+      for name in names
+    }
     about = {name: str(value) for name, value in fields.items()}
+  except zipfile.BadZipFile:
+    raise InputError(f"{path} is damaged; write it again") from None
   except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
     raise InputError(
       f"{path} holds no statistics ({type(error).__name__}); write it with"
       " audiogen evaluate statistics"
     ) from None
-  except zipfile.BadZipFile:
-    raise InputError(f"{path} is damaged; write it again") from None
+  return {name: _checked(path, *part) for name, part in parts.items()}, about
+
+
+def _checked(
+  path: str | os.PathLike, mean: np.ndarray, covariance: np.ndarray, count: int
+) -> Statistics:
   if covariance.shape != (len(mean), len(mean)) or count < 2:
     raise InputError(
       f"{path} holds a covariance of shape {covariance.shape} to a mean of"
@@ -274,7 +296,7 @@ def read(path: str | os.PathLike) -> tuple[Statistics, dict[str, str]]:
     )
   if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
     raise InputError(f"{path} holds NaN or infinity; write it again")
-  return Statistics(count, mean, _root(covariance)), about
+  return Statistics(count, mean, _root(covariance))
 
 
 def _moments(rows: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
