@@ -10,6 +10,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 import pytest
 
@@ -49,9 +50,14 @@ class Pack:
 
   def clip(self, name, rate_hz, recipe=None):
     path = self.folder / "audio" / name
-    if recipe is None:
-      return io.read(path, rate_hz=rate_hz, channels=1)[0][:, 0]
     audio, from_hz = io.read(path)
+    if recipe is None:  # librosa's: soxr, high but not very high quality
+      return librosa.resample(
+        audio.mean(axis=1),
+        orig_sr=from_hz,
+        target_sr=rate_hz,
+        res_type="soxr_hq",
+      )
     return sinc.resample(recipe, audio, from_hz, rate_hz).mean(axis=1)
 
 
@@ -151,8 +157,11 @@ def test_parity_eval_clap_laion_log_mel_and_image(eval_clap_laion):
   for key in log_mels(want, "audio/logmel/"):
     name = key.removeprefix("audio/logmel/")
     clip = pack.clip(name, model.sample_rate_hz, sinc.JULIUS)
-    filled, ours = log_mel(model, clip)
-    np.testing.assert_allclose(ours, want[key], atol=5e-2)  # dB; 1.4e-2
+    _, ours = log_mel(model, clip)
+    # dB; 3e-2, where sums of 1,024 float32 leave no digits, else 2e-3.
+    np.testing.assert_allclose(ours, want[key], atol=5e-2)
+    loud = want[key] > -80
+    np.testing.assert_allclose(ours[loud], want[key][loud], atol=1e-2)
   first = pack.clip(
     f"reference/{want['names'][0]}", model.sample_rate_hz, sinc.JULIUS
   )
@@ -238,6 +247,10 @@ def by_rule(want):
     shape = tuple(int(n) for n in str(shape).split(",") if n)
     if name.endswith("attn_mask"):
       continue  # a constant
+    if name.startswith("logit_scale"):
+      value = np.asarray(head[0])  # a constant, too
+      made[name] = engine.Lazy((), value.dtype, lambda value=value: value)
+      continue
     value = np.asarray(ruled(int(want["seed"]), name, shape), np.float32)
     if name == "audio_branch.bn0.running_mean":
       value = value - np.float32(30)
@@ -254,7 +267,7 @@ def by_rule(want):
 
 GAINS = {"embeddings": 6, "relative_position_bias_table": 3}
 GAINS |= dict.fromkeys(
-  "mlp intermediate projection patch_embed qkv query key value".split(), 1.5
+  "mlp intermediate projection patch_embed qkv query key".split(), 1.5
 )
 
 
