@@ -10,6 +10,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from audiogen_jax.audio import io, sinc
 from audiogen_jax.convert import clap as clap_files
 from audiogen_jax.convert import clap_laion, engine
 from audiogen_jax.convert.keys import Keys
-from audiogen_jax.embedding import clap, htsat
+from audiogen_jax.embedding import clap, cnn14, htsat
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 PACKS = pathlib.Path(os.environ.get("AUDIOGEN_PACKS", GOLDEN))
@@ -49,9 +50,14 @@ class Pack:
 
   def clip(self, name, rate_hz, recipe=None):
     path = self.folder / "audio" / name
-    if recipe is None:
-      return io.read(path, rate_hz=rate_hz, channels=1)[0][:, 0]
     audio, from_hz = io.read(path)
+    if recipe is None:  # librosa's: soxr, high but not very high quality
+      return librosa.resample(
+        audio.mean(axis=1),
+        orig_sr=from_hz,
+        target_sr=rate_hz,
+        res_type="soxr_hq",
+      )
     return sinc.resample(recipe, audio, from_hz, rate_hz).mean(axis=1)
 
 
@@ -73,7 +79,7 @@ def cosines(a, b):
 
 
 def log_mel(model, clip):
-  samples = model.config.audio.samples
+  samples = model.config.samples
   fits = samples // len(clip) if model.config.fill == "whole" else samples
   filled = np.tile(clip, max(min(fits, -(-samples // len(clip))), 1))[:samples]
   filled = np.pad(filled, (0, samples - len(filled)))
@@ -151,13 +157,16 @@ def test_parity_eval_clap_laion_log_mel_and_image(eval_clap_laion):
   for key in log_mels(want, "audio/logmel/"):
     name = key.removeprefix("audio/logmel/")
     clip = pack.clip(name, model.sample_rate_hz, sinc.JULIUS)
-    filled, ours = log_mel(model, clip)
-    np.testing.assert_allclose(ours, want[key], atol=5e-2)  # dB; 1.4e-2
+    _, ours = log_mel(model, clip)
+    # dB; 3e-2, where sums of 1,024 float32 leave no digits, else 2e-3.
+    np.testing.assert_allclose(ours, want[key], atol=5e-2)
+    loud = want[key] > -80
+    np.testing.assert_allclose(ours[loud], want[key][loud], atol=1e-2)
   first = pack.clip(
     f"reference/{want['names'][0]}", model.sample_rate_hz, sinc.JULIUS
   )
   filled, bands = log_mel(model, first)
-  normed = htsat._BandNorm(config.epsilon).apply(
+  normed = cnn14.Norm(config.epsilon).apply(
     {"params": params["bands"]}, jnp.asarray(bands)[None]
   )
   image = np.asarray(htsat.to_image(config, normed))[0]
@@ -216,9 +225,9 @@ def test_parity_eval_clap_laion_full_size(eval_clap_laion):
   ours = clap.read(config, params, jnp.asarray(want["input_ids"]))
   np.testing.assert_allclose(ours, want["text_embeddings"], atol=1e-5)
   clip = pack.clip(str(want["clip"]), config.rate_hz, sinc.JULIUS)
-  times = config.audio.samples // len(clip)
+  times = config.samples // len(clip)
   filled = np.tile(clip, times)
-  filled = np.pad(filled, (0, config.audio.samples - len(filled)))
+  filled = np.pad(filled, (0, config.samples - len(filled)))
   ours = clap.hear(config, params, jnp.asarray(filled)[None])
   np.testing.assert_allclose(ours, want["audio_embeddings"], atol=1e-5)
 
@@ -238,6 +247,10 @@ def by_rule(want):
     shape = tuple(int(n) for n in str(shape).split(",") if n)
     if name.endswith("attn_mask"):
       continue  # a constant
+    if name.startswith("logit_scale"):
+      value = np.asarray(head[0])  # a constant, too
+      made[name] = engine.Lazy((), value.dtype, lambda value=value: value)
+      continue
     value = np.asarray(ruled(int(want["seed"]), name, shape), np.float32)
     if name == "audio_branch.bn0.running_mean":
       value = value - np.float32(30)
@@ -254,7 +267,7 @@ def by_rule(want):
 
 GAINS = {"embeddings": 6, "relative_position_bias_table": 3}
 GAINS |= dict.fromkeys(
-  "mlp intermediate projection patch_embed qkv query key value".split(), 1.5
+  "mlp intermediate projection patch_embed qkv query key".split(), 1.5
 )
 
 
@@ -281,7 +294,7 @@ def ruled(seed, name, shape):
 # Microsoft
 
 
-@pytest.mark.parametrize("year", ["2023"])
+@pytest.mark.parametrize("year", YEARS)
 def test_parity_eval_msclap_text(eval_msclap, year):
   pack = eval_msclap
   model, want = pack.load(f"*{year}.pth"), pack.want
@@ -295,7 +308,7 @@ def test_parity_eval_msclap_text(eval_msclap, year):
   np.testing.assert_allclose(ours, want[f"{year}/text/embeddings"], atol=2e-5)
 
 
-@pytest.mark.parametrize("year", ["2023"])
+@pytest.mark.parametrize("year", YEARS)
 def test_parity_eval_msclap_log_mel(eval_msclap, year):
   pack = eval_msclap
   model, want = pack.load(f"*{year}.pth"), pack.want
@@ -309,7 +322,7 @@ def test_parity_eval_msclap_log_mel(eval_msclap, year):
 
 
 @pytest.mark.parametrize("which", SETS)
-@pytest.mark.parametrize("year", ["2023"])
+@pytest.mark.parametrize("year", YEARS)
 def test_parity_eval_msclap_audio(eval_msclap, year, which):
   pack = eval_msclap
   model, want = pack.load(f"*{year}.pth"), pack.want

@@ -1,6 +1,7 @@
 """Published CLAPs -> what judges: LAION's, Hugging Face's and Microsoft's."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from audiogen_jax.convert import (
   clap_microsoft,
   engine,
   finite,
-  torch_file,
+  published,
 )
 from audiogen_jax.convert.clap_parts import ClapParts
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core import checkpoint
-from audiogen_jax.core.config import read_json, shown
+from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import Clap
@@ -85,25 +86,20 @@ def _parts(path: Path, window_s: float | None) -> ClapParts:
     return clap_huggingface.read(path, window_s)
   if not path.is_file():
     raise InputError(_missing(path))
-  saved = torch_file.read(path)
-  if not isinstance(saved, dict):
-    raise InputError(f"{path} holds {shown(saved)} where a CLAP belongs")
-  if "state_dict" in saved:
-    state, name = saved["state_dict"], checkpoint.CONFIG
-    read = clap_laion.read
-  elif "model" in saved:
-    state = saved["model"]
-    name = f"config_{clap_microsoft.year(state)}.json"
+  state = published.tensors(path)
+  if any(re.match(r"(module\.)?audio_branch\.", name) for name in state):
+    settings, read = checkpoint.CONFIG, clap_laion.read
+  elif any(name.startswith("audio_encoder.") for name in state):
+    settings = f"config_{clap_microsoft.year(state)}.json"
     read = clap_microsoft.read
   else:
-    keys = ", ".join(map(shown, list(saved)[:3]))
     raise InputError(
-      f"{path} holds {len(saved)} keys ({keys}), none of them state_dict, as in"
-      f" LAION's files ({_LAION}), or model, as in Microsoft's ({_MICROSOFT})"
+      f"{path} holds {len(state)} tensors, but none of a CLAP; name a file of"
+      f" {_LAION} or {_MICROSOFT}"
     )
-  beside = path.with_name(name)
-  settings = read_json(beside) if beside.is_file() else {}
-  return read(path, state, Keys(settings, str(beside)), window_s)
+  beside = path.with_name(settings)
+  said = read_json(beside) if beside.is_file() else {}
+  return read(path, state, Keys(said, str(beside)), window_s)
 
 
 def _missing(path: Path) -> str:

@@ -1,15 +1,15 @@
 """Hugging Face folders of CLAP, such as `laion/clap-htsat-unfused`, read."""
 
+import dataclasses
 from pathlib import Path
 
-from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.convert import clap_networks, engine, huggingface
 from audiogen_jax.convert.clap_networks import dense
-from audiogen_jax.convert.clap_parts import DECIBELS, ClapParts, Tensors
+from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.embedding import clap
+from audiogen_jax.embedding import clap, cnn14
 from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
 from audiogen_jax.embedding.htsat import HTSATConfig
@@ -30,7 +30,7 @@ def read(folder: Path, window_s: float | None) -> ClapParts:
   table = clap_networks.htsat(config.audio, _AUDIO, clap_networks.HUGGING_FACE)
   table |= clap_networks.bert(config.text, _TEXT)
   for kind, into in (
-    ("audio", config.audio.out_width),
+    ("audio", config.heard_width),
     ("text", config.text.width),
   ):
     name, width = f"{kind}_projection", config.width
@@ -75,22 +75,19 @@ def _config(
     group.only("hidden_act", "gelu")
   rate_hz = sound.whole("sampling_rate", "sample_rate_hz", 48_000)
   seconds = sound.number("max_length_s", "window_s", 10)
-  bands = f"{_AUDIO}batch_norm.weight"
-  mel = MelConfig(
+  recipe = cnn14.recipe(
     rate_hz,
-    n_fft=sound.whole("fft_window_size", "n_fft", 1024),
-    hop=sound.whole("hop_length", "hop", 480),
-    n_mels=tensors.shape(bands, 1)[0],
-    f_min_hz=sound.number("frequency_min", "hz", 0),
-    f_max_hz=sound.number("frequency_max", "hz", 14_000),
-    **DECIBELS,
+    sound.whole("fft_window_size", "n_fft", 1024),
+    sound.whole("hop_length", "hop", 480),
+    sound.number("frequency_max", "hz", 14_000),
+    tensors.shape(f"{_AUDIO}batch_norm.weight", 1)[0],
   )
+  lowest_hz = sound.number("frequency_min", "hz", 50)
   heads = (4, 8, 16, 32)
   if "num_attention_heads" in heard:
     heads = heard.wholes("num_attention_heads", "heads")
   audio = HTSATConfig(
-    mel=mel,
-    samples=round((window_s or seconds) * rate_hz),
+    mel=dataclasses.replace(recipe, f_min_hz=lowest_hz),
     heads=heads,
     window=heard.whole("window_size", "window", 8),
     image=heard.whole("spec_size", "image", 256),
@@ -109,6 +106,7 @@ def _config(
     ),
     width=tensors.shape("text_projection.linear2.weight", 2)[0],
     rate_hz=rate_hz,
+    samples=round((window_s or seconds) * rate_hz),
     fill="whole",
     projection="perceptron",
   )

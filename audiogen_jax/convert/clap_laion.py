@@ -1,16 +1,15 @@
 """LAION's files of CLAP, such as `630k-audioset-best.pt`, read."""
 
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
-from typing import Any
 
-from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.convert import clap_networks, engine
 from audiogen_jax.convert.clap_networks import dense
-from audiogen_jax.convert.clap_parts import DECIBELS, ClapParts, Tensors
+from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.keys import Keys
+from audiogen_jax.convert.published import State
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.embedding import clap
+from audiogen_jax.embedding import clap, cnn14
 from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
 from audiogen_jax.embedding.htsat import HTSATConfig
@@ -22,7 +21,7 @@ _HEAD = 64  # the size of one, in roberta-base
 
 
 def read(
-  path: Path, state: Mapping[str, Any], cfg: Keys, window_s: float | None
+  path: Path, state: State, cfg: Keys, window_s: float | None
 ) -> ClapParts:
   """A file's model, no weights read yet.
 
@@ -44,10 +43,12 @@ def read(
       " not supported; take one without, such as 630k-audioset-best.pt"
     )
   config = _config(tensors, cfg, window_s)
+  filters = f"{_AUDIO}logmel_extractor.melW"
+  tensors.check_filters(filters, config.audio.mel)
   table = clap_networks.htsat(config.audio, _AUDIO, clap_networks.LAION)
   table |= clap_networks.bert(config.text, _TEXT)
   for kind, into in (
-    ("audio", config.audio.out_width),
+    ("audio", config.heard_width),
     ("text", config.text.width),
   ):
     name, width = f"{kind}_projection", config.width
@@ -78,23 +79,21 @@ def read(
 def _config(tensors: Tensors, cfg: Keys, window_s: float | None) -> ClapConfig:
   heard, text = cfg.group("audio", {}), cfg.group("text", {})
   rate_hz = heard.whole("sample_rate", "sample_rate_hz", 48_000)
-  mel = MelConfig(
+  recipe = cnn14.recipe(
     rate_hz,
-    n_fft=heard.whole("window", "n_fft", 1024),
-    hop=heard.whole("hop", "hop", 480),
-    n_mels=tensors.shape(f"{_AUDIO}bn0.weight", 1)[0],
-    f_min_hz=heard.number("fmin", "hz", 50),
-    f_max_hz=heard.number("fmax", "hz", 14_000),
-    **DECIBELS,
+    heard.whole("window", "n_fft", 1024),
+    heard.whole("hop", "hop", 480),
+    heard.number("fmax", "hz", 14_000),
+    tensors.shape(f"{_AUDIO}bn0.weight", 1)[0],
   )
+  lowest_hz = heard.number("fmin", "hz", 50)
   heads = (4, 8, 16, 32)
   if "num_heads" in heard:
     heads = heard.wholes("num_heads", "heads")
   sizes = clap_networks.bert_sizes(tensors, _TEXT)
   return ClapConfig(
     audio=HTSATConfig(
-      mel=mel,
-      samples=round((window_s or _SECONDS) * rate_hz),
+      mel=dataclasses.replace(recipe, f_min_hz=lowest_hz),
       heads=heads,
       window=heard.whole("window_size", "window", 8),
       image=heard.whole("spec_size", "image", 256),
@@ -109,6 +108,7 @@ def _config(tensors: Tensors, cfg: Keys, window_s: float | None) -> ClapConfig:
     ),
     width=tensors.shape("text_projection.2.weight", 2)[0],
     rate_hz=rate_hz,
+    samples=round((window_s or _SECONDS) * rate_hz),
     fill="whole",
     projection="perceptron",
   )

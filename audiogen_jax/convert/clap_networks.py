@@ -1,11 +1,13 @@
-"""Tensors of the networks that CLAPs are joined from: HTSAT, BERT, GPT-2.
+"""Tensors of the networks that CLAPs are joined from: HTSAT, Cnn14, texts'.
 
 Sizes are read from the tensors' shapes; what those cannot tell, such as numbers
 of heads, comes from the publisher's file.
 """
 
+import dataclasses
 from typing import NamedTuple
 
+from audiogen_jax.convert import panns
 from audiogen_jax.convert.clap_parts import Tensors
 from audiogen_jax.convert.engine import (
   Table,
@@ -15,6 +17,7 @@ from audiogen_jax.convert.engine import (
   vector,
 )
 from audiogen_jax.embedding.bert import BertConfig
+from audiogen_jax.embedding.cnn14 import Cnn14Config
 from audiogen_jax.embedding.gpt2 import GPT2Config
 from audiogen_jax.embedding.htsat import HTSATConfig
 
@@ -75,7 +78,7 @@ def htsat(config: HTSATConfig, stem: str, names: HTSATNames) -> Table:
   made: dict[str, list[Target]] = {}
   c, ours = config, "audio"
   bands = {"weight": "scale", "bias": "bias"}
-  bands |= {"running_mean": "mean", "running_var": "var"}
+  bands |= {"running_mean": "mean", "running_var": "variance"}
   for theirs, name in bands.items():
     part = vector(f"{ours}/bands/{name}", c.mel.n_mels)
     made[f"{stem}{names.bands}.{theirs}"] = [part]
@@ -113,6 +116,16 @@ def htsat(config: HTSATConfig, stem: str, names: HTSATNames) -> Table:
       made[f"{merge}.reduction.weight"] = [down]
   made |= norm(f"{stem}norm", f"{ours}/out_norm", c.out_width)
   return made
+
+
+def cnn14(config: Cnn14Config, stem: str) -> Table:
+  """Every tensor of Cnn14, below `audio`."""
+  return {
+    f"{stem}{name}": [
+      dataclasses.replace(part, path=f"audio/{part.path}") for part in parts
+    ]
+    for name, parts in panns.table(config).items()
+  }
 
 
 def bert_sizes(tensors: Tensors, stem: str) -> dict[str, int]:

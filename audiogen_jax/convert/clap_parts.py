@@ -2,24 +2,20 @@
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from audiogen_jax.convert.engine import Stored
+import numpy as np
+
+from audiogen_jax.audio import mel
+from audiogen_jax.audio.mel import MelConfig
+from audiogen_jax.convert.published import State
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import ClapConfig
 
-# The recipe that all of them share: decibels of Slaney's bands of power.
-DECIBELS: Mapping[str, Any] = {
-  "scale": "slaney",
-  "area_norm": True,
-  "padding": "center",
-  "floor": 1e-10,
-  "clamp": True,
-}
+_CLOSE = 1e-5  # of filters of which the highest is 0.03
 
 
 class ClapParts(NamedTuple):
@@ -60,7 +56,7 @@ class Tensors(NamedTuple):
     where: The file, for messages.
   """
 
-  stored: Mapping[str, Stored]
+  stored: State
   where: str
 
   def shape(self, name: str, axes: int) -> tuple[int, ...]:
@@ -90,6 +86,24 @@ class Tensors(NamedTuple):
     if not value < math.inf:
       raise InputError(f"{self.where}: {name} is not finite; get it again")
     return value
+
+  def check_filters(self, name: str, recipe: MelConfig) -> None:
+    """Compares the mel filters in the file, if any, with those made here.
+
+    Raises:
+      InputError: If they differ: sounds would not be heard as in training.
+    """
+    if name not in self.stored:
+      return
+    theirs, ours = self.stored[name].read(), mel.filters(recipe)
+    same = theirs.shape == ours.shape
+    if not same or np.abs(theirs - ours).max() > _CLOSE:
+      raise InputError(
+        f"{self.where}: its mel filters {list(theirs.shape)} are not those of"
+        f" {recipe.n_mels} bands from {recipe.f_min_hz:g} to"
+        f" {recipe.f_max_hz:g} Hz at {recipe.rate_hz} Hz; name its recipe in a"
+        " config.json beside it"
+      )
 
   def count(self, stem: str) -> int:
     """How many of `stem`.0, `stem`.1 and so on there are.

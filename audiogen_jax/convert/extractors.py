@@ -20,12 +20,10 @@ from audiogen_jax.convert import (
   finite,
   hear21passt,
   panns,
-  torch_file,
   torchvggish,
 )
-from audiogen_jax.convert.engine import Stored
 from audiogen_jax.convert.keys import Keys
-from audiogen_jax.convert.published import Published, State
+from audiogen_jax.convert.published import Published, State, tensors
 from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
@@ -36,7 +34,6 @@ PUBLISHED = {
   "cnn14": panns.PUBLISHED,
   "passt": hear21passt.PUBLISHED,
 }
-_UNDER = ("model", "state_dict", "best_state")  # where files keep their tensors
 _CLAP = r"(module\.)?(audio_branch|audio_encoder|audio_model)\."
 
 
@@ -63,7 +60,7 @@ def load_extractor(
     )
   published = PUBLISHED[name]
   path = _found(name, Path(file))
-  state = _state(path)
+  state = tensors(path)
   _check_kind(published, state, path)
   beside = path.with_name(checkpoint.CONFIG)
   said = config.read_json(beside) if beside.is_file() else {}
@@ -90,22 +87,6 @@ def _found(name: str, path: Path) -> Path:
       f" and put it at {path.with_name(file)}"
     )
   return path
-
-
-def _state(path: Path) -> State:
-  """The tensors of a file, by name."""
-  saved = torch_file.read(path)
-  for key in _UNDER:
-    if isinstance(saved, dict) and isinstance(saved.get(key), dict):
-      saved = saved[key]
-  if not isinstance(saved, dict):
-    raise InputError(f"{path} holds {shown(saved)} where tensors belong")
-  for key, value in saved.items():
-    if not isinstance(key, str) or not isinstance(value, Stored):
-      raise InputError(
-        f"{path}: {shown(key)} is {shown(value)} where a tensor belongs"
-      )
-  return saved
 
 
 def _check_kind(published: Published, state: State, path: Path) -> None:

@@ -60,17 +60,22 @@ def _norm(theirs: str, ours: str, width: int) -> Table:
   }
 
 
-def _open(state: State, where: str, _: Keys) -> tuple[Cnn14Config, Tree]:
+def shape(state: State, recipe: MelConfig) -> Cnn14Config:
+  """What its tensors tell of a network that hears by this recipe."""
   default = Cnn14Config()
-  config = Cnn14Config(
+  return Cnn14Config(
     channels=tuple(
       size(state, f"conv_block{i + 1}.conv2.weight", channels)
       for i, channels in enumerate(default.channels)
     ),
     width=size(state, "fc1.bias", default.width),
     classes=size(state, "fc_audioset.bias", default.classes),
-    mel=_recipe(state, where),
+    mel=recipe,
   )
+
+
+def _open(state: State, where: str, _: Keys) -> tuple[Cnn14Config, Tree]:
+  config = shape(state, _recipe(state, where))
   tree = engine.load(
     state,
     table(config),

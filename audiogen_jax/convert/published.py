@@ -2,14 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from audiogen_jax.convert import torch_file
 from audiogen_jax.convert.engine import Stored
 from audiogen_jax.convert.keys import Keys
+from audiogen_jax.core.config import shown
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.embedding.extractor import Extractor
 
 State: TypeAlias = Mapping[str, Stored]
+
+_UNDER = ("model", "state_dict", "best_state")  # where files keep their tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,26 @@ class Published:
   mark: str
   open: Callable[[State, str, Keys], tuple[Any, Tree]]
   build: Callable[..., Extractor]
+
+
+def tensors(path: Path) -> State:
+  """The tensors of a file of PyTorch's, by name.
+
+  Raises:
+    InputError: If it is damaged, or holds anything else.
+  """
+  saved = torch_file.read(path)
+  for key in _UNDER:
+    if isinstance(saved, dict) and isinstance(saved.get(key), dict):
+      saved = saved[key]
+  if not isinstance(saved, dict):
+    raise InputError(f"{path} holds {shown(saved)} where tensors belong")
+  for key, value in saved.items():
+    if not isinstance(key, str) or not isinstance(value, Stored):
+      raise InputError(
+        f"{path}: {shown(key)} is {shown(value)} where a tensor belongs"
+      )
+  return saved
 
 
 def size(state: State, name: str, default: int, axis: int = 0) -> int:

@@ -9,6 +9,7 @@ how a clip of any length becomes one of theirs; `ClapConfig` names it all.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -20,14 +21,15 @@ from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree, bucket
-from audiogen_jax.embedding import bert, gpt2, htsat
+from audiogen_jax.embedding import batching, bert, cnn14, gpt2, htsat
 from audiogen_jax.embedding.bert import Bert, BertConfig
+from audiogen_jax.embedding.cnn14 import Cnn14, Cnn14Config
 from audiogen_jax.embedding.extractor import Heard
 from audiogen_jax.embedding.gpt2 import GPT2, GPT2Config
 from audiogen_jax.embedding.htsat import HTSAT, HTSATConfig
 from audiogen_jax.embedding.word_pieces import WordPieces
 
-AudioConfig: TypeAlias = HTSATConfig
+AudioConfig: TypeAlias = HTSATConfig | Cnn14Config
 TextConfig: TypeAlias = BertConfig | GPT2Config
 
 _CLIPS = 4  # that are computed at once
@@ -41,10 +43,11 @@ class ClapConfig:
   """Shape of the joined networks, and the length that sounds are brought to.
 
   Attributes:
-    audio: Of the network that hears; its `samples` are the window.
+    audio: Of the network that hears.
     text: Of the network that reads.
     width: Of the space that they are joined in.
     rate_hz: Of sounds.
+    samples: Of the window that each sound is brought to.
     fill: How a shorter sound fills the window: `whole` repeats it as often as
       it fits and leaves zeros behind, `cut` repeats it to the window's end.
     projection: `perceptron` has a hidden layer, and what comes out has unit
@@ -56,9 +59,29 @@ class ClapConfig:
   text: TextConfig
   width: int
   rate_hz: int
+  samples: int
   fill: Literal["whole", "cut"]
   projection: Literal["perceptron", "residual"]
   epsilon: float = 1e-5
+
+  def __post_init__(self) -> None:
+    least, most = 1, math.inf
+    if isinstance(self.audio, HTSATConfig):
+      most = self.audio.stretched
+    else:
+      least = self.audio.least_frames
+    frames = self.samples // self.audio.mel.hop + 1
+    if not least <= frames <= most:
+      raise InputError(
+        f"a window of {self.samples} samples has {frames} frames; the network"
+        f" hears {least} to {most}: take another window"
+      )
+
+  @property
+  def heard_width(self) -> int:
+    """Of what the network that hears gives."""
+    c = self.audio
+    return c.out_width if isinstance(c, HTSATConfig) else c.width
 
 
 class _Projection(nn.Module):
@@ -83,14 +106,15 @@ class _Projection(nn.Module):
 def init(config: ClapConfig, key: jax.Array) -> Tree:
   """Random parameters."""
   c, keys = config, jax.random.split(key, 4)
-  project, widths = _Projection(c), (c.audio.out_width, c.text.width)
+  project, widths = _Projection(c), (c.heard_width, c.text.width)
+  audio = htsat if isinstance(c.audio, HTSATConfig) else cnn14
   text = bert if isinstance(c.text, BertConfig) else gpt2
   heard, read = (
     project.init(key, jnp.zeros((1, width)))["params"]
     for key, width in zip(keys[2:], widths, strict=True)
   )
   return {
-    "audio": htsat.init(c.audio, keys[0]),
+    "audio": audio.init(c.audio, keys[0]),
     "audio_projection": heard,
     "text": text.init(c.text, keys[1]),
     "text_projection": read,
@@ -101,9 +125,14 @@ def hear(
   config: ClapConfig, params: Tree, sounds: Float[Array, "b n"]
 ) -> Float[Array, "b d"]:
   """Sounds of the window's length -> the joined space, in float32."""
+  c = config.audio
   with jax.default_matmul_precision("highest"):
-    bands = htsat.log_mel(config.audio.mel, sounds)
-    x = HTSAT(config.audio).apply({"params": params["audio"]}, bands)
+    bands, network = htsat.log_mel(c.mel, sounds), {"params": params["audio"]}
+    if isinstance(c, HTSATConfig):
+      x = HTSAT(c).apply(network, bands)
+    else:
+      whole = jnp.full(len(bands), bands.shape[1])
+      x, _ = Cnn14(c).apply(network, bands, whole)
     projection = {"params": params["audio_projection"]}
     return _Projection(config).apply(projection, x)
 
@@ -185,14 +214,13 @@ class Clap:
     Raises:
       InputError: If a clip has no samples.
     """
-    heard: list[Heard] = []
-    for start in range(0, len(sounds), _CLIPS):
-      clips = [self._window(sound) for sound in sounds[start : start + _CLIPS]]
-      rows = np.zeros((_CLIPS, self.config.audio.samples), np.float32)
-      rows[: len(clips)] = clips
-      found = np.asarray(_hear(self.config, self.params, rows))
-      heard += [Heard(row[None]) for row in found[: len(clips)]]
-    return heard
+    made = batching.in_batches(
+      [self._window(sound) for sound in sounds],
+      lambda batch, _: (_hear(self.config, self.params, batch),),
+      padded=lambda samples: samples,
+      most=_CLIPS * self.config.samples,
+    )
+    return [Heard(row[None]) for (row,) in made]
 
   def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     """One vector a sentence; what is longer than the model's limit is cut."""
@@ -217,7 +245,7 @@ class Clap:
 
   def _window(self, sound: Float[np.ndarray, " n"]) -> np.ndarray:
     """A clip brought to the window's length."""
-    samples = self.config.audio.samples
+    samples = self.config.samples
     if not len(sound):
       raise InputError(
         f"{self.name} hears windows of {samples} samples, and fills them from"

@@ -20,6 +20,7 @@ from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray, Tree
+from audiogen_jax.embedding.cnn14 import Norm
 
 _CUBIC = -0.75  # the slope of the cubic at distance 1
 _APART = -100.0  # added to scores across the edge of a shifted image
@@ -27,12 +28,11 @@ _APART = -100.0  # added to scores across the edge of a shifted image
 
 @dataclasses.dataclass(frozen=True)
 class HTSATConfig:
-  """Shape of the network and of what it hears; the defaults are HTSAT-tiny.
+  """Shape of the network; the defaults are those of HTSAT-tiny.
 
   Attributes:
     mel: Recipe of the log-mel, which is in decibels here; its bands times a
       whole number are the rows of the image.
-    samples: Of the sound, always as many.
     width: Of a token of the first stage; each further stage doubles it.
     depths: Blocks of each stage.
     heads: Attention heads of each stage.
@@ -44,7 +44,6 @@ class HTSATConfig:
   """
 
   mel: MelConfig
-  samples: int
   width: int = 96
   depths: tuple[int, ...] = (2, 2, 6, 2)
   heads: tuple[int, ...] = (4, 8, 16, 32)
@@ -64,11 +63,6 @@ class HTSATConfig:
         f"{self.mel.n_mels} mel bands do not fill {self.image} rows of the"
         " image, several times over; take a divisor"
       )
-    if self.frames > self.stretched:
-      raise InputError(
-        f"{self.samples} samples are {self.frames} frames; the image holds"
-        f" {self.stretched}: take a shorter window of sound"
-      )
     sides = [self.image // self.patch >> i for i in range(len(self.depths))]
     whole = self.patch * 2 ** (len(self.depths) - 1)
     if self.image % whole or any(s % min(s, self.window) for s in sides):
@@ -83,13 +77,8 @@ class HTSATConfig:
         )
 
   @property
-  def frames(self) -> int:
-    """Of the log-mel of a window of sound."""
-    return self.samples // self.mel.hop + 1
-
-  @property
   def stretched(self) -> int:
-    """Frames that the image holds, a segment below the other."""
+    """Frames that the image holds: of a log-mel, at most."""
     return self.image * (self.image // self.mel.n_mels)
 
   @property
@@ -242,7 +231,7 @@ class HTSAT(nn.Module):
   @nn.compact
   def __call__(self, bands: Float[Array, "b t m"]) -> Float[Array, "b d"]:
     c = self.config
-    image = to_image(c, _BandNorm(c.epsilon, name="bands")(bands))
+    image = to_image(c, Norm(c.epsilon, name="bands")(bands))
     b, side = image.shape[0], c.image // c.patch
     patches = image.reshape(b, side, c.patch, side, c.patch)
     patches = patches.transpose(0, 1, 3, 2, 4)  # b y x, rows and columns
@@ -260,26 +249,11 @@ class HTSAT(nn.Module):
     return jnp.mean(_norm(c, "out_norm")(x), axis=(1, 2))
 
 
-class _BandNorm(nn.Module):
-  """Batch norm of each band, with the statistics of training."""
-
-  epsilon: float
-
-  @nn.compact
-  def __call__(self, bands: Float[Array, "b t m"]) -> Float[Array, "b t m"]:
-    zeros, ones = nn.initializers.zeros, nn.initializers.ones
-    m = bands.shape[-1:]
-    mean, variance = self.param("mean", zeros, m), self.param("var", ones, m)
-    scale, bias = self.param("scale", ones, m), self.param("bias", zeros, m)
-    gain = scale * jax.lax.rsqrt(variance + self.epsilon)
-    return (bands - mean[None, None]) * gain[None, None] + bias[None, None]
-
-
 def _norm(config: HTSATConfig, name: str) -> nn.LayerNorm:
   return nn.LayerNorm(config.epsilon, use_fast_variance=False, name=name)
 
 
 def init(config: HTSATConfig, key: jax.Array) -> Tree:
   """Random parameters."""
-  bands = jnp.zeros((1, config.frames, config.mel.n_mels))
+  bands = jnp.zeros((1, config.stretched, config.mel.n_mels))
   return HTSAT(config).init(key, bands)["params"]
