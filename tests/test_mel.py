@@ -59,6 +59,51 @@ def test_mel_filters_are_triangles_on_the_htk_scale():
     np.testing.assert_allclose(filters[:, m], want, atol=1e-6)
 
 
+def test_triangles_straight_in_mel():
+  config = MelConfig(
+    16_000,
+    n_fft=512,
+    n_mels=20,
+    f_min_hz=125.0,
+    f_max_hz=7500.0,
+    straight="mel",
+  )
+
+  def mels(hz):
+    return 1127 * np.log(1 + hz / 700)
+
+  edges = np.linspace(mels(125), mels(7500), 22)
+  bins = mels(np.arange(257) * 16000 / 512)
+  for m in range(20):
+    want = np.interp(bins, edges[m : m + 3], [0, 1, 0])
+    np.testing.assert_allclose(mel.filters(config)[:, m], want, atol=1e-6)
+  with pytest.raises(InputError, match="got slaney and area_norm = False"):
+    dataclasses.replace(config, scale="slaney")
+
+
+def test_whole_windows_and_zeros_around_them():
+  config = MelConfig(
+    16_000, n_fft=512, hop=160, window_length=400, padding="window"
+  )
+  audio = noise(400 + 2 * 160)
+  got = mel.spectrogram(config, jnp.asarray(audio))
+  assert got.shape == (3, 64)
+  for t in range(3):
+    frame = audio[160 * t :][:400] * scipy.signal.get_window("hann", 400)
+    power = np.abs(np.fft.rfft(frame, 512)) ** 2
+    np.testing.assert_allclose(got[t], power @ mel.filters(config), rtol=1e-4)
+  with pytest.raises(InputError, match="window of 400 .* got 399"):
+    mel.spectrogram(config, jnp.zeros(399))
+
+
+def test_a_symmetric_window():
+  config = MelConfig(16_000, n_fft=512, symmetric=True, padding="none")
+  audio = noise(512)
+  power = np.abs(np.fft.rfft(audio * np.hanning(512))) ** 2
+  got = mel.spectrogram(config, jnp.asarray(audio))
+  np.testing.assert_allclose(got[0], power @ mel.filters(config), rtol=1e-4)
+
+
 def test_log_mel_of_silence_has_a_gradient():
   # Without the floor under the logarithm it would be NaN.
   gradient = jax.grad(lambda x: mel.log_spectrogram(PLAIN, x).sum())(

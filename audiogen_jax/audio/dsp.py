@@ -35,10 +35,11 @@ def stft(
   n_fft: int,
   hop: int,
   window_length: int | None = None,
+  symmetric: bool = False,
   center: bool = False,
   normalized: bool = False,
 ) -> Complex[Array, "*b t f"]:
-  """Short-time Fourier transform with a periodic Hann window.
+  """Short-time Fourier transform with a Hann window.
 
   Frame t covers samples [t * hop, t * hop + n_fft); samples behind the last
   whole frame are not seen.  f = n_fft // 2 + 1.
@@ -46,11 +47,15 @@ def stft(
   Args:
     window_length: Samples under the window, which sits in the middle of the
       frame; n_fft when None.
+    symmetric: Whether the window's last sample equals its first; otherwise it
+      is periodic.
     center: Reflects n_fft // 2 samples at either end, so that frame t is
       centred on sample t * hop.
     normalized: Divides by the window's energy, sqrt(sum(window ** 2)).
   """
-  window = _hann(n_fft if window_length is None else window_length, n_fft)
+  window = _hann(
+    n_fft if window_length is None else window_length, n_fft, symmetric
+  )
   if normalized:
     window = window / np.sqrt(np.sum(window**2))
   audio = audio.astype(jnp.float32)
@@ -233,13 +238,13 @@ def _filter(
 # Frames
 
 
-def _hann(length: int, n_fft: int) -> np.ndarray:
-  """Periodic Hann window in the middle of n_fft samples, float64."""
+def _hann(length: int, n_fft: int, symmetric: bool) -> np.ndarray:
+  """Hann window in the middle of n_fft samples, float64."""
   if length > n_fft:
     raise InputError(
       f"window_length must be at most n_fft = {n_fft}, got {length}"
     )
-  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+  window = scipy.signal.get_window("hann", length, fftbins=not symmetric)
   left = (n_fft - length) // 2
   return np.pad(window, (left, n_fft - length - left))
 

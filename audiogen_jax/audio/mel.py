@@ -30,12 +30,14 @@ class MelConfig:
     rate_hz: Sample rate.
     n_fft: Samples of a frame; n_fft // 2 + 1 frequencies.
     hop: Samples from one frame to the next.
-    window_length: Samples under the periodic Hann window, which sits in the
-      middle of the frame; None for `n_fft`.
+    window_length: Samples under the Hann window, which sits in the middle of
+      the frame; None for `n_fft`.
+    symmetric: Whether that window is symmetric; otherwise periodic.
     n_mels: Mel bands.
     f_min_hz: Where the lowest band begins.
     f_max_hz: Where the highest band ends; None for half the rate.
     scale: `htk`, 2595 log10(1 + f / 700), or `slaney`, linear below 1 kHz.
+    straight: Where the sides of triangles are straight: in `hz`, or in `mel`.
     area_norm: Whether triangles have one area (Slaney) or one height.
     magnitude: Whether bands sum magnitudes, not powers.
     normalized: Divides spectra by the window's energy, sqrt(sum(window ** 2)).
@@ -43,7 +45,8 @@ class MelConfig:
       centres frame t on sample (t + 1/2) hop, and fills the last frame with
       zeros: ceil(n / hop) frames.  `center` reflects n_fft // 2, which centres
       frame t on sample t hop: n // hop + 1 frames.  `none` sees whole frames
-      alone.
+      alone, and `window` whole windows, with zeros around them to fill the
+      frames: (n - window_length) // hop + 1.
     log: Base of the logarithm: `log10`, or `ln`.
     floor: Keeps the logarithm finite.
     clamp: Whether what is below the floor is raised to it; otherwise the floor
@@ -54,14 +57,16 @@ class MelConfig:
   n_fft: int = 1024
   hop: int = 256
   window_length: int | None = None
+  symmetric: bool = False
   n_mels: int = 64
   f_min_hz: float = 0.0
   f_max_hz: float | None = None
   scale: Literal["htk", "slaney"] = "htk"
+  straight: Literal["hz", "mel"] = "hz"
   area_norm: bool = False
   magnitude: bool = False
   normalized: bool = False
-  padding: Literal["frames", "center", "none"] = "frames"
+  padding: Literal["frames", "center", "none", "window"] = "frames"
   log: Literal["log10", "ln"] = "log10"
   floor: float = 1e-5
   clamp: bool = False
@@ -77,11 +82,35 @@ class MelConfig:
         f"mel bands from {self.f_min_hz:g} to {top_hz:g} Hz do not lie in 0 to"
         f" {self.rate_hz / 2:g} Hz, half the rate"
       )
+    plain = self.scale == "htk" and not self.area_norm
+    if self.straight == "mel" and not plain:
+      raise InputError(
+        "triangles that are straight in mel are on the htk scale and of one"
+        f" height, got {self.scale} and area_norm = {self.area_norm}"
+      )
 
 
 @functools.cache
 def filters(config: MelConfig) -> Float[np.ndarray, "f m"]:
   """Triangles, one for each band; read-only, for callers share the array."""
+  triangles = _in_mel(config) if config.straight == "mel" else _in_hz(config)
+  triangles.flags.writeable = False
+  return triangles
+
+
+def _in_mel(config: MelConfig) -> Float[np.ndarray, "f m"]:
+  """Triangles that are straight on the mel scale, as Kaldi has them."""
+  c = config
+  top_hz = c.rate_hz / 2 if c.f_max_hz is None else c.f_max_hz
+  bins = np.log1p(np.arange(c.n_fft // 2 + 1) * c.rate_hz / c.n_fft / 700)
+  edges = np.linspace(*np.log1p([c.f_min_hz / 700, top_hz / 700]), c.n_mels + 2)
+  rank = (bins[:, None] - edges[0]) / (edges[1] - edges[0])  # f 1
+  distance = np.abs(rank - np.arange(1, c.n_mels + 1))
+  return np.maximum(1 - distance, 0).astype(np.float32)
+
+
+def _in_hz(config: MelConfig) -> Float[np.ndarray, "f m"]:
+  """Triangles that are straight in Hz, as librosa has them."""
   with warnings.catch_warnings():
     # More filters than bins leaves some empty.  The multi-scale spectral loss
     # does that on purpose: 64 filters on the 33 bins of its shortest window.
@@ -95,9 +124,7 @@ def filters(config: MelConfig) -> Float[np.ndarray, "f m"]:
       htk=config.scale == "htk",
       norm="slaney" if config.area_norm else None,
     )
-  triangles = np.ascontiguousarray(triangles.T)
-  triangles.flags.writeable = False
-  return triangles
+  return np.ascontiguousarray(triangles.T)
 
 
 def spectrogram(
@@ -114,11 +141,20 @@ def spectrogram(
     audio = dsp.reflect(audio.astype(jnp.float32), (c.n_fft - c.hop) // 2)
     whole = (math.ceil(n / c.hop) - 1) * c.hop + c.n_fft
     audio = dsp.pad(audio, 0, whole - audio.shape[-1])
+  if c.padding == "window":
+    length = c.n_fft if c.window_length is None else c.window_length
+    if n < length:
+      raise InputError(
+        f"a window of {length} samples needs that many, got {n}: pad the sound"
+      )
+    left = (c.n_fft - length) // 2
+    audio = dsp.pad(audio, left, c.n_fft - length - left)
   spectrum = dsp.stft(
     audio,
     n_fft=c.n_fft,
     hop=c.hop,
     window_length=c.window_length,
+    symmetric=c.symmetric,
     center=c.padding == "center",
     normalized=c.normalized,
   )

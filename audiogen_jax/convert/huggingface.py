@@ -42,7 +42,12 @@ from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text import t5
 from audiogen_jax.text.t5 import T5Config
 
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_DTYPES = {
+  "F32": np.float32,
+  "F16": np.float16,
+  "BF16": ml_dtypes.bfloat16,
+  "I64": np.int64,  # counters and constants, beside the weights
+}
 # T5 folders come with the decoder that text-to-text models have.
 _T5_IGNORED = r"decoder\.|lm_head\.|encoder\.embed_tokens\."
 
