@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,6 +117,33 @@ def folder(tmp_path) -> Path:
 
   published.audiocraft.write(tmp_path, published.parts_of())
   return tmp_path
+
+
+@pytest.fixture
+def browser():
+  """A real one, without a window and without a network."""
+  chromium = shutil.which("chromium") or shutil.which("google-chrome")
+  chromedriver = shutil.which("chromedriver")
+  if not (chromium and chromedriver):
+    pytest.skip("no Chromium or no chromedriver; install both to run this")
+  webdriver = pytest.importorskip("selenium.webdriver")
+  options = webdriver.ChromeOptions()
+  options.binary_location = chromium
+  for argument in (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "no-proxy-server",
+    "window-size=1280,900",
+    "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+  ):
+    options.add_argument(f"--{argument}")
+  options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+  service = webdriver.ChromeService(chromedriver)
+  driver = webdriver.Chrome(options=options, service=service)
+  yield driver
+  driver.quit()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +19,6 @@ import soundfile
 from virtual_pod import keeping
 
 ROOT = Path(__file__).parents[1]
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 
 
 @contextlib.contextmanager
@@ -134,31 +131,6 @@ class TestServer:
       visitor.ask(duration_s=30)
       time.sleep(1)
     assert process.returncode == status
-
-
-@pytest.fixture
-def browser():
-  """A real one, without a window and without a network."""
-  if not (BROWSER and DRIVER):
-    pytest.skip("no Chromium or no chromedriver; install both to run this")
-  webdriver = pytest.importorskip("selenium.webdriver")
-  options = webdriver.ChromeOptions()
-  options.binary_location = BROWSER
-  for argument in (
-    "headless=new",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-dev-shm-usage",
-    "no-proxy-server",
-    "window-size=1280,900",
-    "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-  ):
-    options.add_argument(f"--{argument}")
-  options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-  service = webdriver.ChromeService(DRIVER)
-  driver = webdriver.Chrome(options=options, service=service)
-  yield driver
-  driver.quit()
 
 
 class Page:
