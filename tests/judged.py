@@ -1,5 +1,6 @@
 """What the packs of judging networks hold, and weights that a rule makes."""
 
+import functools
 import math
 import os
 import zlib
@@ -23,8 +24,12 @@ class Pack:
     if not (self.folder / "expected.npz").is_file():
       pytest.skip(f"{self.folder} is no parity pack")
     self.want = np.load(self.folder / "expected.npz")
-    self.full = np.load(self.folder / "full.npz")
     self.names = [str(name) for name in self.want["names"]]
+
+  @functools.cached_property
+  def full(self):
+    """What the published size makes of one clip; not every pack has it."""
+    return np.load(self.folder / "full.npz")
 
   def path(self, name):
     """A file, which other packs need not have."""
@@ -69,7 +74,7 @@ class Pack:
       full["tensor_names"], full["tensor_shapes"], strict=True
     ):
       shape = tuple(int(n) for n in str(shape).split(","))
-      state[str(name)] = _by_rule(int(full["seed"]), str(name), shape, gains)
+      state[str(name)] = ruled(int(full["seed"]), str(name), shape, gains)
     edit(state)
     heads = [values.flat[:4] for values in state.values()]
     np.testing.assert_allclose(heads, full["tensor_heads"], rtol=1e-5)
@@ -81,7 +86,8 @@ class Pack:
     }
 
 
-def _by_rule(seed, name, shape, gains):
+def ruled(seed, name, shape, gains):
+  """A tensor of the published size, which its name alone decides."""
   bits = np.random.PCG64([seed, zlib.crc32(name.encode())])
   n = np.random.Generator(bits).standard_normal(shape, np.float32)
   last = name.rpartition(".")[2]

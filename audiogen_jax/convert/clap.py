@@ -1,18 +1,12 @@
 """Published CLAPs -> what judges: LAION's, Hugging Face's and Microsoft's."""
 
-import hashlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
-
-import jax.numpy as jnp
 
 from audiogen_jax.convert import (
   clap_huggingface,
   clap_laion,
   clap_microsoft,
-  engine,
-  finite,
   published,
 )
 from audiogen_jax.convert.clap_parts import ClapParts
@@ -24,7 +18,18 @@ from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import Clap
 
 _LAION, _MICROSOFT = "lukewys/laion_clap", "microsoft/msclap"
-_FILES = (".pt", ".pth")
+# Repositories and what lies in them, the usual file first.
+_FILES = {
+  ".pt": (
+    _LAION,
+    "music_audioset_epoch_15_esc_90.14.pt",  # audiocraft's
+    "630k-audioset-best.pt",
+    "630k-best.pt",
+    "music_speech_audioset_epoch_15_esc_89.98.pt",
+    "music_speech_epoch_15_esc_89.25.pt",
+  ),
+  ".pth": (_MICROSOFT, "CLAP_weights_2023.pth", "CLAP_weights_2022.pth"),
+}
 
 
 def load_clap(
@@ -59,17 +64,13 @@ def load_clap(
       f"{error}: hf download {parts.hub_id} {whole} --local-dir"
       f" {parts.tokenizer}"
     ) from None
-  params = engine.realise(
-    parts.tree, lambda _, lazy: jnp.asarray(lazy.read(), jnp.float32)
-  )
-  finite.check(params, parts.tree)
   return Clap(
     parts.config,
-    params,
+    published.arrays(parts.tree),
     words,
     name=parts.name,
     scale=parts.scale,
-    sha256=_sha256(parts.weights),
+    sha256=published.sha256(*parts.weights),
     quantise=quantise,
   )
 
@@ -104,10 +105,11 @@ def _parts(path: Path, window_s: float | None) -> ClapParts:
 
 def _missing(path: Path) -> str:
   """What to do about a file that is not there."""
-  hub_id = _MICROSOFT if path.suffix == ".pth" else _LAION
   if path.suffix in _FILES:
+    hub_id, usual, *others = _FILES[path.suffix]
+    name = path.name if path.name in others else usual
     return (
-      f"{path} is missing: hf download {hub_id} {path.name} --local-dir"
+      f"{path} is missing: hf download {hub_id} {name} --local-dir"
       f" {path.parent}"
     )
   return (
@@ -115,13 +117,3 @@ def _missing(path: Path) -> str:
     f" laion/clap-htsat-unfused --local-dir {path}, or name a file of {_LAION}"
     f" or {_MICROSOFT}"
   )
-
-
-def _sha256(paths: Sequence[Path]) -> str:
-  """Of a file; of several, of all their bytes in turn."""
-  digest = hashlib.sha256()
-  for path in paths:
-    with path.open("rb") as file:
-      while block := file.read(1 << 22):
-        digest.update(block)
-  return digest.hexdigest()

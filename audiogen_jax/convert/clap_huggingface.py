@@ -51,7 +51,7 @@ def read(folder: Path, window_s: float | None) -> ClapParts:
     kind="roberta",
     limit=config.text.limit,
     tokenizer=folder,
-    hub_id="the repository that it is from",
+    hub_id="laion/clap-htsat-unfused",
     name=folder.resolve().name,
     weights=tuple(weights) or (folder / "pytorch_model.bin",),
   )
