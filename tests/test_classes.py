@@ -57,14 +57,14 @@ class Model(TextToAudio):
     self.makes, self.calls = makes, []
 
   def generate(self, texts, *, duration_s, sampling, seed, progress):
-    self.calls += [(text, seed + i, sampling) for i, text in enumerate(texts)]
+    self.calls += [(text, seed[i], sampling) for i, text in enumerate(texts)]
     progress(1, 1)
     made = []
     for i, text in enumerate(texts):
-      kinds = self.makes(text, seed + i, sampling.guidance)
+      kinds = self.makes(text, seed[i], sampling.guidance)
       audio = np.zeros((round(duration_s * RATE), 1), np.float32)
       for kind in kinds:
-        one = sound(kind, 9000 + seed + i, len(audio))
+        one = sound(kind, 9000 + seed[i], len(audio))
         audio += 0.1 * one / np.sqrt(np.mean(np.square(one)))
       made.append(audio)
     return np.stack(made)
@@ -258,13 +258,13 @@ def test_prompts_of_classes(data):
 
 
 def test_pairs_come_once_before_any_comes_again():
-  every = [tuple(sorted(p)) for p in evaluation._draw_pairs(5, 10, 0)]
+  every = [tuple(sorted(p)) for p in evaluation.draw_pairs(5, 10, 0)]
   assert len(set(every)) == 10
-  twice = [tuple(sorted(p)) for p in evaluation._draw_pairs(5, 17, 0)]
+  twice = [tuple(sorted(p)) for p in evaluation.draw_pairs(5, 17, 0)]
   assert len(set(twice)) == 10 and len(twice) == 17
-  assert len(set(evaluation._draw_pairs(5, 7, 0))) == 7
-  assert evaluation._draw_pairs(5, 7, 1) != evaluation._draw_pairs(5, 7, 0)
-  assert evaluation._draw_pairs(3, 7, 0) == []
+  assert len(set(evaluation.draw_pairs(5, 7, 0))) == 7
+  assert evaluation.draw_pairs(5, 7, 1) != evaluation.draw_pairs(5, 7, 0)
+  assert evaluation.draw_pairs(3, 7, 0) == []
 
 
 @pytest.mark.slow

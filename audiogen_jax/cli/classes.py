@@ -70,9 +70,9 @@ def classes(
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
     loaded = families.load(model, adapters=adapters)
-    ways = _ways(options)
+    chosen = ways(options)
     usual = families.describe(model).sampling
-    samplings = [changed(usual, way, model) for way in ways]
+    samplings = [changed(usual, way, model) for way in chosen]
     for each in samplings:
       families.check(loaded, each)
     parts = [
@@ -100,7 +100,7 @@ def classes(
       batch=batch,
       progress=progress,
     )
-    columns = _columns(report, ways)
+    columns = _columns(report, chosen)
     if plot is not None:
       panels = [(name, result.confusion) for name, result in columns.items()]
       drawing.confusions(plot, panels, [*report.classes, "silence"])
@@ -116,7 +116,7 @@ def classes(
   results.name(plot, json_file)
 
 
-def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
+def ways(given: dict[str, list]) -> list[dict[str, Any]]:
   """Every combination of what was given, each of them once."""
   values = [dict.fromkeys(each) for each in given.values()]
   return [
@@ -125,18 +125,23 @@ def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
 
 
 def _columns(
-  report: ClassReport, ways: Sequence[dict[str, Any]]
+  report: ClassReport, chosen: Sequence[dict[str, Any]]
 ) -> dict[str, Classified]:
   """Results by column: recordings, coded recordings, each way to sample."""
   columns = {"held out": report.real}
   if report.coded is not None:
     columns["through the codec"] = report.coded
-  for way, (sampling, result) in zip(ways, report.generated, strict=True):
-    first = next(iter(option_values(sampling).items()), None)
-    options = way or dict([first] if first else [])
-    words = (f"{k.replace('_', '-')} {text(v)}" for k, v in options.items())
-    columns[" ".join(words) or "generated"] = result
+  for way, (sampling, result) in zip(chosen, report.generated, strict=True):
+    columns[named(way, sampling)] = result
   return columns
+
+
+def named(way: dict[str, Any], sampling: Any) -> str:
+  """What tells a way to sample from others: what was asked for by a flag."""
+  first = next(iter(option_values(sampling).items()), None)
+  options = way or dict([first] if first else [])
+  words = (f"{k.replace('_', '-')} {text(v)}" for k, v in options.items())
+  return " ".join(words) or "generated"
 
 
 def _tell(

@@ -14,7 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.cli import classes, listen, precision, results, terminal
+from audiogen_jax.cli import (
+  classes,
+  listen,
+  order,
+  precision,
+  results,
+  terminal,
+)
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import opus as opus_evaluation
@@ -26,6 +33,7 @@ from audiogen_jax.evaluate.visqol import Visqol
 
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
 app.command()(classes.classes)
+app.command()(order.order)
 app.command()(precision.precision)
 app.command()(listen.listen)
 app.command()(listen.listen_report)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
@@ -168,7 +169,7 @@ def evaluate(
       raise InputError(f"{name} {value:g} must be {least:g} or more")
   names = classes_of(train, held_out)
   asked = _prompts_of(names, prompts or {})
-  wanted = _draw_pairs(len(names), pairs, seed)
+  wanted = draw_pairs(len(names), pairs, seed)
   singles = [i for i in range(len(names)) for _ in range(clips)]
   texts = [asked[a][j % clips % len(asked[a])] for j, a in enumerate(singles)]
   texts += [f"{asked[a][0]} and {asked[b][0]}" for a, b in wanted]
@@ -183,7 +184,7 @@ def evaluate(
   mix_classifier = None
   if wanted:
     count = min(2 * len(labels), _MIXES * len(names))
-    drawn = _draw_pairs(len(names), count, seed)
+    drawn = draw_pairs(len(names), count, seed)
     mixes = extractor.extract_both(_mix(recordings, drawn, seed, report))
     mix_classifier = _train_on_mixes((real, coded), labels, mixes, drawn)
   *held, labels, recordings = extractor.extract_clips(
@@ -199,9 +200,9 @@ def evaluate(
     )
     for one, two in zip(held, mixes, strict=True)
   )
-  generated = []
+  generated, seeds = [], [seed + i for i in range(len(texts))]
   for way in samplings:
-    parts = _generate(model, texts, way, duration_s, seed, batch, report)
+    parts = generate(model, texts, way, duration_s, seeds, batch, report)
     features = ClipFeatures.join([extractor.extract(part) for part in parts])
     one, two = features.cut(len(singles))
     confusion = confusion_matrix(single_classifier, one, np.array(singles))
@@ -236,8 +237,11 @@ def _prompts_of(
   return list(asked.values())
 
 
-def _draw_pairs(classes: int, count: int, seed: int) -> list[Pair]:
-  """`count` random pairs of classes: each pair once before any comes again."""
+def draw_pairs(classes: int, count: int, seed: int) -> list[Pair]:
+  """`count` random pairs of classes: each pair once before any comes again.
+
+  None of three classes or less, of which any two are among the first three.
+  """
   if classes <= TOP:
     return []
   every = list(itertools.combinations(range(classes), 2))
@@ -292,16 +296,16 @@ def _train_on_mixes(
   )
 
 
-def _generate(
+def generate(
   model: TextToAudio,
   texts: Sequence[str],
   sampling: Any,
   duration_s: float,
-  seed: int,
+  seeds: Sequence[int],
   batch: int,
   report: Progress,
-) -> Iterator[np.ndarray]:
-  """Generated clips `b n c`, `batch` texts at a time."""
+) -> Iterator[Float[np.ndarray, "b n c"]]:
+  """Generated clips, `batch` texts at a time, each with a seed of its own."""
   for first in range(0, len(texts), batch):
     part = texts[first : first + batch]
 
@@ -314,7 +318,7 @@ def _generate(
         part,
         duration_s=duration_s,
         sampling=sampling,
-        seed=seed + first,
+        seed=seeds[first : first + batch],
         progress=progress,
       )
     )
