@@ -26,7 +26,7 @@ def spread(params, seed=0):
   """Parameters of which none is the identity: norms, biases, positions."""
   draw = np.random.default_rng(seed)
   return jax.tree.map(
-    lambda leaf: leaf + 0.2 * np.abs(draw.normal(size=leaf.shape)), params
+    lambda leaf: leaf + 0.2 * draw.normal(size=leaf.shape), params
   )
 
 
@@ -60,7 +60,7 @@ def test_neighbours_change_nothing(name):
   model = MODELS[name]()
   assert isinstance(model, Extractor) and model.name == name
   rate_hz = model.sample_rate_hz
-  lengths = (1.0, 1.9, 1.3, 2.95, 1.0)
+  lengths = (1.85, 3.9, 1.9)
   sounds = [
     noise(round(s * rate_hz), scale=0.02 * 5**i, seed=i)
     for i, s in enumerate(lengths)
@@ -79,7 +79,7 @@ def test_neighbours_change_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["cnn14", "passt"])
-@pytest.mark.parametrize("samples", [5_999, 16_000, 23_457])
+@pytest.mark.parametrize("samples", [5_999, 23_457])
 def test_padding_is_not_heard(name, samples):
   """A clip at its own length, and in a bucket with whatever behind it."""
   module, model = {"cnn14": cnn14, "passt": passt}[name], MODELS[name]()
@@ -90,12 +90,12 @@ def test_padding_is_not_heard(name, samples):
     else passt.emphasise(config, sound)
   )
   n = np.array([len(whole)], np.int32)
-  alone = module.hear(
+  alone = module._hear(
     config, model.params, jnp.asarray(whole[None]), jnp.asarray(n)
   )
   # The last frame that is whole must end before what is put behind.
   behind = np.concatenate([whole, 100 * noise(20_000, seed=1)])[None]
-  padded = module.hear(
+  padded = module._hear(
     config, model.params, jnp.asarray(behind), jnp.asarray(n)
   )
   same(alone, padded)
