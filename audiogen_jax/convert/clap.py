@@ -14,6 +14,7 @@ from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import LONGEST_S, Seconds
 from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import Clap
 
@@ -33,7 +34,7 @@ _FILES = {
 
 
 def load_clap(
-  path: str | Path, *, quantise: bool = False, window_s: float | None = None
+  path: str | Path, *, quantise: bool = False, window_s: Seconds | None = None
 ) -> Clap:
   """A CLAP with its weights and its tokenizer, ready to judge.
 
@@ -48,6 +49,11 @@ def load_clap(
     InputError: If files are missing or damaged, with what to download from
       where and where to put it.
   """
+  if window_s is not None and not 0 < window_s <= LONGEST_S:
+    raise InputError(
+      f"a window of {window_s} s; it must be longer than 0 and at most"
+      f" {LONGEST_S} s"
+    )
   path = Path(path)
   parts = _parts(path, window_s)
   try:
@@ -75,7 +81,7 @@ def load_clap(
   )
 
 
-def _parts(path: Path, window_s: float | None) -> ClapParts:
+def _parts(path: Path, window_s: Seconds | None) -> ClapParts:
   """What a file or a folder holds, by whoever published it."""
   if path.is_dir():
     if not (path / checkpoint.CONFIG).is_file():
