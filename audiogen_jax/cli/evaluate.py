@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.cli import classes, precision, results, terminal
+from audiogen_jax.cli import classes, precision, results, sounds, terminal
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import opus as opus_evaluation
@@ -27,6 +27,9 @@ from audiogen_jax.evaluate.visqol import Visqol
 app = typer.Typer(no_args_is_help=True, help="How good a model is.")
 app.command()(classes.classes)
 app.command()(precision.precision)
+app.command()(sounds.sounds)
+app.command()(sounds.statistics)
+app.command()(sounds.weights)
 
 _DRAWN = 4  # clips in a picture
 # Frames an entry; the entropy of fewer is too low by 0.07 bits and more: in
