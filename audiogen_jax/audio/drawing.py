@@ -182,6 +182,33 @@ def confusions(
   _save(figure, path)
 
 
+def intervals(
+  path: str | os.PathLike,
+  rows: Sequence[tuple[str, float, tuple[float, float], float | None]],
+  *,
+  mark: str,
+) -> None:
+  """Draws a PNG: a figure with its interval on an axis of its own, each a row.
+
+  Args:
+    rows: Titles, figures, their intervals, and what to mark beside them.
+    mark: What that is.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  figure = _figure(7.0, 0.6 + 0.9 * len(rows))
+  grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+  for axes, (title, value, (low, high), floor) in zip(grid, rows, strict=True):
+    axes.plot([low, high], [0, 0], color="#3b4a8c", linewidth=3)
+    axes.plot([value], [0], "o", color="#3b4a8c")
+    if floor is not None:
+      axes.axvline(floor, color="#b3403a", linestyle="--", label=mark)
+      axes.legend(fontsize=7, loc="upper right")
+    axes.set(yticks=(), ylim=(-1, 1))
+    axes.set_title(_short(title, 70), **_TITLE | {"fontsize": 9})
+  _save(figure, path)
+
+
 def check_png(path: pathlib.Path) -> None:
   """Raises unless the name is that of a PNG."""
   if path.suffix.lower() != ".png":

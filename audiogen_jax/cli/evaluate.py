@@ -20,6 +20,7 @@ from audiogen_jax.cli import (
   order,
   precision,
   results,
+  sounds,
   terminal,
 )
 from audiogen_jax.convert.loading import load_codec
@@ -35,6 +36,9 @@ app = typer.Typer(no_args_is_help=True, help="How good a model is.")
 app.command()(classes.classes)
 app.command()(order.order)
 app.command()(precision.precision)
+app.command()(sounds.sounds)
+app.command()(sounds.statistics)
+app.command()(sounds.weights)
 app.command()(listen.listen)
 app.command()(listen.listen_report)
 

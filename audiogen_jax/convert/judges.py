@@ -166,12 +166,20 @@ def load(name: str, weights: Path | None = None) -> Extractor:
   return extractor
 
 
+def is_here(name: str, weights: Path | None = None) -> bool:
+  """Whether a file of `WEIGHTS` is here."""
+  try:
+    _locate(name, weights or folder())
+  except InputError:
+    return False
+  return True
+
+
 def find(name: str, weights: Path | None = None) -> Found | None:
   """A file of `WEIGHTS`, if it is here."""
-  try:
-    path = _locate(name, weights or folder())
-  except InputError:
+  if not is_here(name, weights):
     return None
+  path = _locate(name, weights or folder())
   with path.open("rb") as file:
     return Found(path, hashlib.file_digest(file, "sha256").hexdigest())
 

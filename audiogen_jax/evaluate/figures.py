@@ -29,7 +29,7 @@ _SEED = 0  # of halves, and of FAD-infinity's draws
 _REPLICATE_SUBSETS = 2  # of KID, in each replicate of the bootstrap
 _SIGMAS = 1.96  # 95 % of a normal distribution
 
-Times: TypeAlias = Int[np.ndarray, " clips"]
+Times: TypeAlias = Int[np.ndarray, " _"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import soxr
@@ -35,6 +36,7 @@ _KEPT = 256  # pieces in memory: 4,096 clips
 _QUIET_RMS = 2e-3  # below it audiocraft leaves a level alone
 
 Progress = Callable[[str, int, int], None]
+_loudness = jax.jit(dsp.loudness, static_argnums=1)
 
 
 def folder() -> Path:
@@ -219,7 +221,7 @@ def levelled(
   quiet = np.sqrt(np.mean(np.square(audio, dtype=np.float64))) < _QUIET_RMS
   if quiet or len(audio) < round(0.4 * rate_hz):
     return audio
-  have = float(dsp.loudness(jnp.asarray(audio), rate_hz))
+  have = float(_loudness(jnp.asarray(audio), rate_hz))
   if not np.isfinite(have):
     return audio
   return np.clip(audio * np.float32(10 ** ((lufs - have) / 20)), -1, 1)

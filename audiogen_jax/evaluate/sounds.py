@@ -97,6 +97,15 @@ class _Stored:
       )
 
 
+def usual_protocol(weights: Path | None = None) -> str:
+  """AudioGen's own, or `sfx` where weights for it are not at hand."""
+  way = protocols.get("audiogen")
+  hearings = [way.hearings[measure.hearing] for measure in way.chosen(())]
+  names = {judges.JUDGES[hearing.judge].weights for hearing in hearings}
+  at_hand = all(judges.is_here(name, weights) for name in names)
+  return way.name if at_hand else "sfx"
+
+
 def evaluate(
   generated: str | os.PathLike,
   reference: str | os.PathLike,
