@@ -180,8 +180,7 @@ def test_the_command_line(audiogen, refused, tiny, data, tmp_path):  # noqa: F81
     best = tried[judge.score(tried, RATE, texts).argmax()][:, 0]
     np.testing.assert_allclose(made, best.clip(-1, 1), atol=2**-14)
   for given, words_of in (
-    (("--best-of", 3), "--best-of 3 without --scorer: give both"),
-    (("--scorer", data), "--best-of 1 with --scorer: give both"),
+    (("--scorer", data), "without --best-of: say of how many"),
     (("--best-of", 2, "--scorer", tmp_path / "none"), "there is nothing at"),
     ((*choice, "--duration", 0.4), "0.4 s are too short to be judged"),
   ):

@@ -57,6 +57,8 @@ class Model(TextToAudio):
     self.makes, self.calls = makes, []
 
   def generate(self, texts, *, duration_s, sampling, seed, progress):
+    if isinstance(seed, int):
+      seed = range(seed, seed + len(texts))
     self.calls += [(text, seed[i], sampling) for i, text in enumerate(texts)]
     progress(1, 1)
     made = []

@@ -73,8 +73,9 @@ def test_parity_vggish_of_google(vggish_pack, form):
     want = pack.want[f"google/embeddings/{which}"]
     wanted = np.split(want, np.cumsum(counts)[:-1])
     clips = pack.clips(which)
-    # Where a sample lies just between two integers, the resampler's last digit
-    # decides which it becomes.
+    # Where a sample lies just between two integers, the last digit of the
+    # resampler's filters decides which it becomes, and theirs is that of
+    # PyTorch's float32 sine: 55 of 32,000 are off by one.
     resampled = [pack.read(clip)[1] != model.sample_rate_hz for clip in clips]
     pcm = [
       written(pack.of_audiocraft(clip, model.sample_rate_hz)) for clip in clips
@@ -82,10 +83,10 @@ def test_parity_vggish_of_google(vggish_pack, form):
     for clip, other, values in zip(clips, resampled, pcm, strict=True):
       if clip in pack.kept("google/pcm"):
         apart = np.abs(values - pack.want[f"google/pcm/{clip}"])
-        assert apart.max() <= other and np.mean(apart) < 0.05  # 0.022
+        assert apart.max() <= other and np.mean(apart) < 0.004  # 0.0017
     heard = model.embed([values / np.float32(32768) for values in pcm])
     for got, want, other in zip(heard, wanted, resampled, strict=True):
-      close(got.embeddings, want, 1e-3 if other else 1e-4)  # 2e-4, 7e-6
+      close(got.embeddings, want, 2e-4 if other else 1e-4)  # 1.4e-4, 3e-5
 
 
 def test_parity_vggish_log_mel(vggish_pack):
@@ -191,7 +192,7 @@ def test_parity_panns_log_mel(panns_pack, kind):
   pack = panns_pack
   config = {"16k": cnn14.RATE_16K, "32k": cnn14.RATE_32K}[kind]
   for clip in pack.kept(f"{kind}/logmel"):
-    wave, atol = pack.of_audioldm_eval(clip, config.rate_hz), 5e-2  # 1.1e-2
+    wave, atol = pack.of_audioldm_eval(clip, config.rate_hz), 2e-2
     if f"{kind}/wave/{clip}" in pack.want:  # so that no resampler is heard
       wave, atol = pack.want[f"{kind}/wave/{clip}"], 2e-2  # 4e-3
     reflected = jnp.asarray(cnn14.reflect(config, wave))

@@ -14,7 +14,7 @@ from rich import progress as bars
 
 from audiogen_jax import families
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.cli import flags, models, plan, terminal
+from audiogen_jax.cli import flags, models, plan, scorers, terminal
 from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.manifest import Folder
 from audiogen_jax.cli.source import USUAL_AMOUNT, Source
@@ -22,8 +22,7 @@ from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
-from audiogen_jax.evaluate.choosing import BestOf, ClassScorer
-from audiogen_jax.evaluate.clips import Clips
+from audiogen_jax.evaluate.choosing import BestOf
 from audiogen_jax.lm import windows
 
 _ROWS = 8  # sounds made together on each device
@@ -128,13 +127,7 @@ def generate(
       min=1,
     ),
   ] = 1,
-  scorer: Annotated[
-    Path | None,
-    typer.Option(
-      help="For --best-of: a dataset of sounds, whose first tags are classes."
-      "  A classifier learns them; each prompt must name one."
-    ),
-  ] = None,
+  scorer: Annotated[str | None, typer.Option(help=scorers.HELP)] = None,
   options: flags.Options = None,
   dtype: Annotated[
     str | None,
@@ -186,10 +179,12 @@ def generate(
   sampling = changed(families.describe(model).sampling, options, model)
   if duration is None and source.edited is None:
     duration = _DURATION_S
-  if (best_of > 1) != (scorer is not None):
+  if best_of > 1:
+    scorer = scorer or scorers.USUAL
+  elif scorer is not None:
     raise InputError(
-      f"--best-of {best_of} with{'out' * (scorer is None)} --scorer: give both,"
-      " such as --best-of 4 --scorer esc10"
+      f"--scorer {scorer} without --best-of: say of how many, such as"
+      " --best-of 4"
     )
   if duration is not None and not 0 < duration < math.inf:
     raise InputError(f"duration {duration} s must be more than 0")
@@ -203,7 +198,7 @@ def generate(
   settings |= source.settings() | option_values(sampling)
   also = {"adapters": adapters, "negative": negative}
   if scorer is not None:
-    also |= {"best_of": best_of, "scorer": str(scorer)}
+    also |= {"best_of": best_of, "scorer": scorer}
   settings |= {name: value for name, value in also.items() if value}
   jobs = [
     _Job(
@@ -244,7 +239,14 @@ def generate(
       left = _by_length([jobs[i] for i in places], loaded)
       if scorer is not None:
         length_s = duration or len(given["sound"]) / loaded.sample_rate_hz
-        judge = _scorer(loaded, scorer, length_s, bar, task)
+        judge = scorers.opened(
+          scorer,
+          loaded,
+          length_s,
+          lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+          ),
+        )
         judge.check([job.text for job in left])
         call = BestOf(call, judge, best_of, loaded.sample_rate_hz)
       lufs = settings["loudness_lufs"]
@@ -255,24 +257,6 @@ def generate(
     if folder.primary:
       for job in jobs:
         terminal.say(str(job.path))
-
-
-def _scorer(
-  loaded: families.TextToAudio,
-  data: Path,
-  duration_s: float,
-  bar: bars.Progress,
-  task: bars.TaskID,
-) -> ClassScorer:
-  """A classifier of the recordings that a dataset has to train on."""
-
-  def report(what: str, done: int, total: int) -> None:
-    bar.update(task, description=what, completed=done, total=total)
-
-  rate_hz, channels = loaded.sample_rate_hz, loaded.channels
-  kind = dict(rate_hz=rate_hz, channels=channels, split="train")
-  clips = Clips.open(data, **kind)
-  return ClassScorer(loaded, clips, duration_s, progress=report)
 
 
 class _Work(NamedTuple):

@@ -1,0 +1,46 @@
+"""What `--scorer` names: a CLAP, or a dataset that a classifier learns from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from audiogen_jax.evaluate import clap_scorer
+from audiogen_jax.evaluate.choosing import ClassScorer, Scorer
+from audiogen_jax.evaluate.clap_scorer import ClapScorer
+from audiogen_jax.evaluate.clips import Clips
+from audiogen_jax.families import TextToAudio
+
+USUAL = clap_scorer.NAMES[0]
+HELP = (
+  f"For --best-of: {' or '.join(clap_scorer.NAMES)}, for the CLAP of that"
+  " protocol (see `audiogen evaluate weights`); or a dataset of sounds, whose"
+  " first tags are classes that a classifier learns, and of which each prompt"
+  f" must name one.  \\[default: {USUAL}]"
+)
+
+
+def opened(
+  name: str,
+  model: TextToAudio,
+  duration_s: float,
+  report: Callable[[str, int, int], None],
+) -> Scorer:
+  """The scorer of that name; a dataset of a protocol's name is `./NAME`.
+
+  Args:
+    name: As `--scorer` has it.
+    model: Whose sounds are judged.
+    duration_s: Of the sounds.
+    report: Called while a classifier is trained.
+
+  Raises:
+    InputError: If there is neither, or the network's weights are missing.
+  """
+  if name in clap_scorer.NAMES:
+    return ClapScorer(name)
+  clips = Clips.open(
+    Path(name),
+    rate_hz=model.sample_rate_hz,
+    channels=model.channels,
+    split="train",
+  )
+  return ClassScorer(model, clips, duration_s, progress=report)
