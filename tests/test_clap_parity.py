@@ -4,36 +4,30 @@ Packs are those that `AUDIOGEN_PACKS` names; whatever their sizes and clips,
 these tests hold for them.
 """
 
-import os
 import pathlib
-import zlib
 
 import jax
 import jax.numpy as jnp
+import judged
 import librosa
 import numpy as np
 import pytest
+from judged import SETS
 
-from audiogen_jax.audio import io, sinc
+from audiogen_jax.audio import sinc
 from audiogen_jax.convert import clap as clap_files
 from audiogen_jax.convert import clap_laion, engine
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.embedding import clap, cnn14, htsat
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
-PACKS = pathlib.Path(os.environ.get("AUDIOGEN_PACKS", GOLDEN))
-SETS = ("reference", "generated")
 YEARS = ("2022", "2023")
 
 
-class Pack:
-  """A pack, its clips, and models that are loaded once."""
+class Pack(judged.Pack):
+  """A pack and its models, which are loaded once."""
 
   def __init__(self, name):
-    self.folder = PACKS / name
-    if not (self.folder / "expected.npz").is_file():
-      pytest.skip(f"{self.folder} is no parity pack")
-    self.want = np.load(self.folder / "expected.npz")
+    super().__init__(name)
     self.texts = [str(text) for text in self.want["texts"]]
     self._loaded = {}
 
@@ -44,21 +38,20 @@ class Pack:
       self._loaded[key] = clap_files.load_clap(path, **options)
     return self._loaded[key]
 
-  def clips(self, which, rate_hz, recipe=None):
-    names = [str(name) for name in self.want["names"]]
-    return [self.clip(f"{which}/{name}", rate_hz, recipe) for name in names]
+  def all_of(self, which, rate_hz, recipe=None):
+    return [self.of(clip, rate_hz, recipe) for clip in self.clips(which)]
 
-  def clip(self, name, rate_hz, recipe=None):
-    path = self.folder / "audio" / name
-    audio, from_hz = io.read(path)
-    if recipe is None:  # librosa's: soxr, high but not very high quality
-      return librosa.resample(
-        audio.mean(axis=1),
-        orig_sr=from_hz,
-        target_sr=rate_hz,
-        res_type="soxr_hq",
-      )
-    return sinc.resample(recipe, audio, from_hz, rate_hz).mean(axis=1)
+  def of(self, clip, rate_hz, recipe=None):
+    audio, from_hz = self.read(clip)
+    if recipe is not None:
+      return sinc.resample(recipe, audio, from_hz, rate_hz).mean(axis=1)
+    # librosa's: soxr, high but not very high quality.
+    return librosa.resample(
+      audio.mean(axis=1),
+      orig_sr=from_hz,
+      target_sr=rate_hz,
+      res_type="soxr_hq",
+    )
 
 
 def pack_of(name):
@@ -88,10 +81,6 @@ def log_mel(model, clip):
   )
 
 
-def log_mels(want, stem):
-  return [key for key in want.files if key.startswith(stem)]
-
-
 # Hugging Face
 
 
@@ -107,23 +96,25 @@ def test_parity_eval_clap_hf_text(eval_clap_hf):
 
 def test_parity_eval_clap_hf_log_mel(eval_clap_hf):
   model, want = eval_clap_hf.load(), eval_clap_hf.want
-  found = log_mels(want, "audio/logmel/")
+  found = eval_clap_hf.kept("audio/logmel")
   assert found
-  for key in found:
-    clip = want[f"audio/wave48k/{pathlib.Path(key).name}"]
-    _, ours = log_mel(model, clip)
-    np.testing.assert_allclose(ours, want[key], atol=0.03)  # dB; 5e-3
+  for clip in found:
+    _, ours = log_mel(model, eval_clap_hf.of(clip, model.sample_rate_hz))
+    published = want[f"audio/logmel/{clip}"]
+    np.testing.assert_allclose(ours, published, atol=0.03)  # dB; 5e-3
 
 
-@pytest.mark.parametrize("which", SETS)
-def test_parity_eval_clap_hf_audio(eval_clap_hf, which):
+def test_parity_eval_clap_hf_audio(eval_clap_hf):
   model, want = eval_clap_hf.load(), eval_clap_hf.want
-  ours = heard(model, eval_clap_hf.clips(which, model.sample_rate_hz))
-  # Measured: 5e-7.
-  np.testing.assert_allclose(ours, want[f"audio/features/{which}"], atol=5e-6)
-  scores = cosines(ours, model.embed_texts(eval_clap_hf.texts))
-  np.testing.assert_allclose(scores, want[f"cosine/{which}"], atol=5e-6)
-  np.testing.assert_allclose(scores.mean(), want[f"score/{which}"], atol=5e-6)
+  found = eval_clap_hf.kept("audio/features")
+  assert found
+  for which in found:
+    ours = heard(model, eval_clap_hf.all_of(which, model.sample_rate_hz))
+    published = want[f"audio/features/{which}"]
+    np.testing.assert_allclose(ours, published, atol=5e-6)  # 5e-7
+    scores = cosines(ours, model.embed_texts(eval_clap_hf.texts))
+    for name, got in (("cosine", scores), ("score", scores.mean())):
+      np.testing.assert_allclose(got, want[f"{name}/{which}"], atol=5e-6)
 
 
 # LAION
@@ -154,15 +145,15 @@ def test_parity_eval_clap_laion_log_mel_and_image(eval_clap_laion):
   pack = eval_clap_laion
   model, want = pack.load("*.pt"), pack.want
   config, params = model.config.audio, model.params["audio"]
-  for key in log_mels(want, "audio/logmel/"):
-    name = key.removeprefix("audio/logmel/")
-    clip = pack.clip(name, model.sample_rate_hz, sinc.JULIUS)
+  for name in pack.kept("audio/logmel"):
+    clip = pack.of(name, model.sample_rate_hz, sinc.JULIUS)
     _, ours = log_mel(model, clip)
+    published = want[f"audio/logmel/{name}"]
     # dB; 3e-2, where sums of 1,024 float32 leave no digits, else 2e-3.
-    np.testing.assert_allclose(ours, want[key], atol=5e-2)
-    loud = want[key] > -80
-    np.testing.assert_allclose(ours[loud], want[key][loud], atol=1e-2)
-  first = pack.clip(
+    np.testing.assert_allclose(ours, published, atol=5e-2)
+    loud = published > -80
+    np.testing.assert_allclose(ours[loud], published[loud], atol=1e-2)
+  first = pack.of(
     f"reference/{want['names'][0]}", model.sample_rate_hz, sinc.JULIUS
   )
   filled, bands = log_mel(model, first)
@@ -178,7 +169,7 @@ def test_parity_eval_clap_laion_log_mel_and_image(eval_clap_laion):
 def test_parity_eval_clap_laion_audio_as_audiocraft(eval_clap_laion, which):
   pack = eval_clap_laion
   model, want = pack.load("*.pt"), pack.want
-  clips = pack.clips(which, model.sample_rate_hz, sinc.JULIUS)
+  clips = pack.all_of(which, model.sample_rate_hz, sinc.JULIUS)
   ours = heard(model, clips)
   np.testing.assert_allclose(ours, want[f"audio/embeddings/{which}"], atol=1e-5)
   scores = cosines(ours, model.embed_texts(pack.texts))
@@ -191,7 +182,7 @@ def test_parity_eval_clap_laion_audio_as_audiocraft(eval_clap_laion, which):
 def test_parity_eval_clap_laion_audio_as_laion_clap(eval_clap_laion, which):
   pack = eval_clap_laion
   model, want = pack.load("*.pt", quantise=True), pack.want
-  clips = pack.clips(which, model.sample_rate_hz)
+  clips = pack.all_of(which, model.sample_rate_hz)
   ours = heard(model, clips)
   np.testing.assert_allclose(
     ours, want[f"audio/embeddings_from_file/{which}"], atol=1e-5
@@ -205,7 +196,7 @@ def test_parity_eval_clap_laion_audio_as_laion_clap(eval_clap_laion, which):
 def test_16_bits_are_heard(eval_clap_laion):
   """What both tests above ask for cannot be the same."""
   pack = eval_clap_laion
-  clips = pack.clips("generated", 48_000)[:1]
+  clips = pack.all_of("generated", 48_000)[:1]
   plain, rounded = (
     heard(pack.load("*.pt", quantise=each), clips) for each in (False, True)
   )
@@ -215,7 +206,7 @@ def test_16_bits_are_heard(eval_clap_laion):
 @pytest.mark.slow
 def test_parity_eval_clap_laion_full_size(eval_clap_laion):
   pack = eval_clap_laion
-  want = np.load(pack.folder / "full.npz")
+  want = pack.full
   state = by_rule(want)
   parts = clap_laion.read(
     pathlib.Path("full.pt"), state, Keys({}, "none"), None
@@ -224,7 +215,7 @@ def test_parity_eval_clap_laion_full_size(eval_clap_laion):
   config = parts.config
   ours = clap.read(config, params, jnp.asarray(want["input_ids"]))
   np.testing.assert_allclose(ours, want["text_embeddings"], atol=1e-5)
-  clip = pack.clip(str(want["clip"]), config.rate_hz, sinc.JULIUS)
+  clip = pack.of(str(want["clip"]), config.rate_hz, sinc.JULIUS)
   times = config.samples // len(clip)
   filled = np.tile(clip, times)
   filled = np.pad(filled, (0, config.samples - len(filled)))
@@ -251,7 +242,7 @@ def by_rule(want):
       value = np.asarray(head[0])  # a constant, too
       made[name] = engine.Lazy((), value.dtype, lambda value=value: value)
       continue
-    value = np.asarray(ruled(int(want["seed"]), name, shape), np.float32)
+    value = np.asarray(judged.ruled(int(want["seed"]), name, shape, GAINS))
     if name == "audio_branch.bn0.running_mean":
       value = value - np.float32(30)
     if name == "audio_branch.bn0.running_var":
@@ -269,26 +260,6 @@ GAINS = {"embeddings": 6, "relative_position_bias_table": 3}
 GAINS |= dict.fromkeys(
   "mlp intermediate projection patch_embed qkv query key".split(), 1.5
 )
-
-
-def ruled(seed, name, shape):
-  numbers = np.random.Generator(
-    np.random.PCG64([seed, zlib.crc32(name.encode())])
-  )
-  n, last = numbers.standard_normal(shape, np.float32), name.split(".")[-1]
-  norm = "norm" in name.lower() or ".bn" in name or ".ln_" in name
-  if last == "running_mean":
-    return 0.1 * n
-  if last == "running_var":
-    return 0.75 + 0.25 * np.tanh(n)
-  if norm and last == "weight":
-    return 1 + 0.1 * n
-  if last.endswith("bias"):
-    return 0.05 * n
-  if len(shape) < 2:
-    return 0.05 * n
-  gain = [1, *(gain for text, gain in GAINS.items() if text in name)][-1]
-  return n * np.float32(gain / np.sqrt(np.prod(shape[1:])))
 
 
 # Microsoft
@@ -312,13 +283,13 @@ def test_parity_eval_msclap_text(eval_msclap, year):
 def test_parity_eval_msclap_log_mel(eval_msclap, year):
   pack = eval_msclap
   model, want = pack.load(f"*{year}.pth"), pack.want
-  found = log_mels(want, f"{year}/audio/logmel/")
+  found = pack.kept(f"{year}/audio/logmel")
   assert found
-  for key in found:
-    name = f"reference/{pathlib.Path(key).name}"
-    clip = pack.clip(name, model.sample_rate_hz, sinc.HANN_MODULE)
+  for name in found:
+    clip = pack.of(f"reference/{name}", model.sample_rate_hz, sinc.HANN_MODULE)
     _, ours = log_mel(model, clip)
-    np.testing.assert_allclose(ours, want[key], atol=5e-2)  # dB
+    published = want[f"{year}/audio/logmel/{name}"]
+    np.testing.assert_allclose(ours, published, atol=5e-2)  # dB; 3e-3
 
 
 @pytest.mark.parametrize("which", SETS)
@@ -326,7 +297,7 @@ def test_parity_eval_msclap_log_mel(eval_msclap, year):
 def test_parity_eval_msclap_audio(eval_msclap, year, which):
   pack = eval_msclap
   model, want = pack.load(f"*{year}.pth"), pack.want
-  clips = pack.clips(which, model.sample_rate_hz, sinc.HANN_MODULE)
+  clips = pack.all_of(which, model.sample_rate_hz, sinc.HANN_MODULE)
   ours, texts = heard(model, clips), model.embed_texts(pack.texts)
   np.testing.assert_allclose(
     ours, want[f"{year}/audio/embeddings/{which}"], atol=3e-4

@@ -1,18 +1,12 @@
 """Published CLAPs -> what judges: LAION's, Hugging Face's and Microsoft's."""
 
-import hashlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
-
-import jax.numpy as jnp
 
 from audiogen_jax.convert import (
   clap_huggingface,
   clap_laion,
   clap_microsoft,
-  engine,
-  finite,
   published,
 )
 from audiogen_jax.convert.clap_parts import ClapParts
@@ -20,15 +14,27 @@ from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core import checkpoint
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import LONGEST_S, Seconds
 from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import Clap
 
 _LAION, _MICROSOFT = "lukewys/laion_clap", "microsoft/msclap"
-_FILES = (".pt", ".pth")
+# Repositories and what lies in them, the usual file first.
+_FILES = {
+  ".pt": (
+    _LAION,
+    "music_audioset_epoch_15_esc_90.14.pt",  # audiocraft's
+    "630k-audioset-best.pt",
+    "630k-best.pt",
+    "music_speech_audioset_epoch_15_esc_89.98.pt",
+    "music_speech_epoch_15_esc_89.25.pt",
+  ),
+  ".pth": (_MICROSOFT, "CLAP_weights_2023.pth", "CLAP_weights_2022.pth"),
+}
 
 
 def load_clap(
-  path: str | Path, *, quantise: bool = False, window_s: float | None = None
+  path: str | Path, *, quantise: bool = False, window_s: Seconds | None = None
 ) -> Clap:
   """A CLAP with its weights and its tokenizer, ready to judge.
 
@@ -43,6 +49,11 @@ def load_clap(
     InputError: If files are missing or damaged, with what to download from
       where and where to put it.
   """
+  if window_s is not None and not 0 < window_s <= LONGEST_S:
+    raise InputError(
+      f"a window of {window_s} s; it must be longer than 0 and at most"
+      f" {LONGEST_S} s"
+    )
   path = Path(path)
   parts = _parts(path, window_s)
   try:
@@ -59,22 +70,18 @@ def load_clap(
       f"{error}: hf download {parts.hub_id} {whole} --local-dir"
       f" {parts.tokenizer}"
     ) from None
-  params = engine.realise(
-    parts.tree, lambda _, lazy: jnp.asarray(lazy.read(), jnp.float32)
-  )
-  finite.check(params, parts.tree)
   return Clap(
     parts.config,
-    params,
+    published.arrays(parts.tree),
     words,
     name=parts.name,
     scale=parts.scale,
-    sha256=_sha256(parts.weights),
+    sha256=published.sha256(*parts.weights),
     quantise=quantise,
   )
 
 
-def _parts(path: Path, window_s: float | None) -> ClapParts:
+def _parts(path: Path, window_s: Seconds | None) -> ClapParts:
   """What a file or a folder holds, by whoever published it."""
   if path.is_dir():
     if not (path / checkpoint.CONFIG).is_file():
@@ -104,10 +111,11 @@ def _parts(path: Path, window_s: float | None) -> ClapParts:
 
 def _missing(path: Path) -> str:
   """What to do about a file that is not there."""
-  hub_id = _MICROSOFT if path.suffix == ".pth" else _LAION
   if path.suffix in _FILES:
+    hub_id, usual, *others = _FILES[path.suffix]
+    name = path.name if path.name in others else usual
     return (
-      f"{path} is missing: hf download {hub_id} {path.name} --local-dir"
+      f"{path} is missing: hf download {hub_id} {name} --local-dir"
       f" {path.parent}"
     )
   return (
@@ -115,13 +123,3 @@ def _missing(path: Path) -> str:
     f" laion/clap-htsat-unfused --local-dir {path}, or name a file of {_LAION}"
     f" or {_MICROSOFT}"
   )
-
-
-def _sha256(paths: Sequence[Path]) -> str:
-  """Of a file; of several, of all their bytes in turn."""
-  digest = hashlib.sha256()
-  for path in paths:
-    with path.open("rb") as file:
-      while block := file.read(1 << 22):
-        digest.update(block)
-  return digest.hexdigest()

@@ -9,6 +9,7 @@ from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
 from audiogen_jax.embedding import clap, cnn14
 from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
@@ -18,7 +19,7 @@ _PREPROCESSOR = "preprocessor_config.json"
 _AUDIO, _TEXT = "audio_model.audio_encoder.", "text_model."
 
 
-def read(folder: Path, window_s: float | None) -> ClapParts:
+def read(folder: Path, window_s: Seconds | None) -> ClapParts:
   """A folder's model, no weights read yet.
 
   Raises:
@@ -51,14 +52,14 @@ def read(folder: Path, window_s: float | None) -> ClapParts:
     kind="roberta",
     limit=config.text.limit,
     tokenizer=folder,
-    hub_id="the repository that it is from",
+    hub_id="laion/clap-htsat-unfused",
     name=folder.resolve().name,
     weights=tuple(weights) or (folder / "pytorch_model.bin",),
   )
 
 
 def _config(
-  cfg: Keys, folder: Path, tensors: Tensors, window_s: float | None
+  cfg: Keys, folder: Path, tensors: Tensors, window_s: Seconds | None
 ) -> ClapConfig:
   """Shapes, with transformers' defaults for what a folder leaves out."""
   heard, text = cfg.group("audio_config", {}), cfg.group("text_config", {})

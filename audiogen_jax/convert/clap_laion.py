@@ -9,6 +9,7 @@ from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.convert.published import State
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds
 from audiogen_jax.embedding import clap, cnn14
 from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
@@ -21,7 +22,7 @@ _HEAD = 64  # the size of one, in roberta-base
 
 
 def read(
-  path: Path, state: State, cfg: Keys, window_s: float | None
+  path: Path, state: State, cfg: Keys, window_s: Seconds | None
 ) -> ClapParts:
   """A file's model, no weights read yet.
 
@@ -76,7 +77,9 @@ def read(
   )
 
 
-def _config(tensors: Tensors, cfg: Keys, window_s: float | None) -> ClapConfig:
+def _config(
+  tensors: Tensors, cfg: Keys, window_s: Seconds | None
+) -> ClapConfig:
   heard, text = cfg.group("audio", {}), cfg.group("text", {})
   rate_hz = heard.whole("sample_rate", "sample_rate_hz", 48_000)
   recipe = cnn14.recipe(

@@ -10,6 +10,7 @@ from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.engine import Table, linear
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.convert.published import State
+from audiogen_jax.core.types import Seconds
 from audiogen_jax.embedding import clap, cnn14
 from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
@@ -29,7 +30,7 @@ def year(state: State) -> int:
 
 
 def read(
-  path: Path, state: State, cfg: Keys, window_s: float | None
+  path: Path, state: State, cfg: Keys, window_s: Seconds | None
 ) -> ClapParts:
   """A file's model, no weights read yet.
 

@@ -6,24 +6,24 @@
 correspond; here is what all have in common.
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from audiogen_jax.convert import (
-  engine,
-  finite,
   hear21passt,
   panns,
   torchvggish,
 )
 from audiogen_jax.convert.keys import Keys
-from audiogen_jax.convert.published import Published, State, tensors
+from audiogen_jax.convert.published import (
+  Published,
+  State,
+  arrays,
+  sha256,
+  tensors,
+)
 from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
@@ -65,11 +65,8 @@ def load_extractor(
   beside = path.with_name(checkpoint.CONFIG)
   said = config.read_json(beside) if beside.is_file() else {}
   shape, tree = published.open(state, str(path), Keys(said, str(beside)))
-  params = engine.realise(
-    tree, lambda _, lazy: jnp.asarray(np.array(lazy.read(), np.float32))
-  )
-  finite.check(params, tree)
-  return published.build(shape, params, sha256=_sha256(path), **options)
+  params = arrays(tree)
+  return published.build(shape, params, sha256=sha256(path), **options)
 
 
 def _found(name: str, path: Path) -> Path:
@@ -105,8 +102,3 @@ def _check_kind(published: Published, state: State, path: Path) -> None:
     f"{path} holds {kind}, not a {published.title}: it lacks {published.mark};"
     f" download {file} from {address}"
   )
-
-
-def _sha256(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -85,9 +85,7 @@ def _config(state: State, where: str, beside: Keys) -> PaSSTConfig:
       size(state, patches, edge, axis)
       for axis, edge in enumerate(default.patch, start=2)
     ),
-    stride=beside.wholes("stride", "kernel")
-    if "stride" in beside
-    else default.stride,
+    stride=_stride(beside, default.stride),
     times=size(state, _TIMES, default.times, 3),
     mel=dataclasses.replace(
       default.mel,
@@ -99,13 +97,24 @@ def _config(state: State, where: str, beside: Keys) -> PaSSTConfig:
       f"{where}: its width {config.width} is no multiple of {config.heads}"
       f" heads; say how many there are: num_heads in {beside.where}"
     )
-  if len(config.stride) != 2 or config.patch[0] > config.mel.n_mels:
+  if config.patch[0] > config.mel.n_mels:
     raise InputError(
-      f"{beside.where}: stride {list(config.stride)} must be two numbers, and"
-      f" input_fdim {config.mel.n_mels} no less than the patches'"
-      f" {config.patch[0]} bands"
+      f"{beside.where}: input_fdim {config.mel.n_mels} must be no less than the"
+      f" patches' {config.patch[0]} bands"
     )
   return config
+
+
+def _stride(beside: Keys, default: tuple[int, int]) -> tuple[int, int]:
+  if "stride" not in beside:
+    return default
+  stride = beside.wholes("stride", "kernel")
+  if len(stride) != 2:
+    raise InputError(
+      f"{beside.where}: stride {list(stride)} must be two numbers, of bands and"
+      " of frames"
+    )
+  return stride
 
 
 def _open(state: State, where: str, beside: Keys) -> tuple[PaSSTConfig, Tree]:

@@ -1,11 +1,15 @@
 """What is known of the published file of a network that judges."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from audiogen_jax.convert import torch_file
+import jax.numpy as jnp
+import numpy as np
+
+from audiogen_jax.convert import engine, finite, torch_file
 from audiogen_jax.convert.engine import Stored
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.core.config import shown
@@ -58,6 +62,29 @@ def tensors(path: Path) -> State:
         f"{path}: {shown(key)} is {shown(value)} where a tensor belongs"
       )
   return saved
+
+
+def arrays(tree: Tree) -> Tree:
+  """Lazy arrays, read into float32: what judges is exact.
+
+  Raises:
+    InputError: If there are values that are not finite.
+  """
+  # A copy: of a map of the file nothing may stay.
+  made = engine.realise(
+    tree, lambda _, lazy: jnp.asarray(np.array(lazy.read(), np.float32))
+  )
+  finite.check(made, tree)
+  return made
+
+
+def sha256(*paths: Path) -> str:
+  """Of a file; of several, of all their bytes in turn."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with path.open("rb") as file:
+      hashlib.file_digest(file, lambda: digest)
+  return digest.hexdigest()
 
 
 def size(state: State, name: str, default: int, axis: int = 0) -> int:

@@ -25,7 +25,7 @@ Compute = Callable[
 
 
 def in_batches(
-  rows: Sequence[Float[np.ndarray, " n"]],
+  rows: Sequence[Float[np.ndarray, " _"]],
   compute: Compute,
   *,
   padded: Callable[[int], int],

@@ -195,7 +195,7 @@ class Extractor:
     self.config, self.params = config, params
     self.sample_rate_hz, self.sha256 = config.mel.rate_hz, sha256
 
-  def embed(self, sounds: Sequence[Float[np.ndarray, " n"]]) -> list[Heard]:
+  def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """See `extractor.Extractor`."""
     c = self.config
     for sound in sounds:

@@ -239,7 +239,7 @@ class Extractor:
     self.config, self.params, self.pieces = config, params, pieces
     self.sample_rate_hz, self.sha256 = config.mel.rate_hz, sha256
 
-  def embed(self, sounds: Sequence[Float[np.ndarray, " n"]]) -> list[Heard]:
+  def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """See `extractor.Extractor`."""
     c = self.config
     rows = [self._cut(sound) for sound in sounds]
@@ -259,7 +259,7 @@ class Extractor:
 
   def _cut(
     self, sound: Float[np.ndarray, " n"]
-  ) -> list[Float[np.ndarray, " piece"]]:
+  ) -> list[Float[np.ndarray, " _"]]:
     c, size = self.config, self.config.piece
     if len(sound) < c.least_samples:
       raise InputError(

@@ -155,7 +155,7 @@ class Extractor:
     self.config, self.params, self.windows = config, params, windows
     self.sample_rate_hz, self.sha256 = config.mel.rate_hz, sha256
 
-  def embed(self, sounds: Sequence[Float[np.ndarray, " n"]]) -> list[Heard]:
+  def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """See `extractor.Extractor`."""
     rows = [self._cut(sound) for sound in sounds]
     made = batching.in_batches(
