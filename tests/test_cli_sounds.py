@@ -138,6 +138,8 @@ def test_weights_are_listed(audiogen, weights, tmp_path):
     assert published.source in told
   assert judges.find("sfx", weights).sha256 in told
   assert "missing" in told
+  command = "hf download roberta-base tokenizer.json --local-dir"
+  assert f"{command} {weights / 'roberta-base'}" in told
 
 
 def test_audiogen_s_protocol_is_usual_where_its_weights_are(

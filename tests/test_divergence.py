@@ -135,18 +135,21 @@ def test_an_interval_holds_the_mean_of_the_kind_as_often_as_it_says():
   for _ in range(100):
     values = numbers.exponential(size=60)
     low, high = bootstrap.interval(
-      values.mean(), 60, lambda drawn, v=values: v[drawn].mean()
+      float(values.mean()),
+      lambda draws, v=values: float(draws.choice(v, len(v)).mean()),
     )
     inside += low < 1.0 < high
   assert 86 <= inside <= 99
 
 
 def test_an_interval_lies_around_the_value_whatever_the_bias():
+  def different(draws):
+    return float(len(set(draws.integers(50, size=50).tolist())))
+
+  seen = []
   interval = bootstrap.interval(
-    50.0, 50, lambda drawn: float(len(set(drawn.tolist())))
+    50.0, different, progress=lambda *numbers: seen.append(numbers)
   )
   assert interval[0] < 50 < interval[1]
-  again = bootstrap.interval(
-    50.0, 50, lambda drawn: float(len(set(drawn.tolist())))
-  )
-  assert interval == again
+  assert interval == bootstrap.interval(50.0, different)
+  assert seen[-1] == (bootstrap.REPLICATES, bootstrap.REPLICATES)

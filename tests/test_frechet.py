@@ -147,9 +147,10 @@ def test_statistics_alone_give_the_same_distance(tmp_path):
   first, second = random_sets(12, 16)
   path = tmp_path / "reference.npz"
   whole = frechet.gather(second)
-  frechet.write(path, whole, protocol="sfx", sha256="ab")
-  stored, about = frechet.read(path)
-  assert about == {"protocol": "sfx", "sha256": "ab"}
+  frechet.write(path, {"fad": whole}, {"protocol": "sfx", "clips": "12"})
+  found, about = frechet.read(path)
+  assert about == {"protocol": "sfx", "clips": "12"} and list(found) == ["fad"]
+  stored = found["fad"]
   assert stored.count == 12 and len(stored.root) == 11
   with pytest.warns(UserWarning, match="sets of 12"):
     found = [
@@ -193,12 +194,20 @@ def test_bad_files_are_refused(tmp_path):
   path.write_text("no statistics")
   with pytest.raises(InputError, match="holds no statistics"):
     frechet.read(path)
-  np.savez(path, mean=np.zeros(3))
+  np.savez(path, **{"a/mean": np.zeros(3)})
   with pytest.raises(InputError, match="holds no statistics"):
     frechet.read(path)
-  np.savez(path, mean=np.zeros(3), covariance=np.eye(2), count=9)
+
+  def stored(mean, covariance):
+    fields = {"mean": mean, "covariance": covariance, "count": 9}
+    np.savez(path, **{f"a/{name}": value for name, value in fields.items()})
+
+  stored(np.zeros(3), np.eye(2))
   with pytest.raises(InputError, match="shape \\(2, 2\\) to a mean of 3"):
     frechet.read(path)
-  np.savez(path, mean=np.full(3, np.nan), covariance=np.eye(3), count=9)
+  stored(np.full(3, np.nan), np.eye(3))
   with pytest.raises(InputError, match="NaN"):
+    frechet.read(path)
+  np.savez(path, other=np.zeros(3))
+  with pytest.raises(InputError, match="holds no statistics"):
     frechet.read(path)

@@ -154,7 +154,13 @@ def weights(
   for name, published in judges.WEIGHTS.items():
     found = judges.find(name, weights)
     place = (weights or judges.folder()) / published.file
+    words = place.parent / published.tokenizer
     terminal.say(f"{name} ({published.licence})")
+    if published.tokenizer and not (words / "tokenizer.json").is_file():
+      terminal.say(
+        f"  its tokenizer is missing: hf download {published.tokenizer}"
+        f" tokenizer.json --local-dir {words}"
+      )
     if found is None:
       terminal.say(f"  missing: get {published.source}")
       terminal.say(f"  and put it at {place}")

@@ -23,12 +23,15 @@ class Weights:
     source: Its address, or the command that fetches it.
     licence: That it is published under.
     sha256: How its hash begins, as far as that is published.
+    tokenizer: Repository of the tokenizer of a network that reads; its folder,
+      of the same name, belongs beside the file.
   """
 
   file: str
   source: str
   licence: str
   sha256: str = ""
+  tokenizer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +92,13 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType(
       f"https://huggingface.co/lukewys/laion_clap/resolve/main/{_LAION}",
       "CC0-1.0",
       "fae3e9c0",
+      tokenizer="roberta-base",
     ),
     "clap, microsoft 2022": Weights(
       _MICROSOFT,
       f"https://huggingface.co/microsoft/msclap/resolve/main/{_MICROSOFT}",
       "MIT; ms-pl on its page",
+      tokenizer="bert-base-uncased",
     ),
   }
 )

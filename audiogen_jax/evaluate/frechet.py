@@ -267,6 +267,8 @@ def read(
     with open(path, "rb") as opened, np.load(opened) as file:
       fields = {name: file[name] for name in file.files}
     names = [n[: -len("/mean")] for n in fields if n.endswith("/mean")]
+    if not names:
+      raise KeyError("mean")
     parts = {
       name: (
         fields.pop(f"{name}/mean").astype(np.float64),

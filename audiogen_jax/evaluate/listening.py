@@ -23,6 +23,7 @@ import soxr
 from jaxtyping import Float, Int
 
 from audiogen_jax.audio import dsp, io, sinc
+from audiogen_jax.core import writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.embedding.extractor import Extractor, Heard
 from audiogen_jax.evaluate.protocols import Hearing
@@ -147,7 +148,8 @@ def listen(
       be read: with its name.
   """
   kept = kept or folder()
-  kept.mkdir(parents=True, exist_ok=True)
+  with writing.explained(kept):
+    kept.mkdir(parents=True, exist_ok=True)
   names, paths = clips.names, []
   for start in range(0, len(names), _PIECE):
     some = names[start : start + _PIECE]
@@ -273,7 +275,11 @@ def _write(path: Path, heard: Sequence[Heard]) -> None:
   }
   if all(each.logits is not None for each in heard):
     arrays["logits"] = np.concatenate([each.logits for each in heard])
-  with io.whole(path) as part, part.open("wb") as file:
+  with (
+    writing.explained(path.parent),
+    io.whole(path) as part,
+    part.open("wb") as file,
+  ):
     np.savez(file, **arrays)
 
 
