@@ -1,5 +1,6 @@
 """What the packs of judging networks hold, and weights that a rule makes."""
 
+import functools
 import math
 import os
 import zlib
@@ -23,7 +24,6 @@ class Pack:
     if not (self.folder / "expected.npz").is_file():
       pytest.skip(f"{self.folder} is no parity pack")
     self.want = np.load(self.folder / "expected.npz")
-    self.full = np.load(self.folder / "full.npz")
     self.names = [str(name) for name in self.want["names"]]
 
   def path(self, name):
@@ -31,6 +31,11 @@ class Pack:
     if not (self.folder / name).is_file():
       pytest.skip(f"{self.folder} has no {name}")
     return self.folder / name
+
+  @functools.cached_property
+  def full(self):
+    """What the network of the published size made of one clip."""
+    return np.load(self.path("full.npz"))
 
   def kept(self, quantity):
     """`SET/FILE` of the clips of which a quantity of many numbers is kept."""
