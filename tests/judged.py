@@ -37,6 +37,11 @@ class Pack:
       pytest.skip(f"{self.folder} has no {name}")
     return self.folder / name
 
+  @functools.cached_property
+  def full(self):
+    """What the network of the published size made of one clip."""
+    return np.load(self.path("full.npz"))
+
   def kept(self, quantity):
     """`SET/FILE` of the clips of which a quantity of many numbers is kept."""
     start = f"{quantity}/"
