@@ -26,11 +26,6 @@ class Pack:
     self.want = np.load(self.folder / "expected.npz")
     self.names = [str(name) for name in self.want["names"]]
 
-  @functools.cached_property
-  def full(self):
-    """What the published size makes of one clip; not every pack has it."""
-    return np.load(self.folder / "full.npz")
-
   def path(self, name):
     """A file, which other packs need not have."""
     if not (self.folder / name).is_file():
