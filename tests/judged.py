@@ -26,16 +26,16 @@ class Pack:
     self.want = np.load(self.folder / "expected.npz")
     self.names = [str(name) for name in self.want["names"]]
 
-  @functools.cached_property
-  def full(self):
-    """What the published size makes of one clip; not every pack has it."""
-    return np.load(self.folder / "full.npz")
-
   def path(self, name):
     """A file, which other packs need not have."""
     if not (self.folder / name).is_file():
       pytest.skip(f"{self.folder} has no {name}")
     return self.folder / name
+
+  @functools.cached_property
+  def full(self):
+    """What the network of the published size made of one clip."""
+    return np.load(self.path("full.npz"))
 
   def kept(self, quantity):
     """`SET/FILE` of the clips of which a quantity of many numbers is kept."""

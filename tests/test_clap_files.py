@@ -76,6 +76,21 @@ def test_a_vocabulary_alone_makes_the_same_ids(tmp_path, folder, kind):
     assert len(ours.ids(text)) <= 50
 
 
+def test_microsofts_padding_is_a_piece_of_its_own(tmp_path):
+  """As `!` is a mark there, " !" is not the one piece that it is in GPT-2."""
+  for name in ("CLAP_weights_2023.pth", "config_2023.json"):
+    shutil.copy(MICROSOFT / name, tmp_path)
+  folder = tmp_path / "gpt2"
+  folder.mkdir()
+  ids = {"!": 0, "Ġ": 1, "Ġ!": 2, "a": 3, "<|endoftext|>": 4}
+  (folder / "vocab.json").write_text(json.dumps(ids))
+  (folder / "merges.txt").write_text("#version: 0.2\nĠ !\n")
+  plain = word_pieces.load(folder, "gpt2", limit=9)
+  assert plain.ids("a !!") == [3, 2, 0]
+  words = load_clap(tmp_path / "CLAP_weights_2023.pth")._words
+  assert words.ids("a !!") == [3, 1, 0, 0, 1, 4]
+
+
 def test_what_a_model_says_of_itself():
   model = load_clap(LAION)
   assert model.name == "music_audioset_epoch_15_esc_90.14"
