@@ -18,8 +18,9 @@ PACKAGE = "audiogen_jax"
 ROOT = Path(__file__).parents[1]
 
 HOUSE = (  # from the ground up
-  "core / audio / gan / codec text lm embedding / convert / families text_to_codes"
-  " / audiogen magnet data / train evaluate / plan benchmark / cli"
+  "core / audio / gan / codec text lm embedding / convert"
+  " / families text_to_codes / audiogen magnet data / train evaluate / plan"
+  " benchmark / cli"
 ).split("/")
 FLOORS = {room: n for n, rooms in enumerate(HOUSE) for room in rooms.split()}
 MAX_LINES = 400
