@@ -1,4 +1,4 @@
-"""Tensors of the networks that CLAPs are joined from: HTSAT, Cnn14, texts'.
+"""Tensors of the networks that CLAPs join: HTSAT, Cnn14, BERT, GPT-2.
 
 Sizes are read from the tensors' shapes; what those cannot tell, such as numbers
 of heads, comes from the publisher's file.

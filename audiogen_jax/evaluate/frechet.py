@@ -92,9 +92,7 @@ class Gatherer:
       self._count += len(rows)
       return
     self._collapse()
-    for start in range(0, len(rows), d):
-      part = rows[start : start + d]
-      self._absorb(*_moments(part))
+    self._absorb(*_moments(rows))
 
   def merge(self, other: "Gatherer") -> None:
     """Takes in what another one has gathered."""
