@@ -7,21 +7,25 @@ import pathlib
 
 import jax
 import numpy as np
+import published
 import pytest
 import sfx_weights
 import speaking
 import test_masked_task
 import test_samples
 import toy
+from signals import noise
 from speaking import Fading, Speaking
+from test_lm_training import SMALL
 from virtual_pod import Pod
 
-from audiogen_jax.convert import judges
+from audiogen_jax.convert import judges, opening
 from audiogen_jax.core.checkpoints import Checkpoints
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
+from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.embedding import protocols
-from audiogen_jax.train import judging
+from audiogen_jax.train import configuration, judging
 from audiogen_jax.train.codec_task import CodecTask
 from audiogen_jax.train.programs import Programs
 
@@ -256,3 +260,39 @@ def test_two_processes_hear_one_verdict(data, tmp_path):
   assert list(two) == [4, 8, 12]
   for step, figures in one.items():
     assert two[step] == pytest.approx(figures, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lm_300m", "magnet_300m"])
+def test_models_of_both_kinds(ear, tmp_path, monkeypatch, name):
+  """By their configurations, and as if nothing had happened after a stop."""
+  monkeypatch.setattr(speaking.Ear, "sample_rate_hz", 16_000)
+  opening.write_orbax(tmp_path / "codec", published.parts_of(lm=None))
+  toy.dataset(
+    tmp_path / "data",
+    [1600] * 24,
+    splits=("train", "validation"),
+    spec=SoundSpec(16_000),
+    make=lambda i, n: np.int16(2**15 * noise(n, 1, scale=0.05, seed=i)),
+  )
+  changes = {"codec": tmp_path / "codec", "data.folders": tmp_path / "data"}
+  changes |= SMALL | {"loop.eval_every": 0, "loop.judge_every": 2}
+  changes |= {"loop.judge_clips": 5, "loop.judge_protocol": "plain"}
+  changes |= {"loop.best": "judge/clap", "optim.schedule": "constant"}
+  words = [f"--config.{key}={value}" for key, value in changes.items()]
+
+  def trained(folder, *more):
+    path = f"{TESTS.parent}/configs/{name}.py:tiny"
+    run, task = configuration.parse(
+      configuration.changed(path, words + [*more])
+    )
+    toy.loop.train(run, task.opened(), str(tmp_path / folder))
+    return judged(tmp_path / folder)
+
+  whole = trained("whole")
+  assert list(whole) == [2, 4, 6]
+  for figures in whole.values():
+    assert figures["judge/fad"] >= 0 and abs(figures["judge/clap"]) <= 1
+  assert len({x["judge/fad"] for x in whole.values()}) == 3
+  trained("part", "--config.loop.steps=4")
+  assert trained("part") == whole
