@@ -156,7 +156,7 @@ def test_audiogen_s_protocol_is_usual_where_its_weights_are(
 
 
 def test_every_judge_of_a_protocol_is_known():
-  from audiogen_jax.evaluate import protocols
+  from audiogen_jax.embedding import protocols
 
   used = {
     hearing.judge

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import agreement, bootstrap, divergence
+from audiogen_jax.embedding import agreement
+from audiogen_jax.evaluate import bootstrap, divergence
 from audiogen_jax.evaluate import kid as kernel
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -10,7 +10,7 @@ import pytest
 import scipy
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import frechet
+from audiogen_jax.embedding import frechet
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 METRICS = (

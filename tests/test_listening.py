@@ -9,8 +9,8 @@ import pytest
 import signals
 
 from audiogen_jax.audio import dsp
+from audiogen_jax.embedding.protocols import Hearing
 from audiogen_jax.evaluate import listening
-from audiogen_jax.evaluate.protocols import Hearing
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 METRICS = (

@@ -11,14 +11,8 @@ from judging import Judge
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.evaluate import (
-  agreement,
-  divergence,
-  frechet,
-  listening,
-  protocols,
-  sounds,
-)
+from audiogen_jax.embedding import agreement, frechet, protocols
+from audiogen_jax.evaluate import divergence, listening, sounds
 
 pytestmark = pytest.mark.filterwarnings("ignore:sets of")
 

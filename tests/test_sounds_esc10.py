@@ -12,7 +12,8 @@ import soundfile
 from audiogen_jax.audio import io
 from audiogen_jax.convert import judges
 from audiogen_jax.convert.loading import load_codec
-from audiogen_jax.evaluate import frechet, listening, protocols, sounds
+from audiogen_jax.embedding import frechet, protocols
+from audiogen_jax.evaluate import listening, sounds
 from audiogen_jax.evaluate.figures import statistics
 from audiogen_jax.evaluate.sound_sets import SoundSet
 

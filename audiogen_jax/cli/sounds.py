@@ -13,7 +13,8 @@ from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import results, terminal
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.evaluate import protocols, sound_sets
+from audiogen_jax.embedding import protocols
+from audiogen_jax.evaluate import sound_sets
 from audiogen_jax.evaluate import sounds as evaluation
 from audiogen_jax.evaluate.figures import Figure
 from audiogen_jax.evaluate.listening import Progress

@@ -24,17 +24,24 @@ class Checkpoints:
   """
 
   def __init__(
-    self, folder: str | os.PathLike, *, best: str, keep: int = 2
+    self,
+    folder: str | os.PathLike,
+    *,
+    best: str,
+    highest: bool = False,
+    keep: int = 2,
   ) -> None:
     """Opens or makes the folder.
 
     Args:
       folder: Where.
       best: A metric: the checkpoint where it is lowest is kept, too.
+      highest: Whether it is that where it is highest, instead.
       keep: How many of the latest are kept.
     """
     policies = ocp.checkpoint_managers.preservation_policy
     self._folder, self._best = path_of(folder), best
+    self._sign = -1 if highest else 1
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
@@ -42,7 +49,7 @@ class Checkpoints:
           [
             policies.LatestN(keep),
             policies.BestN(
-              get_metric_fn=lambda metrics: metrics[best],
+              get_metric_fn=self._rank,
               reverse=True,
               n=1,
               keep_checkpoints_without_metrics=False,
@@ -50,7 +57,7 @@ class Checkpoints:
           ]
         ),
         # Without it metrics would be forgotten, and with them the best.
-        best_fn=lambda metrics: metrics[best],
+        best_fn=self._rank,
         best_mode="min",
         cleanup_tmp_directories=True,
         # Made behind the scenes, a folder that cannot be has all processes
@@ -68,13 +75,21 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def best(self) -> int | None:
-    """Step of the checkpoint whose metric is lowest; None if none has one."""
+    """Step of the checkpoint whose metric is best; None if none has one."""
     known = {}
     for step in self.steps():
       path = self._folder / str(step) / "metrics" / "metrics"
       if path.exists():
-        known[step] = json.loads(path.read_text())[self._best]
+        metrics = json.loads(path.read_text())
+        if self._best in metrics:
+          known[step] = self._rank(metrics)
     return min(known, key=known.get) if known else None
+
+  def _rank(self, metrics: dict[str, float]) -> float:
+    """Low for a good checkpoint; one without the metric is the worst."""
+    if self._best not in metrics:
+      return float("inf")
+    return self._sign * metrics[self._best]
 
   def save(
     self,
@@ -89,7 +104,7 @@ class Checkpoints:
       step: Updates made so far, the checkpoint's number.
       state: Arrays, wherever they live.
       notes: Plain values that belong to it, such as the state of a loader.
-      metrics: Those of an evaluation of this very state, if there was one.
+      metrics: Those of this very state, as far as it was evaluated or judged.
 
     Raises:
       InputError: If this or the last checkpoint could not be written.

@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.embedding import agreement, hearing, protocols
 from audiogen_jax.embedding.extractor import TextExtractor
-from audiogen_jax.evaluate import agreement, listening, protocols
 
 # Protocols that have a CLAP score, and so say which CLAP and how it hears.
 NAMES = tuple(
@@ -75,7 +75,7 @@ class ClapScorer:
     self.check(texts)
     heard = self._extractor.embed(
       [
-        listening.prepare(
+        hearing.prepare(
           self._hearing, sound, rate_hz, self._extractor.sample_rate_hz
         )
         for sound in sounds

@@ -13,17 +13,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.embedding import agreement, frechet
 from audiogen_jax.embedding.extractor import TextExtractor
-from audiogen_jax.evaluate import (
-  agreement,
-  bootstrap,
-  divergence,
-  frechet,
-  kid,
-)
-from audiogen_jax.evaluate.frechet import Statistics
+from audiogen_jax.embedding.frechet import Statistics
+from audiogen_jax.embedding.protocols import Measure
+from audiogen_jax.evaluate import bootstrap, divergence, kid
 from audiogen_jax.evaluate.listening import Listened
-from audiogen_jax.evaluate.protocols import Measure
 
 _SEED = 0  # of halves, and of FAD-infinity's draws
 _REPLICATE_SUBSETS = 2  # of KID, in each replicate of the bootstrap

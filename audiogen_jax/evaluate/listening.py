@@ -16,17 +16,15 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import soxr
 from jaxtyping import Float, Int
 
-from audiogen_jax.audio import dsp, io, sinc
+from audiogen_jax.audio import io
 from audiogen_jax.core import writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.embedding.extractor import Extractor, Heard
-from audiogen_jax.evaluate.protocols import Hearing
+from audiogen_jax.embedding.hearing import levelled, prepare
+from audiogen_jax.embedding.protocols import Hearing
 from audiogen_jax.evaluate.sound_sets import SoundSet
 
 _PIECE = 16  # clips
@@ -34,10 +32,8 @@ _VERSION = (
   1  # of what is kept; changes when the same clips would sound different
 )
 _KEPT = 256  # pieces in memory: 4,096 clips
-_QUIET_RMS = 2e-3  # below it audiocraft leaves a level alone
 
 Progress = Callable[[str, int, int], None]
-_loudness = jax.jit(dsp.loudness, static_argnums=1)
 
 
 def folder() -> Path:
@@ -211,61 +207,6 @@ def _prepared(
   if level_lufs is not None:
     audio = levelled(audio, rate_hz, level_lufs)
   return prepare(hearing, audio, rate_hz, extractor.sample_rate_hz)
-
-
-def levelled(
-  audio: Float[np.ndarray, "n c"], rate_hz: int, lufs: float
-) -> Float[np.ndarray, "n c"]:
-  """At this loudness, clipped to ±1: audiocraft's way with generated clips.
-
-  What is too short or too quiet to have a loudness stays as it is.
-  """
-  quiet = np.sqrt(np.mean(np.square(audio, dtype=np.float64))) < _QUIET_RMS
-  if quiet or len(audio) < round(0.4 * rate_hz):
-    return audio
-  have = float(_loudness(jnp.asarray(audio), rate_hz))
-  if not np.isfinite(have):
-    return audio
-  return np.clip(audio * np.float32(10 ** ((lufs - have) / 20)), -1, 1)
-
-
-def prepare(
-  hearing: Hearing,
-  audio: Float[np.ndarray, "n c"],
-  from_hz: int,
-  to_hz: int,
-) -> Float[np.ndarray, " m"]:
-  """A clip as a network is to get it: one channel at its rate."""
-  h = hearing
-  if h.channels == "first":
-    audio = audio[:, :1]
-  elif h.channels == "mean":
-    audio = audio.mean(axis=1, keepdims=True)
-  if h.centred:
-    audio = audio - audio.mean(axis=0, keepdims=True)
-  sound = _resampled(h, audio, from_hz, to_hz).T.reshape(-1)
-  peak = np.abs(sound).max(initial=0)
-  if h.peak_db is not None and peak > 0:
-    sound = sound * np.float32(10 ** (h.peak_db / 20) / peak)
-  if h.stored:
-    sound = io.to_int16(sound) * np.float32(2**-15)
-  return np.pad(sound, (0, max(h.least - len(sound), 0))).astype(np.float32)
-
-
-def _resampled(
-  hearing: Hearing, audio: np.ndarray, from_hz: int, to_hz: int
-) -> np.ndarray:
-  if hearing.resampler == "julius":
-    return sinc.resample(sinc.JULIUS, audio, from_hz, to_hz)
-  if hearing.resampler == "torchaudio":
-    return sinc.resample(sinc.HANN, audio, from_hz, to_hz)
-  if hearing.resampler == "soxr_vhq" or from_hz == to_hz:
-    return io.resample(audio, from_hz, to_hz)
-  # librosa's: the length rounded up.
-  resampled = soxr.resample(audio, from_hz, to_hz, quality="HQ")
-  length = -(-len(audio) * to_hz // from_hz)
-  behind = max(length - len(resampled), 0)
-  return np.pad(resampled, ((0, behind), (0, 0)))[:length]
 
 
 def _write(path: Path, heard: Sequence[Heard]) -> None:

@@ -9,19 +9,13 @@ from typing import Any
 
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.embedding import frechet, protocols
 from audiogen_jax.embedding.extractor import Extractor
-from audiogen_jax.evaluate import (
-  bootstrap,
-  figures,
-  frechet,
-  listening,
-  protocols,
-  sound_sets,
-)
+from audiogen_jax.embedding.frechet import Statistics
+from audiogen_jax.embedding.protocols import Measure, Protocol
+from audiogen_jax.evaluate import bootstrap, figures, listening, sound_sets
 from audiogen_jax.evaluate.figures import Figure, Sets
-from audiogen_jax.evaluate.frechet import Statistics
 from audiogen_jax.evaluate.listening import Listened, Progress
-from audiogen_jax.evaluate.protocols import Measure, Protocol
 from audiogen_jax.evaluate.sound_sets import SoundSet
 
 STATISTICS = ".npz"

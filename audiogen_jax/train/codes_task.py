@@ -9,7 +9,6 @@ One step:
 Frozen weights are in the state: a checkpoint needs nothing beside it.
 """
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from etils import epath
-from jaxtyping import Array, Bool, Float, Int, Num, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.convert import adapters
@@ -47,13 +46,14 @@ from audiogen_jax.train import (
   text_masks,
 )
 from audiogen_jax.train import state as states
+from audiogen_jax.train.codes_model import CodesModel
 from audiogen_jax.train.lm_sources import Origins, TextConfig
 from audiogen_jax.train.optimiser import OptimiserConfig
 from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class CodesTask(abc.ABC):
+class CodesTask(CodesModel):
   """A model that writes a codec's codes, to train: a `task.Task`, in part.
 
   Attributes:
@@ -195,6 +195,14 @@ class CodesTask(abc.ABC):
 
   def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds made for the texts of a batch, as long as its rows."""
+    seeds = jnp.arange(len(batch["text_ids"]))
+    original = {"original": batch["audio"]} if "audio" in batch else {}
+    return original | {"generated": self.generated(state, batch, seeds)}
+
+  def generated(
+    self, state: TrainState, batch: Batch, seeds: Int[Array, " b"]
+  ) -> Float[Array, "b n c"]:
+    """Sounds made for the texts of a batch, as long as its rows."""
     params = state.average or state.params
     mask = batch["text_mask"]
     codes = self.sampled(
@@ -202,30 +210,14 @@ class CodesTask(abc.ABC):
       self._states(params | state.extra, batch["text_ids"], mask),
       mask,
       text_masks.visible(mask, mask_padding=self.mask_text_padding),
+      seeds,
       jax.eval_shape(self._codes, state, batch).shape[2],
     )
-    sounds = lm_samples.decoded(self.encodec, state.extra["codec"], codes)
-    original = {"original": batch["audio"]} if "audio" in batch else {}
-    return original | {"generated": sounds}
+    return lm_samples.decoded(self.encodec, state.extra["codec"], codes)
 
-  @abc.abstractmethod
-  def sampled(
-    self,
-    params: Tree,
-    states: Float[Array, "b l e"],
-    mask: Bool[Array, "b l"],
-    visible: Bool[Array, "b l"],
-    frames: int,
-  ) -> Int[Array, "b k _"]:
-    """Codes for some texts; row i has the key of seed i.
-
-    Args:
-      params: The language model.
-      states: Of the text encoder.
-      mask: Tokens of each text.
-      visible: Positions that attention looks at.
-      frames: How many to make.
-    """
+  def recorded(self, state: TrainState, batch: Batch) -> Float[Array, "b n c"]:
+    """The recordings of a batch; of cached codes, what the codec makes."""
+    return lm_samples.recorded(self.encodec, state.extra["codec"], batch)
 
   def prepare_programs(
     self,
@@ -241,29 +233,6 @@ class CodesTask(abc.ABC):
     """What the backward pass computes again."""
     replace = functools.partial(dataclasses.replace, self)
     return {f"remat {x}": replace(remat=x) for x in ("none", "dots", "full")}
-
-  @abc.abstractmethod
-  def rows(
-    self, codes: Int[Array, "b k t"], key: jax.Array
-  ) -> tuple[Shaped[Array, "b ..."], ...]:
-    """What the loss reads of codes, row by row; `key` is the step's."""
-
-  @abc.abstractmethod
-  def loss(
-    self, params: Tree, state: TrainState, *rows: Shaped[Array, "b ..."]
-  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """What is made small, and further metrics by name.
-
-    Args:
-      params: What is trained.
-      state: Which holds the rest.
-      *rows: From `rows`, then the text's states or ids and its mask.
-    """
-
-  @property
-  @abc.abstractmethod
-  def noted(self) -> dict[str, Any]:
-    """What an export notes of the model besides: fields of `opening.Parts`."""
 
   def train_step(
     self, state: TrainState, batch: Batch, key: jax.Array

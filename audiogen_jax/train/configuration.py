@@ -46,6 +46,8 @@ _RANGES = keys.RANGES | {
   "keep": (1, 10_000),
   "samples": (0, 1024),
   "profile_step": _COUNT,
+  "judge_every": _COUNT,
+  "judge_clips": (2, 1 << 20),
   "batch": (1, 1 << 20),
   "eval_batch": (1, 1 << 20),
   "duration_s": (1e-3, 3600),

@@ -40,7 +40,7 @@ def export(
   run, task = configuration.parse(configuration.recognised(told(path)))
   task = task.opened()
   with Checkpoints(
-    path / "checkpoints", best=task.best, keep=run.loop.keep
+    path / "checkpoints", keep=run.loop.keep, **run.loop.ranking(task)
   ) as checkpoints:
     number = _number(checkpoints, step, workdir)
     target = path / f"export_{number}" if folder is None else folder

@@ -1,4 +1,4 @@
-"""Samples of a language model in training."""
+"""Samples of a language model in training, and the sounds beside them."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from audiogen_jax.lm import model, patterns, sampler
 from audiogen_jax.lm.model import LM, LMConfig
 from audiogen_jax.lm.sampler import Inputs, State
 from audiogen_jax.lm.sampling import Sampling, TracedSampling
+from audiogen_jax.train.state import Batch
 
 
 def sample(
@@ -20,12 +21,13 @@ def sample(
   states: Float[Array, "b l e"],
   mask: Bool[Array, "b l"],
   text_mask: Bool[Array, "b l"],
+  seeds: Int[Array, " b"],
   *,
   frames: int,
   guidance: float,
   dtype: jnp.dtype,
 ) -> Int[Array, "b k t"]:
-  """Samples codes for some texts; row i has the key of seed i.
+  """Samples codes for some texts.
 
   Pure, so that a training loop can compile it for its mesh.
 
@@ -35,6 +37,7 @@ def sample(
     states: States of the text encoder.
     mask: Positions of the text.
     text_mask: Positions that attention looks at.
+    seeds: Of each row.
     frames: How many to sample.
     guidance: Classifier-free guidance.
     dtype: Type of matrix products.
@@ -65,7 +68,7 @@ def sample(
     Inputs(
       text_caches,
       cond.mask,
-      jax.vmap(jax.random.key)(jnp.arange(b)),
+      jax.vmap(jax.random.key)(seeds),
       TracedSampling(*map(jnp.asarray, traced)),
     ),
     jnp.int32(stop),
@@ -81,3 +84,20 @@ def decoded(
   b, _, frames = codes.shape
   length = jnp.full(b, frames, jnp.int32)
   return encodec.decode(config, variables, codes, length, jnp.ones(b))
+
+
+def recorded(
+  config: EncodecConfig, variables: Tree, batch: Batch
+) -> Float[Array, "b n c"]:
+  """The recordings of a batch; of cached codes, what the codec makes of them.
+
+  Where a row of codes has ended there is silence.
+  """
+  if "audio" in batch:
+    return batch["audio"]
+  codes = batch["codes"]
+  length = jnp.sum(codes[:, 0] >= 0, axis=1)
+  codes = jnp.maximum(codes, 0)
+  sound = encodec.decode(config, variables, codes, length, jnp.ones(len(codes)))
+  ended = jnp.arange(sound.shape[1])[None] >= length[:, None] * config.hop
+  return jnp.where(ended[..., None], 0, sound)

@@ -84,6 +84,7 @@ class LMTask(CodesTask):
     states: Float[Array, "b l e"],
     mask: Bool[Array, "b l"],
     visible: Bool[Array, "b l"],
+    seeds: Int[Array, " b"],
     frames: int,
   ) -> Int[Array, "b k t"]:
     """Codes written step by step, with the task's guidance."""
@@ -93,6 +94,7 @@ class LMTask(CodesTask):
       states,
       mask,
       visible,
+      seeds,
       frames=frames,
       guidance=self.guidance,
       dtype=types.resolve_dtype(self.dtype),

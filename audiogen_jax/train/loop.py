@@ -5,6 +5,7 @@
     [ batch -> train_step         programs: the state is donated
       metrics of the step before  reporting: fetched while this one runs
       every so often: evaluate    evaluation: figures, sounds, spectrograms
+                      judge       judging: sounds beside recordings
                       save        core.checkpoints ]
     the trained model in workdir/export
 
@@ -16,6 +17,7 @@ goes on from its last checkpoint as if nothing had happened.
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -26,6 +28,7 @@ from audiogen_jax.core.sharding import Placement
 from audiogen_jax.train import (
   evaluation,
   inputs,
+  judging,
   metrics,
   overview,
   starting,
@@ -49,10 +52,16 @@ class LoopConfig:
     seed: Of parameters, and of what is drawn in a step.
     log_every: Steps between two lines of the log, which are means.
     eval_every: Steps between two evaluations; 0 for none.
-    save_every: Steps between two checkpoints; there is one more at each
-      evaluation and at the end.
+    save_every: Steps between two checkpoints; there is one more wherever the
+      model is evaluated or judged, and at the end.
     keep: Checkpoints kept, beside the best.
     samples: Sounds to listen to at each evaluation.
+    judge_every: Steps between two times that sounds are judged beside
+      recordings, see `judging`; they are at the end, too.  0 for never.
+    judge_clips: How many, of the first clips that are held out.
+    judge_protocol: By which networks; a name of `embedding.protocols`.
+    best: The metric that keeps the best checkpoint: `judge/fad`, where low is
+      good, or `judge/clap`, where high is; empty for the task's own.
     profile_step: The step at which a trace of five steps begins, for
       TensorBoard or Perfetto; 0 for none.
     wandb_project: Where Weights & Biases gets the log, too; empty for not.
@@ -65,6 +74,10 @@ class LoopConfig:
   save_every: int = 1000
   keep: int = 2
   samples: int = 4
+  judge_every: int = 0
+  judge_clips: int = 64
+  judge_protocol: str = "sfx"
+  best: str = ""
   profile_step: int = 0
   wandb_project: str = ""
 
@@ -72,9 +85,30 @@ class LoopConfig:
     for name in ("steps", "log_every", "save_every", "keep"):
       if getattr(self, name) < 1:
         raise InputError(f"loop.{name} {getattr(self, name)} must be 1 or more")
-    for name in ("eval_every", "samples", "profile_step", "seed"):
+    for name in (
+      "eval_every",
+      "samples",
+      "judge_every",
+      "profile_step",
+      "seed",
+    ):
       if getattr(self, name) < 0:
         raise InputError(f"loop.{name} {getattr(self, name)} must not be < 0")
+    if self.judge_clips < 2:
+      raise InputError(f"loop.judge_clips {self.judge_clips} must be 2 or more")
+    judged = judging.measures(self.judge_protocol) if self.judge_every else {}
+    if self.best and self.best not in judged:
+      have = ", ".join(judged) or "none, for loop.judge_every is 0"
+      raise InputError(
+        f"loop.best {self.best!r} is no figure of the judge; there is {have}"
+      )
+
+  def ranking(self, task: Task) -> dict[str, Any]:
+    """What `Checkpoints` keeps the best one by."""
+    if not self.best:
+      return {"best": task.best}
+    measure = judging.measures(self.judge_protocol)[self.best]
+    return {"best": self.best, "highest": measure.more_is_better}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +154,8 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
   processes.check_same(workdir.flat(settings) | {"workdir": folder})
   placement = Placement.make(sharding.make_mesh(**run.mesh), run.rules)
   placement.check_batch(run.data.batch, "data.batch")
-  if loop.eval_every:
+  judging.check(loop.judge_every, task)
+  if loop.eval_every or loop.judge_every:
     placement.check_batch(run.data.eval_batch, "data.eval_batch")
   path = checkpoint.path_of(folder)
 
@@ -129,12 +164,12 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     stack.enter_context(workdir.claimed(path, settings))
     caught = stack.enter_context(stopping.collected())
     checkpoints = stack.enter_context(
-      Checkpoints(path / "checkpoints", best=task.best, keep=loop.keep)
+      Checkpoints(path / "checkpoints", keep=loop.keep, **loop.ranking(task))
     )
 
     # Data, held against what the task wants.
     loaders = [inputs.train_loader(run.data, loop.seed, placement, task)]
-    if loop.eval_every:
+    if loop.eval_every or loop.judge_every:
       loaders.append(inputs.eval_loader(run.data, placement, task))
     processes.check_same(
       {f"the data of {x.folders}": x.digest for x in loaders}
@@ -143,11 +178,24 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     # The state, from the last whole checkpoint or fresh, and its batches.
     programs = Programs(task, placement, loop.seed, loop.samples)
     spec = task.batch_spec(run.data.batch, run.data.duration_s)
+    judge = None
+    if loop.judge_every:
+      judge = judging.Judge(
+        programs,
+        placement,
+        loaders[1],
+        spec,
+        rate_hz=task.rate_hz,
+        protocol=loop.judge_protocol,
+        clips=loop.judge_clips,
+      )
     state, batches = starting.start(
       programs, task, placement, loaders[0], checkpoints, spec
     )
     stack.enter_context(batches)
     first = int(state.step) + 1
+    if judge and first <= loop.steps:
+      judge.listen(state)
     processes.agreed(lambda: workdir.note(path, settings))
 
     # What is shown: a log, the table of parameters, means, a trace.
@@ -174,12 +222,16 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
       Trace(path / "profile", loop.profile_step, loop.steps)
     )
 
-    def evaluated(state: TrainState, step: int) -> dict[str, float] | None:
-      if not loop.eval_every:
-        return None
-      return evaluation.evaluate(
-        programs, task, state, loaders[1], spec, step, log
-      )
+    def evaluated(state: TrainState, step: int) -> dict[str, float]:
+      """Figures of the held-out data and of the judge, where they are due."""
+      figures = {}
+      if _due(loop.eval_every, step, loop.steps):
+        figures |= evaluation.evaluate(
+          programs, task, state, loaders[1], spec, step, log
+        )
+      if judge and step and _due(loop.judge_every, step, loop.steps):
+        figures |= judge.figures(state, step, log)
+      return figures
 
     # Steps.
     if first == 1:
@@ -199,14 +251,15 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
       last = step == loop.steps
       # What is left after the last step is what a stop would want done.
       stop = 0 if last else stopping.agreed(caught, checkpoints, step)
-      due = loop.eval_every and step % loop.eval_every == 0
+      every = loop.eval_every, loop.judge_every
+      due = any(_due(each, step, loop.steps) for each in every)
       save = last or stop or due or step % loop.save_every == 0
       if save or step % loop.log_every == 0:
         report.write(step)
       if not save:
         continue
-      figures = evaluated(state, step) if (due or last) and not stop else None
-      checkpoints.save(step, state, {"loader": batches.state}, figures)
+      figures = None if stop else evaluated(state, step)
+      checkpoints.save(step, state, {"loader": batches.state}, figures or None)
       report.resume_clock()
       if stop:
         checkpoints.wait()
@@ -219,3 +272,8 @@ def train(run: RunConfig, task: Task, folder: str) -> TrainState:
     task.export(state, export)
     say(f"the trained model is in {export}")
   return state
+
+
+def _due(every: int, step: int, steps: int) -> bool:
+  """Whether something is, that is done every so often and at the end."""
+  return bool(every) and (step % every == 0 or step == steps)

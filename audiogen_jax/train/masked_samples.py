@@ -20,11 +20,12 @@ def sample(
   states: Float[Array, "b l e"],
   mask: Bool[Array, "b l"],
   text_mask: Bool[Array, "b l"],
+  seeds: Int[Array, " b"],
   *,
   frames: int,
   dtype: jnp.dtype,
 ) -> Int[Array, "b k _"]:
-  """Samples codes for some texts; row i has the key of seed i.
+  """Samples codes for some texts.
 
   Pure, so that a training loop can compile it for its mesh.
 
@@ -35,6 +36,7 @@ def sample(
     states: Of the text encoder.
     mask: Positions of the text.
     text_mask: Positions that attention looks at.
+    seeds: Of each row.
     frames: How many to sample; spans side by side may make a few less.
     dtype: Of the products.
   """
@@ -52,7 +54,7 @@ def sample(
   passes = jax.tree.map(lambda *x: jnp.stack(x), *passes)
   steps = jnp.asarray(sampling.decoding_steps)
   rules = Rules(*map(jnp.asarray, Rules.make(sampling, config.size)))
-  keys = jax.vmap(jax.random.key)(jnp.arange(b))
+  keys = jax.vmap(jax.random.key)(seeds)
 
   def fill(book: Int[Array, ""], state: State) -> State:
     stage = Stage(

@@ -128,6 +128,7 @@ class MaskedTask(CodesTask):
     states: Float[Array, "b l e"],
     mask: Bool[Array, "b l"],
     visible: Bool[Array, "b l"],
+    seeds: Int[Array, " b"],
     frames: int,
   ) -> Int[Array, "b k _"]:
     """Codes filled in a few passes, as `masking` says."""
@@ -138,6 +139,7 @@ class MaskedTask(CodesTask):
       states,
       mask,
       visible,
+      seeds,
       frames=frames,
       dtype=types.resolve_dtype(self.dtype),
     )

@@ -16,7 +16,7 @@ from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.train import state
 from audiogen_jax.train.state import TrainState
-from audiogen_jax.train.task import Batch, Task
+from audiogen_jax.train.task import Batch, Generating, Task
 
 # A TPU's compiler takes long to make programs fast, which is not worth it for
 # what runs once, or once in thousands of steps: `samples` of `lm_1p5b` took 251
@@ -37,6 +37,9 @@ class Programs:
     step: A state, which is donated, and a batch to the next and its metrics.
     evaluate: `Task.eval_step`.
     samples: `Task.samples` of the first rows of a batch.
+    generated: `Generating.generated`; None if the task makes no sounds of
+      texts.
+    recorded: `Generating.recorded`; likewise.
   """
 
   def __init__(
@@ -65,6 +68,10 @@ class Programs:
     self.step = self._jit(self._update, (self.places, whole), donate=0)
     self.evaluate = self._jit(task.eval_step, whole)
     self.samples = self._jit(self._heard, whole, options=_SOON)
+    self.generated = self.recorded = None
+    if isinstance(task, Generating):
+      self.generated = self._jit(task.generated, whole, options=_SOON)
+      self.recorded = self._jit(task.recorded, whole, options=_SOON)
 
   def _update(
     self, now: TrainState, batch: Batch

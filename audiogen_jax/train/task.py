@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
+from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Axes, Placement
@@ -125,3 +126,19 @@ class Task(Protocol):
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the model that was trained."""
+
+
+@runtime_checkable
+class Generating(Protocol):
+  """A task whose model makes sounds of texts, which can be judged."""
+
+  def generated(
+    self, state: TrainState, batch: Batch, seeds: Int[Array, " b"]
+  ) -> Float[Array, "b n c"]:
+    """Sounds made for the texts of a batch, as long as its rows.
+
+    What a row becomes depends on its text and seed, and not on the others.
+    """
+
+  def recorded(self, state: TrainState, batch: Batch) -> Float[Array, "b n c"]:
+    """The recordings that the texts of a batch describe."""

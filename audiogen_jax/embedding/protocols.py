@@ -13,7 +13,9 @@ from typing import Literal
 
 from audiogen_jax.core.errors import InputError
 
-Resampler = Literal["julius", "torchaudio", "soxr_hq", "soxr_vhq"]
+Resampler = Literal[
+  "julius", "torchaudio", "torchaudio_module", "soxr_hq", "soxr_vhq"
+]
 Kind = Literal["frechet", "infinity", "kid", "kl", "inception", "clap"]
 
 
@@ -216,7 +218,11 @@ _MAKE_AN_AUDIO = Protocol(
   source="audioldm_eval 8dc07ee, and Make-An-Audio's wav_evaluation 0d84177",
   hearings=MappingProxyType(
     _ALE_HEARINGS
-    | {"clap": Hearing("clap, microsoft 2022", "torchaudio", channels="joined")}
+    | {
+      "clap": Hearing(
+        "clap, microsoft 2022", "torchaudio_module", channels="joined"
+      )
+    }
   ),
   measures=(
     *_ALE_MEASURES,
