@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:sets of")
 
 ESC10 = pathlib.Path(__file__).parents[2] / "shared" / "data" / "esc10"
 RATE = 16_000
-SECONDS = 1.5
+SECONDS = 1.0
 # As the first list's authors leave them out.
 NOT_AUDIOLDM = (
   "1oOYqBroWoA 2GehEKSOgc8 ITP7tMt1BDg Lh0UmwRgA7s XP1L5k-Zxro baThGFuiYys"
@@ -249,24 +249,27 @@ def test_processes_share_the_captions_and_one_judges(tiny, root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not ESC10.exists(), reason="no ../shared/data/esc10")
 def test_forty_clips_of_esc10(audiogen, tiny, weights, tmp_path):
-  """Built, made, judged: at the length of the recordings, five seconds."""
+  """Recordings of five seconds, built, and generated sounds of one."""
   with (ESC10 / "metadata.csv").open() as file:
     rows = list(csv.DictReader(file))[:40]
-  table = tmp_path / "table.csv"
-  lines = [f"{ESC10 / row['file']},{row['label']},test" for row in rows]
+  table = tmp_path / "source" / "table.csv"
+  table.parent.mkdir()
+  lines = [
+    f"{ESC10 / 'audio' / row['file']},{row['label']},test" for row in rows
+  ]
   table.write_text("\n".join(["path,caption,split", *lines]) + "\n")
   data, figures = tmp_path / "data", tmp_path / "a.json"
   status, _, errors = audiogen(
-    *("data", "build", "--source", "csv", "--root", table, "--out", data),
-    *("--workers", 1),
+    *("data", "build", "--source", "csv", "--root", table.parent),
+    *("--out", data, "--workers", 1),
   )
   assert status == 0, errors
   status, told, errors = audiogen(
-    *("evaluate", "audiocaps", "--data", data, "--model", tiny),
-    *("--out", tmp_path / "made", "--weights", weights, "--json", figures),
+    *command(tmp_path / "made", "--data", data, "--model", tiny),
+    *("--weights", weights, "--json", figures),
   )
   assert status == 0, errors
   found = json.loads(figures.read_text())
-  assert found["duration_s"] == 5.0 and "40 + 40" in told
+  assert "40 + 40" in told
   assert [f["clips"] for f in found["figures"]] == [[40, 40], [40, 40]]
   assert all(np.isfinite(f["value"]) for f in found["figures"])
