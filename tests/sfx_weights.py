@@ -1,8 +1,10 @@
 """Tiny random weights of the sound effects network, as its package has them."""
 
+import dataclasses
+
 import numpy as np
 
-from audiogen_jax.convert import torch_file
+from audiogen_jax.convert import judges, torch_file
 
 CHANNELS = 3, 4, 5, 6
 
@@ -29,3 +31,16 @@ def write(path, tensors=None):
   tensors = state() if tensors is None else tensors
   torch_file.write(path, (tensors, {"library": (0, 3)}))
   return path
+
+
+def passing(folder, monkeypatch):
+  """A folder with tiny weights that pass for the published ones."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+  path = write(folder / "weights" / judges.WEIGHTS["sfx"].file)
+  known = judges.find("sfx", folder / "weights")
+  assert known.path == path
+  changed = dataclasses.replace(judges.WEIGHTS["sfx"], sha256=known.sha256)
+  monkeypatch.setattr(
+    judges, "WEIGHTS", dict(judges.WEIGHTS) | {"sfx": changed}
+  )
+  return folder / "weights"

@@ -1,6 +1,5 @@
 """`audiogen evaluate sounds`, `statistics`, `weights`, with tiny weights."""
 
-import dataclasses
 import importlib.metadata
 import json
 
@@ -18,16 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:sets of")
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-  """A folder with tiny weights for sfx that pass for the published ones."""
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  path = sfx_weights.write(tmp_path / "weights" / judges.WEIGHTS["sfx"].file)
-  known = judges.find("sfx", tmp_path / "weights")
-  assert known.path == path
-  changed = dataclasses.replace(judges.WEIGHTS["sfx"], sha256=known.sha256)
-  monkeypatch.setattr(
-    judges, "WEIGHTS", dict(judges.WEIGHTS) | {"sfx": changed}
-  )
-  return tmp_path / "weights"
+  return sfx_weights.passing(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import (
+  audiocaps,
   classes,
   listen,
   order,
@@ -39,6 +40,7 @@ app.command()(precision.precision)
 app.command()(sounds.sounds)
 app.command()(sounds.statistics)
 app.command()(sounds.weights)
+app.command()(audiocaps.audiocaps)
 app.command()(listen.listen)
 app.command()(listen.listen_report)
 

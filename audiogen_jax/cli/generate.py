@@ -1,22 +1,17 @@
 """`audiogen generate`: a sound, or thousands."""
 
-import contextlib
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
-import numpy as np
 import typer
-from rich import progress as bars
 
 from audiogen_jax import families
-from audiogen_jax.audio import drawing, io
-from audiogen_jax.cli import flags, models, plan, scorers, terminal
+from audiogen_jax.audio import io
+from audiogen_jax.cli import flags, making, models, plan, scorers, terminal
 from audiogen_jax.cli import prompts as prompts_of
-from audiogen_jax.cli.manifest import Folder
 from audiogen_jax.cli.source import USUAL_AMOUNT, Source
 from audiogen_jax.core import processes, sharding
 from audiogen_jax.core.errors import InputError
@@ -25,17 +20,7 @@ from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate.choosing import BestOf
 from audiogen_jax.lm import windows
 
-_ROWS = 8  # sounds made together on each device
 _DURATION_S = 5.0
-
-
-class _Job(NamedTuple):
-  """A sound to make."""
-
-  text: str | None
-  seed: int
-  path: Path
-  entry: dict[str, Any]  # its line of the manifest
 
 
 def generate(
@@ -139,7 +124,7 @@ def generate(
   batch: Annotated[
     int | None,
     typer.Option(
-      help=f"Sounds made together.  \\[default: {_ROWS} a device]", min=1
+      help=f"Sounds made together.  \\[default: {making.ROWS} a device]", min=1
     ),
   ] = None,
   mesh: Annotated[
@@ -200,73 +185,37 @@ def generate(
   if scorer is not None:
     also |= {"best_of": best_of, "scorer": scorer}
   settings |= {name: value for name, value in also.items() if value}
-  jobs = [
-    _Job(
-      text,
-      seed + i,
-      path,
-      {"file": path.name, "prompt": text, "seed": seed + i} | settings,
-    )
-    for i, (text, path) in enumerate(zip(texts, paths, strict=True))
-  ]
   keeps = prompts_file is not None and output.suffix not in models.SUFFIXES
-  with (
-    processes.distributed(),
-    contextlib.closing(Folder(output if keeps else None)) as folder,
-  ):
-    entries = [job.entry for job in jobs]
-    places = processes.agreed(lambda: folder.missing(entries))
-    if folder.primary and len(places) < len(jobs):
-      terminal.say(
-        f"{len(jobs) - len(places)} of {len(jobs)} are there already"
-      )
-    if not places:
-      return
-    with terminal.bar(shown=folder.primary) as bar:
-      task = bar.add_task(f"loading {model}", total=None)
-      devices = mesh and sharding.make_mesh(
-        **plan.sizes(mesh, ["data", "tensor"])
-      )
-      loaded = families.load(
-        model,
-        text_encoder=text_encoder,
-        dtype=dtype,
-        mesh=devices,
-        adapters=adapters,
-      )
-      asked = _asked(loaded, model, duration, stride, sampling, negative)
-      call, given = source.asked(loaded, model)
-      left = _by_length([jobs[i] for i in places], loaded)
-      if scorer is not None:
-        length_s = duration or len(given["sound"]) / loaded.sample_rate_hz
-        judge = scorers.opened(
-          scorer,
-          loaded,
-          length_s,
-          lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-          ),
-        )
-        judge.check([job.text for job in left])
-        call = BestOf(call, judge, best_of, loaded.sample_rate_hz)
-      lufs = settings["loudness_lufs"]
-      work = _Work(loaded, call, asked | given, lufs, spectrogram)
-      batches = _share(left, batch, loaded.placement)
-      _make(work, batches, folder, bar, task)
-      folder.collect()
-    if folder.primary:
+  jobs = making.jobs(texts, paths, seed, settings)
+
+  def prepared(
+    texts: Sequence[str | None], report: making.Report
+  ) -> making.Work:
+    devices = mesh and sharding.make_mesh(
+      **plan.sizes(mesh, ["data", "tensor"])
+    )
+    loaded = families.load(
+      model,
+      text_encoder=text_encoder,
+      dtype=dtype,
+      mesh=devices,
+      adapters=adapters,
+    )
+    asked = _asked(loaded, model, duration, stride, sampling, negative)
+    call, given = source.asked(loaded, model)
+    if scorer is not None:
+      length_s = duration or len(given["sound"]) / loaded.sample_rate_hz
+      judge = scorers.opened(scorer, loaded, length_s, report)
+      judge.check(texts)
+      call = BestOf(call, judge, best_of, loaded.sample_rate_hz)
+    lufs = settings["loudness_lufs"]
+    return making.Work(loaded, call, asked | given, lufs, spectrogram)
+
+  with processes.distributed():
+    made = making.make(jobs, prepared, output if keeps else None, batch)
+    if made and jax.process_index() == 0:
       for job in jobs:
         terminal.say(str(job.path))
-
-
-class _Work(NamedTuple):
-  """How sounds are made."""
-
-  model: families.TextToAudio
-  call: Callable[..., np.ndarray]  # its method that makes them
-  asked: dict[str, Any]  # of that method, alike for all sounds
-  loudness_lufs: float | None
-  spectrogram: bool
 
 
 def _asked(
@@ -295,81 +244,3 @@ def _asked(
       raise InputError(f"{name} reads no negative prompt: leave it out")
     asked["negative"] = negative
   return asked
-
-
-def _share(
-  jobs: Sequence[_Job], batch: int | None, placement: sharding.Placement
-) -> list[Sequence[_Job]]:
-  """The batches that this process makes.
-
-  What a prompt becomes does not depend on what it is made with, so any share
-  will do.  On a mesh of all processes every one of them makes all.
-  """
-  size = batch or _ROWS * placement.mesh.devices.size
-  sharing = 1 if placement.spans else jax.process_count()
-  size = min(size, -(-len(jobs) // sharing))
-  batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-  return batches if placement.spans else batches[jax.process_index() :: sharing]
-
-
-def _make(
-  work: _Work,
-  batches: Sequence[Sequence[_Job]],
-  folder: Folder,
-  bar: bars.Progress,
-  task: bars.TaskID,
-) -> None:
-  """Makes all sounds of all batches, with a line for each."""
-  model, rate = work.model, work.model.sample_rate_hz
-  writes = folder.primary or not model.placement.spans
-  made, in_all = 0, sum(map(len, batches))
-  start, speed = time.monotonic(), ""
-  for jobs in batches:
-    rows = len(jobs)
-    label = f"sampling {made + 1}-{made + rows} of {in_all}{speed}"
-    bar.update(task, description=f"compiling, {label}", completed=0)
-
-    def report(
-      done: int, total: int, made=made, rows=rows, label=label
-    ) -> None:
-      if done:
-        # Of all, not of this batch: the bar shows when the last is done.
-        done, total = made * total + rows * done, in_all * total
-        bar.update(task, description=label, completed=done, total=total)
-
-    asked = dict(work.asked)
-    for name in asked.keys() & {"prompt", "sound"}:
-      asked[name] = np.stack([asked[name]] * rows)
-    audio = work.call(
-      texts=[job.text for job in jobs],
-      seed=[job.seed for job in jobs],
-      progress=report,
-      **asked,
-    )
-    made += rows
-    length_s = audio.shape[1] / rate
-    speed = made * length_s / (time.monotonic() - start)
-    speed = f", {speed:.1f} s of sound a second"
-    if not writes:
-      continue
-    if work.loudness_lufs is not None:
-      audio = models.normalize_loudness(audio, rate, work.loudness_lufs)
-    for job, one in zip(jobs, audio, strict=True):
-      io.write(job.path, one, rate)
-      if work.spectrogram:
-        picture = job.path.with_suffix(".png")
-        drawing.spectrogram(picture, one, rate, title=job.text or "")
-      folder.note(job.entry)
-
-
-def _by_length(jobs: list[_Job], loaded: families.TextToAudio) -> list[_Job]:
-  """Short texts first, if the family tells: a batch is as wide as its longest.
-
-  Raises:
-    InputError: For a text that is too long, before the hours of work.
-  """
-  if not hasattr(loaded, "text_lengths"):
-    return jobs
-  lengths = loaded.text_lengths([job.text for job in jobs])
-  order = np.argsort(lengths, kind="stable")
-  return [jobs[i] for i in order]

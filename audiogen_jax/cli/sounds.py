@@ -22,18 +22,25 @@ from audiogen_jax.evaluate.sounds import Report
 
 _HASH = 12  # digits in tables; all of them are in the JSON
 
-_Protocol: TypeAlias = Annotated[
+Protocol: TypeAlias = Annotated[
   str | None,
   typer.Option(
     help=f"{', '.join(protocols.PROTOCOLS)}; if not given, audiogen where its"
     " weights are at hand, else sfx."
   ),
 ]
-_Weights: TypeAlias = Annotated[
+Weights: TypeAlias = Annotated[
   Path | None,
   typer.Option(
     help="The folder with the networks' weights, as `audiogen evaluate weights`"
     " names them."
+  ),
+]
+Measures: TypeAlias = Annotated[
+  list[str] | None,
+  typer.Option(
+    help="fad, fd, kl, clap, is, kid, fad_inf, …, as the protocol has them;"
+    " again for another.  Else its usual ones."
   ),
 ]
 _Only: TypeAlias = Annotated[
@@ -60,14 +67,8 @@ def sounds(
       help="Recordings, likewise; or a .npz of `audiogen evaluate statistics`."
     ),
   ],
-  protocol: _Protocol = None,
-  measure: Annotated[
-    list[str] | None,
-    typer.Option(
-      help="fad, fd, kl, clap, is, kid, fad_inf, …, as the protocol has them;"
-      " again for another.  Else its usual ones."
-    ),
-  ] = None,
+  protocol: Protocol = None,
+  measure: Measures = None,
   captions: Annotated[
     Path | None,
     typer.Option(
@@ -75,7 +76,7 @@ def sounds(
       " prompt; if not given, those of the manifest or dataset."
     ),
   ] = None,
-  weights: _Weights = None,
+  weights: Weights = None,
   only: _Only = None,
   split: _Split = None,
   json_file: Annotated[
@@ -94,7 +95,7 @@ def sounds(
   results.check(plot, json_file)
   words = sound_sets.read_captions(captions) if captions else None
   protocol = protocol or evaluation.usual_protocol(weights)
-  with _bar() as progress:
+  with bar() as progress:
     report = evaluation.evaluate(
       generated,
       reference,
@@ -114,7 +115,7 @@ def sounds(
     drawing.intervals(plot, rows, mark="halves of the reference")
   if json_file is not None:
     results.write_json(json_file, report.plain())
-  _tell(report)
+  tell(report)
   results.name(plot, json_file)
 
 
@@ -125,15 +126,15 @@ def statistics(
   output: Annotated[
     Path, typer.Option("--output", "-o", help="A .npz to write.")
   ],
-  protocol: _Protocol = None,
-  weights: _Weights = None,
+  protocol: Protocol = None,
+  weights: Weights = None,
   only: _Only = None,
   split: _Split = None,
 ) -> None:
   """Write what may stand for recordings in Fréchet distances."""
   io.check_target(output)
   protocol = protocol or evaluation.usual_protocol(weights)
-  with _bar() as progress:
+  with bar() as progress:
     clips = evaluation.write_statistics(
       reference,
       output,
@@ -147,7 +148,7 @@ def statistics(
 
 
 def weights(
-  weights: _Weights = None,
+  weights: Weights = None,
 ) -> None:
   """List the networks that judge: what is here, and where to get the rest."""
   if weights is not None and not weights.is_dir():
@@ -175,7 +176,8 @@ def weights(
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def bar() -> Iterator[Progress]:
+  """A bar for `evaluation.evaluate`: what says how far it is."""
   with terminal.bar() as bar:
     task = bar.add_task("loading", total=None)
 
@@ -185,7 +187,8 @@ def _bar() -> Iterator[Progress]:
     yield progress
 
 
-def _tell(report: Report) -> None:
+def tell(report: Report) -> None:
+  """Prints a table of figures, and what is to be known of them."""
   title = (
     f"{report.generated} beside {report.reference}, protocol"
     f" {report.protocol.name}"

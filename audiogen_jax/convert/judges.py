@@ -171,6 +171,11 @@ def load(name: str, weights: Path | None = None) -> Extractor:
   return extractor
 
 
+def check(name: str, weights: Path | None = None) -> None:
+  """Raises InputError, as `load`, if the weights of a judge are missing."""
+  _locate(JUDGES[name].weights, weights or folder())
+
+
 def is_here(name: str, weights: Path | None = None) -> bool:
   """Whether a file of `WEIGHTS` is here."""
   try:

@@ -187,9 +187,13 @@ def _of_file(path: Path) -> Item:
   return Item(lambda: io.read(path), digest, lambda: io.length_s(path))
 
 
-def _of_files(
-  title: str, root: Path, files: Mapping[str, Path], captions: dict[str, str]
+def of_files(
+  title: str,
+  root: Path,
+  files: Mapping[str, Path],
+  captions: Mapping[str, str],
 ) -> SoundSet:
+  """A set of sound files, by their names, of which none is read yet."""
   items = {name: _of_file(files[name]) for name in sorted(files)}
   return SoundSet(title, items, captions, str(root.resolve()))
 
@@ -206,7 +210,7 @@ def _folder(root: Path) -> SoundSet:
         " rename one"
       )
     files[name] = path
-  return _of_files(str(root), root, files, {})
+  return of_files(str(root), root, files, {})
 
 
 def _manifest(path: Path) -> SoundSet:
@@ -220,7 +224,7 @@ def _manifest(path: Path) -> SoundSet:
       f" beside it: {some(lacking)}"
     )
   files = {name: found[name] for name in captions}
-  return _of_files(str(root), root, files, captions)
+  return of_files(str(root), root, files, captions)
 
 
 def _dataset(root: Path, split: str | None) -> SoundSet:

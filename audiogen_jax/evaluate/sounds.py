@@ -100,9 +100,22 @@ def usual_protocol(weights: Path | None = None) -> str:
   return way.name if at_hand else "sfx"
 
 
+def check(
+  protocol: str, measures: Sequence[str] = (), weights: Path | None = None
+) -> None:
+  """Whether `evaluate` could begin, where sounds are made first.
+
+  Raises:
+    InputError: If there is no such protocol, measure, or its weights.
+  """
+  way = protocols.get(protocol)
+  for measure in way.chosen(tuple(measures)):
+    judges.check(way.hearings[measure.hearing].judge, weights)
+
+
 def evaluate(
-  generated: str | os.PathLike,
-  reference: str | os.PathLike,
+  generated: str | os.PathLike | SoundSet,
+  reference: str | os.PathLike | SoundSet,
   protocol: str = "sfx",
   *,
   measures: Sequence[str] = (),
@@ -121,7 +134,8 @@ def evaluate(
   with another measure begins where this one ends.
 
   Args:
-    generated: A folder, a dataset or a manifest, as `SoundSet.open` takes it.
+    generated: A folder, a dataset or a manifest, as `SoundSet.open` takes it,
+      or what that gives: all of its clips.
     reference: Likewise; or a `.npz` that `write_statistics` wrote.
     protocol: Name of one of `protocols.PROTOCOLS`.
     measures: Names of those to take; its usual ones if none are given.
@@ -140,12 +154,14 @@ def evaluate(
   """
   way = protocols.get(protocol)
   chosen = way.chosen(tuple(measures))
-  ours = SoundSet.open(generated, split=split, only=only)
+  ours = _opened(generated, split, only)
   theirs: SoundSet | _Stored
-  if Path(reference).suffix == STATISTICS:
+  if not isinstance(reference, SoundSet) and (
+    Path(reference).suffix == STATISTICS
+  ):
     theirs = _Stored(Path(reference), *frechet.read(reference))
   else:
-    theirs = SoundSet.open(reference, split=split, only=only)
+    theirs = _opened(reference, split, only)
     if ours.place == theirs.place:
       raise InputError(
         f"the reference {theirs.title} is the generated set itself; name the"
@@ -276,6 +292,16 @@ def write_statistics(
       about[f"{name}/floor"] = repr(floor)
   frechet.write(path, found, about)
   return len(clips.items)
+
+
+def _opened(
+  source: str | os.PathLike | SoundSet,
+  split: str | None,
+  only: Sequence[str] | None,
+) -> SoundSet:
+  if isinstance(source, SoundSet):
+    return source
+  return SoundSet.open(source, split=split, only=only)
 
 
 def _captions(
