@@ -16,7 +16,8 @@ from virtual_pod import Pod
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.evaluate import audiocaps, protocols, published
+from audiogen_jax.embedding import protocols
+from audiogen_jax.evaluate import audiocaps, published
 
 pytestmark = pytest.mark.filterwarnings("ignore:sets of")
 
