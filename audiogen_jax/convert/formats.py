@@ -113,7 +113,7 @@ def locate(source: str | Path) -> epath.Path:
     InputError: If there is no such folder, name or hub id, or no network.
   """
   text = str(source)
-  if re.fullmatch(r"\w{1,64}", text) and (_ASSETS / text).is_dir():
+  if re.fullmatch(r"[\w-]{1,64}", text) and (_ASSETS / text).is_dir():
     return epath.Path(_ASSETS / text)
   folder = checkpoint.path_of(text)
   try:
