@@ -2,7 +2,7 @@ r"""The masked language model of `nano-magnet`, on the codes of `nano`.
 
     python -m audiogen_jax.train --config=configs/nano_magnet.py \
       --workdir=magnet --config.codec=nano --config.cached_codes=True \
-      --config.data.folders=CODES
+      --config.data.mix=False --config.data.folders=CODES
 
 Smaller than `nano_lm.py`, so that the whole model is 12 MB, and trained for
 longer: a step teaches it one of four codebooks.  `launch/nano_magnet.sh` makes
@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config = magnet_1p5b.masked(nano_lm.get_config(variant))
   if not variant:
     config.lm.transformer.update(width=128, layers=4, ff=512)
-    config.masking.sampling.guidance = 5.0  # of 3, 5, 10 and 20 heard best
+    config.masking.sampling.guidance = 5.0  # of 3, 5 and 10 heard best
     config.optim.lr = 2e-3
     config.loop.steps = 3000
     config.loop.eval_every = 500

@@ -122,7 +122,7 @@ class Masked:
     )
 
 
-FAMILIES: dict[str, Callable[..., Own]] = {
+FAMILIES: dict[str, type[Autoregressive] | type[Masked]] = {
   opening.FAMILY: Autoregressive,
   opening.MASKED: Masked,
 }

@@ -29,6 +29,16 @@ class Work:
   guidance: float = 3.0
 
 
+_DERIVED = (  # properties of figures that their plain values hold, too
+  "step_s",
+  "lm_s",
+  "total_s",
+  "tokens_per_s",
+  "sound_per_s",
+  "limit_share",
+)
+
+
 class Run(NamedTuple):
   """Seconds of one run: of the language model, and from sentence to sound."""
 
@@ -133,16 +143,6 @@ class SampleFigures:
     return told
 
 
-_DERIVED = (
-  "step_s",
-  "lm_s",
-  "total_s",
-  "tokens_per_s",
-  "sound_per_s",
-  "limit_share",
-)
-
-
 def compare(
   ours: Sequence[Own],
   rivals: Sequence[Contestant],
@@ -189,31 +189,32 @@ def compare(
   alone = len(contestants) == 1
   for work in works:
     taken = machine.in_turn(contestants, functools.partial(run, work), runs)
-    tokens = codec.tokens
     limits = [each.passes(work) for each in ours]
-    for number, (each, first_and_later) in enumerate(
-      zip(contestants, taken, strict=True)
-    ):
-      (_, first_s, compile_s), later = first_and_later
-      known = {}
-      if number < len(ours):
-        known = {
-          "compile_s": compile_s,
-          "latency_s": ours[number].latency_s(work),
-          "limit": limits[number],
-          "speed": speed,
-          "peak_bytes": machine.peak_bytes() if alone else None,
-        }
-      limit = limits[number if number < len(ours) else 0]
-      found.append(
-        SampleFigures(
-          name=each.name,
-          work=work,
-          steps=limit.count,
-          tokens=tokens.frames(work.duration_s) * tokens.codebooks,
-          first_s=first_s,
-          runs=[given for given, *_ in later],
-          **known,
-        )
+    frames = codec.tokens.frames(work.duration_s)
+    made = [
+      SampleFigures(
+        name=each.name,
+        work=work,
+        steps=limit.count,
+        tokens=frames * codec.tokens.codebooks,
+        first_s=first_s,
+        runs=[given for given, *_ in later],
       )
+      for each, ((_, first_s, _), later), limit in zip(
+        contestants,
+        taken,
+        [*limits, *[limits[0]] * len(rivals)],
+        strict=True,
+      )
+    ]
+    for index, each in enumerate(ours):  # of others not known
+      made[index] = dataclasses.replace(
+        made[index],
+        compile_s=taken[index][0][2],
+        latency_s=each.latency_s(work),
+        limit=limits[index],
+        speed=speed,
+        peak_bytes=machine.peak_bytes() if alone else None,
+      )
+    found += made
   return found

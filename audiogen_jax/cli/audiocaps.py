@@ -17,12 +17,11 @@ from audiogen_jax.cli import (
   flags,
   making,
   models,
-  plan,
   results,
   sounds,
   terminal,
 )
-from audiogen_jax.core import processes, sharding
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
@@ -90,26 +89,9 @@ def audiocaps(
   ] = None,
   seed: Annotated[int, typer.Option(help="Clip i uses seed + i.")] = 0,
   options: flags.Options = None,
-  dtype: Annotated[
-    str | None,
-    typer.Option(
-      help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
-      " float32 on CPU]"
-    ),
-  ] = None,
-  batch: Annotated[
-    int | None,
-    typer.Option(
-      help=f"Sounds made together.  \\[default: {making.ROWS} a device]", min=1
-    ),
-  ] = None,
-  mesh: Annotated[
-    str | None,
-    typer.Option(
-      help="Devices that make each batch together, such as data=4,tensor=2."
-      "  \\[default: each process's own, as data]"
-    ),
-  ] = None,
+  dtype: models.Dtype = None,
+  batch: making.Batch = None,
+  mesh: making.Mesh = None,
   json_file: Annotated[
     Path | None,
     typer.Option("--json", help="A file for all figures, of each clip, too."),
@@ -160,15 +142,8 @@ def audiocaps(
   def prepared(
     texts: Sequence[str | None], report: making.Report
   ) -> making.Work:
-    devices = mesh and sharding.make_mesh(
-      **plan.sizes(mesh, ["data", "tensor"])
-    )
-    loaded = families.load(
-      model,
-      text_encoder=text_encoder,
-      dtype=dtype,
-      mesh=devices,
-      adapters=adapters,
+    loaded = making.opened(
+      model, mesh, text_encoder=text_encoder, dtype=dtype, adapters=adapters
     )
     families.check(loaded, sampling)
     asked = {"sampling": sampling, "duration_s": duration}

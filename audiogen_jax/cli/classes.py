@@ -23,20 +23,24 @@ from audiogen_jax.evaluate.classes import ClassReport
 from audiogen_jax.evaluate.classified import TOP, Classified
 from audiogen_jax.evaluate.clips import Clips
 
+Model = Annotated[
+  str, typer.Argument(help="A hub id, a folder or a gs:// URI.")
+]
+Data = Annotated[
+  Path,
+  typer.Argument(
+    help="A dataset of sounds; the first tag of each is its class."
+  ),
+]
+Split = Annotated[
+  str, typer.Option(help="Held out; what is learned from is train.")
+]
+
 
 def classes(
-  model: Annotated[
-    str, typer.Argument(help="A hub id, a folder or a gs:// URI.")
-  ],
-  data: Annotated[
-    Path,
-    typer.Argument(
-      help="A dataset of sounds; the first tag of each is its class."
-    ),
-  ],
-  split: Annotated[
-    str, typer.Option(help="Held out; what is learned from is train.")
-  ] = "validation",
+  model: Model,
+  data: Data,
+  split: Split = "validation",
   clips: Annotated[int, typer.Option(help="To make of each class.")] = 20,
   pairs: Annotated[
     int,
@@ -69,21 +73,9 @@ def classes(
   asked = _read_prompts(prompts) if prompts is not None else {}
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
-    loaded = families.load(model, adapters=adapters)
-    chosen = ways(options)
-    usual = families.describe(model).sampling
-    samplings = [changed(usual, way, model) for way in chosen]
-    for each in samplings:
-      families.check(loaded, each)
-    parts = [
-      Clips.open(
-        data,
-        rate_hz=loaded.sample_rate_hz,
-        channels=loaded.channels,
-        split=name,
-      )
-      for name in ("train", split)
-    ]
+    loaded, chosen, samplings, parts = opened(
+      model, adapters, options, data, split
+    )
 
     def progress(what: str, done: int, total: int) -> None:
       bar.update(task, description=what, completed=done, total=total)
@@ -116,7 +108,41 @@ def classes(
   results.name(plot, json_file)
 
 
-def ways(given: dict[str, list]) -> list[dict[str, Any]]:
+def opened(
+  model: str,
+  adapters: list[str] | None,
+  options: dict[str, list],
+  data: Path,
+  split: str,
+) -> tuple[
+  families.TextToAudio, list[dict[str, Any]], list[Any], tuple[Clips, Clips]
+]:
+  """A model, ways to sample as they were asked for and in full, recordings.
+
+  Those to train on come first, then those held out.
+
+  Raises:
+    InputError: If the model, an option of it or the dataset does not do.
+  """
+  loaded = families.load(model, adapters=adapters)
+  chosen = _ways(options)
+  usual = families.describe(model).sampling
+  samplings = [changed(usual, way, model) for way in chosen]
+  for each in samplings:
+    families.check(loaded, each)
+  train, held_out = (
+    Clips.open(
+      data,
+      rate_hz=loaded.sample_rate_hz,
+      channels=loaded.channels,
+      split=name,
+    )
+    for name in ("train", split)
+  )
+  return loaded, chosen, samplings, (train, held_out)
+
+
+def _ways(given: dict[str, list]) -> list[dict[str, Any]]:
   """Every combination of what was given, each of them once."""
   values = [dict.fromkeys(each) for each in given.values()]
   return [

@@ -10,10 +10,10 @@ import typer
 
 from audiogen_jax import families
 from audiogen_jax.audio import io
-from audiogen_jax.cli import flags, making, models, plan, scorers, terminal
+from audiogen_jax.cli import flags, making, models, scorers, terminal
 from audiogen_jax.cli import prompts as prompts_of
 from audiogen_jax.cli.source import USUAL_AMOUNT, Source
-from audiogen_jax.core import processes, sharding
+from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
 from audiogen_jax.core.options import plain as option_values
@@ -114,26 +114,9 @@ def generate(
   ] = 1,
   scorer: Annotated[str | None, typer.Option(help=scorers.HELP)] = None,
   options: flags.Options = None,
-  dtype: Annotated[
-    str | None,
-    typer.Option(
-      help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
-      " float32 on CPU]"
-    ),
-  ] = None,
-  batch: Annotated[
-    int | None,
-    typer.Option(
-      help=f"Sounds made together.  \\[default: {making.ROWS} a device]", min=1
-    ),
-  ] = None,
-  mesh: Annotated[
-    str | None,
-    typer.Option(
-      help="Devices that make each batch together, such as data=4,tensor=2."
-      "  \\[default: each process's own, as data]"
-    ),
-  ] = None,
+  dtype: models.Dtype = None,
+  batch: making.Batch = None,
+  mesh: making.Mesh = None,
   loudness: Annotated[
     float,
     typer.Option(
@@ -191,15 +174,8 @@ def generate(
   def prepared(
     texts: Sequence[str | None], report: making.Report
   ) -> making.Work:
-    devices = mesh and sharding.make_mesh(
-      **plan.sizes(mesh, ["data", "tensor"])
-    )
-    loaded = families.load(
-      model,
-      text_encoder=text_encoder,
-      dtype=dtype,
-      mesh=devices,
-      adapters=adapters,
+    loaded = making.opened(
+      model, mesh, text_encoder=text_encoder, dtype=dtype, adapters=adapters
     )
     asked = _asked(loaded, model, duration, stride, sampling, negative)
     call, given = source.asked(loaded, model)

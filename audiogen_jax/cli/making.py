@@ -4,19 +4,34 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+import typer
 from rich import progress as bars
 
 from audiogen_jax import families
 from audiogen_jax.audio import drawing, io
-from audiogen_jax.cli import models, terminal
+from audiogen_jax.cli import models, plan, terminal
 from audiogen_jax.cli.manifest import Folder
 from audiogen_jax.core import processes, sharding
 
 ROWS = 8  # sounds made together on each device
+
+Batch = Annotated[
+  int | None,
+  typer.Option(
+    help=f"Sounds made together.  \\[default: {ROWS} a device]", min=1
+  ),
+]
+Mesh = Annotated[
+  str | None,
+  typer.Option(
+    help="Devices that make each batch together, such as data=4,tensor=2."
+    "  \\[default: each process's own, as data]"
+  ),
+]
 
 # What is being done, how much of it is done, of how much.
 Report: TypeAlias = Callable[[str, int, int], None]
@@ -57,6 +72,28 @@ def jobs(
     )
     for i, (text, path) in enumerate(zip(texts, paths, strict=True))
   ]
+
+
+def opened(
+  model: str,
+  mesh: str | None,
+  *,
+  text_encoder: str | None,
+  dtype: str | None,
+  adapters: Sequence[str] | None,
+) -> families.TextToAudio:
+  """The model, on the mesh that `--mesh` names.
+
+  Raises:
+    InputError: As `families.load`, or for a mesh that is none.
+  """
+  return families.load(
+    model,
+    text_encoder=text_encoder,
+    dtype=dtype,
+    mesh=mesh and sharding.make_mesh(**plan.sizes(mesh, ["data", "tensor"])),
+    adapters=adapters,
+  )
 
 
 def make(

@@ -39,6 +39,13 @@ TextEncoder = Annotated[
     " or what it names]"
   ),
 ]
+Dtype = Annotated[
+  str | None,
+  typer.Option(
+    help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
+    " float32 on CPU]"
+  ),
+]
 Adapters = Annotated[
   list[str] | None,
   typer.Option(

@@ -8,26 +8,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from audiogen_jax import families
 from audiogen_jax.cli import classes, flags, models, results, terminal
-from audiogen_jax.core.options import changed
 from audiogen_jax.evaluate import order as order_evaluation
-from audiogen_jax.evaluate.clips import Clips
 
 
 def order(
-  model: Annotated[
-    str, typer.Argument(help="A hub id, a folder or a gs:// URI.")
-  ],
-  data: Annotated[
-    Path,
-    typer.Argument(
-      help="A dataset of sounds; the first tag of each is its class."
-    ),
-  ],
-  split: Annotated[
-    str, typer.Option(help="Held out; what is learned from is train.")
-  ] = "validation",
+  model: classes.Model,
+  data: classes.Data,
+  split: classes.Split = "validation",
   pairs: Annotated[
     int, typer.Option(help="Of classes; each is asked for in both orders.")
   ] = 45,
@@ -49,20 +37,8 @@ def order(
   results.check(None, json_file)
   with terminal.bar() as bar:
     task = bar.add_task(f"loading {model}", total=None)
-    loaded = families.load(model, adapters=adapters)
-    ways = classes.ways(options)
-    usual = families.describe(model).sampling
-    samplings = [changed(usual, way, model) for way in ways]
-    for each in samplings:
-      families.check(loaded, each)
-    train, held_out = (
-      Clips.open(
-        data,
-        rate_hz=loaded.sample_rate_hz,
-        channels=loaded.channels,
-        split=name,
-      )
-      for name in ("train", split)
+    loaded, chosen, samplings, (train, held_out) = classes.opened(
+      model, adapters, options, data, split
     )
     report = order_evaluation.evaluate(
       loaded,
@@ -79,7 +55,7 @@ def order(
       ),
     )
   columns = {"recordings": report.real}
-  for way, (sampling, found) in zip(ways, report.generated, strict=True):
+  for way, (sampling, found) in zip(chosen, report.generated, strict=True):
     columns[classes.named(way, sampling)] = found
   table = Table(
     title=Text(f"{model} on {held_out.title}"),

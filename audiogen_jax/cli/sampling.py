@@ -49,13 +49,6 @@ _Model = Annotated[
 _Guidance = Annotated[
   float, typer.Option(help="Classifier-free guidance; 1 for none.")
 ]
-_Dtype = Annotated[
-  str | None,
-  typer.Option(
-    help="float32, bfloat16 or int8.  \\[default: bfloat16 on TPU and GPU,"
-    " float32 on CPU]"
-  ),
-]
 _Mesh = Annotated[str | None, typer.Option(help="Such as data=4,tensor=2.")]
 Runs = Annotated[
   int, typer.Option(help="Runs that count, after one that may compile.", min=1)
@@ -73,7 +66,7 @@ def sample(
   duration: Durations = None,
   guidance: _Guidance = 3.0,
   adapters: models.Adapters = None,
-  dtype: _Dtype = None,
+  dtype: models.Dtype = None,
   mesh: _Mesh = None,
   against: Annotated[
     list[str] | None,
@@ -144,7 +137,7 @@ def long(
   ] = None,
   guidance: _Guidance = 3.0,
   adapters: models.Adapters = None,
-  dtype: _Dtype = None,
+  dtype: models.Dtype = None,
   mesh: _Mesh = None,
   runs: Runs = 3,
   json_file: Json = None,

@@ -70,7 +70,11 @@ def load_extractor(
 
 
 def _found(name: str, path: Path) -> Path:
-  """The file itself."""
+  """The file of weights at a path: that file, or the one in that folder.
+
+  Raises:
+    InputError: If there is none, with what to download from where.
+  """
   files = PUBLISHED[name].files
   if path.is_dir():
     there = [path / file for file in files if (path / file).is_file()]

@@ -114,12 +114,12 @@ class Array:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Its shape."""
+    """How many values there are along each axis."""
     return self.read().shape
 
   @property
   def dtype(self) -> np.dtype:
-    """Its dtype."""
+    """Of which type the values are."""
     return self.read().dtype
 
   def read(self) -> np.ndarray:

@@ -120,5 +120,5 @@ def _norm(config: BertConfig, name: str) -> nn.LayerNorm:
 
 
 def init(config: BertConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   return Bert(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]

@@ -104,7 +104,7 @@ class _Projection(nn.Module):
 
 
 def init(config: ClapConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   c, keys = config, jax.random.split(key, 4)
   project, widths = _Projection(c), (c.heard_width, c.text.width)
   audio = htsat if isinstance(c.audio, HTSATConfig) else cnn14

@@ -140,7 +140,7 @@ def _real(
 
 
 def init(config: Cnn14Config, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   c = config
   bands = jnp.zeros((1, c.least_frames, c.mel.n_mels))
   return Cnn14(c).init(key, bands, jnp.array([c.least_frames]))["params"]

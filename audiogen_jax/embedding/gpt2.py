@@ -110,5 +110,5 @@ def _norm(config: GPT2Config, name: str) -> nn.LayerNorm:
 
 
 def init(config: GPT2Config, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   return GPT2(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]

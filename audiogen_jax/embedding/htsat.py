@@ -254,6 +254,6 @@ def _norm(config: HTSATConfig, name: str) -> nn.LayerNorm:
 
 
 def init(config: HTSATConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   bands = jnp.zeros((1, config.stretched, config.mel.n_mels))
   return HTSAT(config).init(key, bands)["params"]

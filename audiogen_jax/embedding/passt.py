@@ -175,7 +175,7 @@ def _norm(epsilon: float, name: str) -> nn.LayerNorm:
 
 
 def init(config: PaSSTConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   frames = config.patch[1]
   log_mel = jnp.zeros((1, frames, config.mel.n_mels))
   return PaSST(config).init(key, log_mel, jnp.array([frames]))["params"]

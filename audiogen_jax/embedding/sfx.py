@@ -80,7 +80,7 @@ class SfxNet(nn.Module):
 
 
 def init(config: SfxConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   bands = jnp.zeros((1, _FRAMES, _MEL.n_mels))
   return SfxNet(config).init(key, bands)["params"]
 

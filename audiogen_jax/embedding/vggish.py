@@ -107,7 +107,7 @@ class VGGish(nn.Module):
 
 
 def init(config: VGGishConfig, key: jax.Array) -> Tree:
-  """Random parameters."""
+  """Parameters of this shape, random: what files are held against."""
   patches = jnp.zeros((1, config.frames, config.mel.n_mels))
   return VGGish(config).init(key, patches)["params"]
 

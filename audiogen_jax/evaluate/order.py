@@ -239,6 +239,11 @@ def _real(
     shape = half, clip.audio.shape[1]
     by_class.setdefault(label, []).append(np.resize(clip.audio, shape))
   known = [pair for pair in pairs if all(i in by_class for i in pair)]
+  if not known:
+    raise InputError(
+      f"{held_out.title} holds out no two classes of the {len(pairs)} pairs;"
+      " take more --pairs, or another split"
+    )
   right: list[list[bool]] = [[], []]
   for number, pair in enumerate(known):
     for order, found in zip((pair, pair[::-1]), right, strict=True):
