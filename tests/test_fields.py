@@ -38,15 +38,14 @@ class _Rows(NamedTuple):
 
 def _of_module(module, field=None, method=None):
   """A Linen module with random parameters."""
-  x, length = jnp.zeros((1, 12, CHANNELS)), jnp.array([12])
-  key = jax.random.key(0)
-  variables = module.init(key, x, length, method=method)
-  leaves, tree = jax.tree.flatten(variables)
-  keys = jax.random.split(key, len(leaves))
+  x, length = np.zeros((1, 12, CHANNELS), np.float32), np.array([12])
+  init = functools.partial(module.init, method=method)
+  shapes = jax.eval_shape(init, jax.random.key(0), x, length)
+  leaves, tree = jax.tree.flatten(shapes)
   leaves = [
     # Such that signals neither vanish nor grow: ELU is flat far below 0.
-    jax.random.normal(k, leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
-    for k, leaf in zip(keys, leaves, strict=True)
+    _noise(*leaf.shape, seed=seed) / np.sqrt(np.prod(leaf.shape[:-1]))
+    for seed, leaf in enumerate(leaves)
   ]
   variables = jax.tree.unflatten(tree, leaves)
 
@@ -132,6 +131,7 @@ LAYERS |= {
     layers.ConvTranspose(3, 2, norm="layer_norm")
   ),
 }
+BUILT = functools.cache(lambda name: LAYERS[name]())  # for all tests of it
 BOUNDED = [
   name for name in LAYERS if name != "LSTM" and not name.startswith("normed")
 ]
@@ -144,7 +144,7 @@ def _length(field, frames):
 # No gradient passes through a code.
 @pytest.mark.parametrize("name", [n for n in LAYERS if n != "quantiser"])
 def test_the_field_is_what_the_gradient_shows(name):
-  run, field = LAYERS[name]()
+  run, field = BUILT(name)
   n = _length(field, 40)
   x = jnp.asarray(_noise(n, CHANNELS))
   touched = jax.jacrev(lambda x: run(x, jnp.int32(n)).sum(-1))(x)
@@ -166,7 +166,7 @@ def test_the_field_is_what_the_gradient_shows(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_padding_does_not_leak(name):
   """Neither values nor gradients; a row may end in the midst of a frame."""
-  run, field = LAYERS[name]()
+  run, field = BUILT(name)
   for n in (_length(field, 9), _length(field, 9) + 1):
     x = _noise(_length(field, 14), CHANNELS)
     x[n:] = np.nan
@@ -185,7 +185,7 @@ def test_padding_does_not_leak(name):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_piece_by_piece_is_the_whole(name):
   """Each piece of frames, from the inputs of its field and no others."""
-  run, field = LAYERS[name]()
+  run, field = BUILT(name)
   frames = 30
   left, right = field.context()
   n = _length(field, frames)
