@@ -94,6 +94,33 @@ class TestMaker:
     with pytest.raises(InputError, match="guidance 1 reads no negative"):
       make("rain", negative="music", sampling=Sampling(guidance=1.0))
 
+  def test_the_best_of_two(self, make):
+    class Second:
+      """Likes each sound better than the last."""
+
+      def __init__(self):
+        self.heard = []
+
+      def check(self, texts):
+        assert texts == ["rain"]
+
+      def score(self, sounds, rate_hz, texts):
+        self.heard.append((sounds.shape, rate_hz, texts))
+        return np.array([len(self.heard)])
+
+    scorer, steps = Second(), []
+    made = make(
+      "rain",
+      seed=3,
+      best_of=2,
+      scorer=scorer,
+      progress=lambda *counts: steps.append(counts),
+    )
+    assert scorer.heard == 2 * [((1, 9600, 1), 16000, ["rain"])]
+    other = make("rain", seed=3 + 2**31)
+    assert made.sound.read_bytes() == other.sound.read_bytes()
+    assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
+
   @pytest.mark.parametrize("prompt", ["", "rain"])
   def test_an_upload_is_continued(self, make, generate, noise, prompt):
     made = make(prompt, upload=noise, duration_s=1.0)
@@ -216,6 +243,11 @@ class TestCommand:
     pytest.importorskip("gradio")
     error = refused("demo", "--model", "nowhere/at/all", "--port", 0)
     assert "nowhere/at/all" in error
+
+  def test_no_scorer(self, refused, tiny, temporary):
+    pytest.importorskip("gradio")
+    words = "demo", "--model", tiny, "--port", 0
+    assert "'esc10' is no CLAP" in refused(*words, "--scorer", "esc10")
 
   def test_other_commands_do_not_import_gradio(self):
     code = "import sys, audiogen_jax.cli; print('gradio' in sys.modules)"

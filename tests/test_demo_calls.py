@@ -20,14 +20,27 @@ pytestmark = [
   pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-CALL = ["rain", None, 0.6, 0, 3.0, 1.0, 96, 0.0, ""]
+CALL = ["rain", None, 0.6, 0, 3.0, 1.0, 96, 0.0, "", 1]
+
+
+class Scorer:
+  """Keeps the first; says how many it heard."""
+
+  heard = 0
+
+  def check(self, texts):
+    """Judges by any text."""
+
+  def score(self, sounds, rate_hz, texts):
+    self.heard += 1
+    return np.zeros(len(sounds))
 
 
 class Server:
   """The page, served in this process."""
 
-  def __init__(self, client):
-    self.client = client
+  def __init__(self, client, scorer):
+    self.client, self.scorer = client, scorer
 
   def post(self, place: str, call) -> tuple[int, str]:
     """What the server says to a call before it is in the queue."""
@@ -40,9 +53,10 @@ class Server:
   def ask(self, **changes) -> tuple[str, object]:
     """The last event of a call: its kind and its values."""
     names = ("prompt", "upload", "duration_s", "seed", "guidance")
+    places = {name: i for i, name in enumerate(names)} | {"best_of": -1}
     values = CALL.copy()
     for name, value in changes.items():
-      values[names.index(name)] = value
+      values[places[name]] = value
     status, answer = self.post("call/generate", {"data": values})
     assert status == 200, answer
     place = f"/gradio_api/call/generate/{answer['event_id']}"
@@ -73,10 +87,13 @@ def server(tiny, folder):
 
     app = fastapi.FastAPI()
     model = AudioGen.from_pretrained(tiny)
-    blocks = page.build(model, Sampling(), "tiny", folder, lambda: False)
+    scorer = Scorer()
+    blocks = page.build(
+      model, Sampling(), "tiny", folder, lambda: False, scorer
+    )
     page.mount(app, blocks, folder)
     with TestClient(app) as client:
-      yield Server(client)
+      yield Server(client, scorer)
 
 
 def file(path, **more):
@@ -95,6 +112,12 @@ def test_a_sound_is_made_and_fetched(server):
   assert kind == "complete"
   answer = server.client.get(values[0]["url"])
   assert len(soundfile.read(io.BytesIO(answer.content))[0]) == 9600
+
+
+def test_the_best_of_two_is_kept(server):
+  before = server.scorer.heard
+  kind, _ = server.ask(best_of=2)
+  assert kind == "complete" and server.scorer.heard == before + 2
 
 
 def test_an_upload_is_continued(server):
@@ -191,6 +214,7 @@ def test_nobody_jumps_the_queue(server, place):
     ({6: 10**30}, "Top-k must be a number from 0 to 96, got 1000000000"),
     ({7: [0.5]}, "Top-p must be a number from 0 to 1, got [0.5]"),
     ({8: 5}, "Negative prompt must be a text, got 5"),
+    ({9: 9}, "Best of must be a number from 1 to 8, got 9"),
   ],
 )  # fmt: skip
 def test_wrong_values_are_named(server, changes, words):
@@ -209,8 +233,8 @@ def test_wrong_values_are_named(server, changes, words):
     (b"\xff", "not JSON"),
     ([], "an object with a list"),
     ({"data": "rain"}, "an object with a list"),
-    ({"data": CALL[:-1]}, "8 values where 9 are expected: Prompt"),
-    ({"data": [*CALL, 0]}, "10 values where 9"),
+    ({"data": CALL[:-1]}, "9 values where 10 are expected: Prompt"),
+    ({"data": [*CALL, 0]}, "11 values where 10"),
     ({"data": ["a" * 70_000, *CALL[1:]]}, "more than 65,536 bytes"),
   ],
 )

@@ -6,6 +6,7 @@ not leak, and the field is exactly the one that the gradient shows.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,11 @@ class _Rows(NamedTuple):
   field: ReceptiveField
 
 
+def _width(shape):
+  """What signals grow by: the root of the inputs that are added up."""
+  return math.sqrt(math.prod(shape[:-1]))
+
+
 def _of_module(module, field=None, method=None):
   """A Linen module with random parameters."""
   x, length = np.zeros((1, 12, CHANNELS), np.float32), np.array([12])
@@ -44,8 +50,8 @@ def _of_module(module, field=None, method=None):
   leaves, tree = jax.tree.flatten(shapes)
   leaves = [
     # Such that signals neither vanish nor grow: ELU is flat far below 0.
-    _noise(*leaf.shape, seed=seed) / np.sqrt(np.prod(leaf.shape[:-1]))
-    for seed, leaf in enumerate(leaves)
+    jnp.asarray(_noise(*leaf.shape, seed=i) / _width(leaf.shape), jnp.float32)
+    for i, leaf in enumerate(leaves)
   ]
   variables = jax.tree.unflatten(tree, leaves)
 

@@ -120,9 +120,11 @@ WAYS = ("stride1", "max", "prod")
 
 def in_turn(shapes):
   """Every rule in every way, and every shape of spans in every way."""
-  for i, rule in enumerate(RULES):
-    for j, way in enumerate(WAYS):
-      yield rule, way, *shapes[(i + j) % len(shapes)]
+  return [
+    (rule, way, *shapes[(i + j) % len(shapes)])
+    for i, rule in enumerate(RULES)
+    for j, way in enumerate(WAYS)
+  ]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from audiogen_jax import families
-from audiogen_jax.cli import models, terminal
+from audiogen_jax.cli import models, scorers, terminal
 from audiogen_jax.core.errors import InputError
 
 
@@ -29,6 +29,7 @@ def demo(
   host: Annotated[
     str, typer.Option(help="0.0.0.0 lets other machines in.")
   ] = "127.0.0.1",
+  scorer: Annotated[str | None, typer.Option(help=scorers.PAGE_HELP)] = None,
 ) -> None:
   """Serve a web page that makes sounds (extra `demo`)."""
   with _folder() as folder, _listen(host, port) as listener:
@@ -37,12 +38,13 @@ def demo(
       bar.add_task(f"loading {model}", total=None)
       sampling = families.describe(model).sampling
       loaded = families.load(model, adapters=adapters)
+      judge = None if scorer is None else scorers.clap(scorer)
     terminal.say(f"{_url(listener)} (Ctrl-C ends it)")
     stopping = threading.Event()
     # A folder's place on the server is nobody's business.
     place = pathlib.Path(model)
     name = place.resolve().name if place.exists() else model
-    blocks = page.build(loaded, sampling, name, folder, stopping.is_set)
+    blocks = page.build(loaded, sampling, name, folder, stopping.is_set, judge)
     with contextlib.suppress(KeyboardInterrupt):
       _serve(page, blocks, folder, listener, stopping)
 

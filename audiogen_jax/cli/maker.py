@@ -14,6 +14,7 @@ from audiogen_jax.cli import models
 from audiogen_jax.cli.source import Source
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
+from audiogen_jax.evaluate.choosing import BestOf, Scorer
 from audiogen_jax.families import Progress, TextToAudio
 
 LONGEST_S = 30.0  # of a result
@@ -47,6 +48,8 @@ def make(
   from_s: Seconds | None = None,
   to_s: Seconds | None = None,
   amount: float | int | None = None,
+  best_of: int = 1,
+  scorer: Scorer | None = None,
 ) -> Made:
   """Makes one sound, as `audiogen generate` would.
 
@@ -65,6 +68,8 @@ def make(
     from_s: Where a hole in the upload begins that is to be filled.
     to_s: Where it ends.
     amount: The share of the upload that is to be varied.
+    best_of: Of how many sounds the one that scores best is kept.
+    scorer: Says which is best; may be missing where `best_of` is 1.
 
   Raises:
     InputError: For whatever the visitor can put right.
@@ -92,8 +97,10 @@ def make(
     given["prompt"] = _end(upload, rate, model.channels, note)[None]
   if negative.strip():
     given["negative"] = negative.strip()
+  if best_of > 1:
+    call = BestOf(call, scorer, best_of, rate)
   audio = call(
-    texts=[text], sampling=sampling, seed=seed, progress=progress, **given
+    texts=[text], sampling=sampling, seed=[seed], progress=progress, **given
   )
   audio = models.normalize_loudness(audio, rate, models.LOUDNESS_LUFS)[0]
   # One folder a result, so that each keeps its name.

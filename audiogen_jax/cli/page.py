@@ -14,6 +14,7 @@ from audiogen_jax.cli import door, maker
 from audiogen_jax.core import options
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import Option
+from audiogen_jax.evaluate.choosing import Scorer
 
 _EXAMPLES = (  # kinds of sound that `nano` has heard
   "a dog barks while rain falls",
@@ -25,6 +26,7 @@ _EXAMPLES = (  # kinds of sound that `nano` has heard
 )
 _WAITING = 32  # visitors; more are asked to come back
 _UPLOAD = "200mb"
+_MOST = 8  # sounds to choose from
 # Files that nobody fetched for an hour go, looked for every five minutes.
 _SWEEP_S, _KEEP_S = 300, 3600
 
@@ -84,6 +86,7 @@ def build(
   name: str,
   folder: pathlib.Path,
   stopping: Callable[[], bool],
+  scorer: Scorer | None = None,
 ) -> gr.Blocks:
   """Builds the page.
 
@@ -93,6 +96,7 @@ def build(
     name: What to call it.
     folder: Where Gradio keeps its files.
     stopping: Whether the server is about to end: no sound is finished then.
+    scorer: Chooses among several sounds, where visitors want several.
   """
   inputs: dict[str, gr.components.Component] = {}
 
@@ -119,6 +123,8 @@ def build(
         from_s=given.get("from_s"),
         to_s=given.get("to_s"),
         amount=given.get("amount") or None,
+        best_of=given.get("best_of", 1),
+        scorer=scorer,
         sampling=_chosen(model, sampling, given),
         progress=report,
         note=lambda line: gr.Info(f"{line}."),
@@ -143,7 +149,7 @@ def build(
     )
     with gr.Row():
       with gr.Column():
-        button = _add_inputs(model, sampling, inputs)
+        button = _add_inputs(model, sampling, inputs, scorer is not None)
       with gr.Column():
         outputs = _outputs()
     respond.__signature__ = _signature(inputs)
@@ -185,12 +191,13 @@ def _add_inputs(
   model: families.TextToAudio,
   sampling: Any,
   inputs: dict[str, gr.components.Component],
+  chooses: bool,
 ) -> gr.Button:
   """The left half; adds by name what `respond` takes, and returns the button.
 
   A slider for each number among the family's options; an upload where the
   family can continue sounds, fill or vary them; a negative prompt where it
-  reads one.
+  reads one; the number of sounds to choose from where something chooses.
   """
   inputs["prompt"] = gr.Textbox(
     label="Prompt",
@@ -250,6 +257,15 @@ def _add_inputs(
         info="Guidance leads away from it.",
         elem_id="negative",
       )
+  if chooses:
+    inputs["best_of"] = gr.Slider(
+      1,
+      _MOST,
+      1,
+      step=1,
+      label="Best of",
+      info="Makes so many sounds and keeps the one nearest to the prompt.",
+    )
   return gr.Button("Make the sound", variant="primary", elem_id="make")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.evaluate import clap_scorer
 from audiogen_jax.evaluate.choosing import ClassScorer, Scorer
 from audiogen_jax.evaluate.clap_scorer import ClapScorer
@@ -16,6 +17,24 @@ HELP = (
   " first tags are classes that a classifier learns, and of which each prompt"
   f" must name one.  \\[default: {USUAL}]"
 )
+
+PAGE_HELP = (
+  "Lets visitors ask for the best of several sounds, as the CLAP of that"
+  f" protocol hears them: {' or '.join(clap_scorer.NAMES)}."
+)
+
+
+def clap(name: str) -> ClapScorer:
+  """The CLAP of the protocol of that name.
+
+  Raises:
+    InputError: If there is none, or its weights are missing.
+  """
+  if name not in clap_scorer.NAMES:
+    raise InputError(
+      f"{name!r} is no CLAP: take {' or '.join(clap_scorer.NAMES)}"
+    )
+  return ClapScorer(name)
 
 
 def opened(
