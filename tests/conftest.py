@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import haste
@@ -16,14 +17,22 @@ if _DEVICES not in _flags:
 os.environ["XLA_FLAGS"] = f"{_flags} {haste.FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the network is a bug
-# The command line keeps programs from call to call; tests start afresh.
+# The command line keeps programs from call to call; what tests start does not.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# A program that two files or two workers need is compiled once: the first
+# process makes the folder, and those that it starts find its name here.
+_CACHE = "AUDIOGEN_TEST_CACHE"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _folder = tempfile.TemporaryDirectory(prefix="audiogen-tests-")
+  os.environ[_CACHE] = _folder.name
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 # The flags have been read now.  Programs that tests start are compiled as they
 # are for users.
 jax.devices()
@@ -78,7 +87,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-  """Files share few programs; kept, those of all took 6 GB a worker."""
+  """Programs stay on the disk alone: those of all files took 6 GB a worker."""
+  jax.config.update("jax_enable_compilation_cache", True)  # planning ends it
   yield
   jax.clear_caches()
 
