@@ -26,7 +26,10 @@ FLOORS = {room: n for n, rooms in enumerate(HOUSE) for room in rooms.split()}
 MAX_LINES = 400
 NOT_NOUNS = {"utils", "helpers", "common", "base", "misc"}
 FOREIGN_FRAMEWORKS = {"torch", "torchaudio", "tensorflow"}
-RIVALS = f"{PACKAGE}.benchmark.rivals"  # to run beside ours, if asked for
+RIVALS = (  # to run beside ours, if asked for
+  f"{PACKAGE}.benchmark.rivals",
+  f"{PACKAGE}.benchmark.extractor_rivals",
+)
 FOREIGN_NAMES = re.compile(r"in_proj_weight|SelfAttention|weight_v\b")
 
 
@@ -56,7 +59,7 @@ def imports(tree: ast.AST, module: str, is_init: bool) -> Iterator[str]:
 def check_import(module: str, target: str) -> str | None:
   """What is wrong with `module` importing `target`, if anything."""
   top, _, rest = target.partition(".")
-  if top in FOREIGN_FRAMEWORKS and module != RIVALS:
+  if top in FOREIGN_FRAMEWORKS and module not in RIVALS:
     return f"imports {top}, which {PACKAGE} does without"
   if top != PACKAGE or rest == "__version__":
     return None

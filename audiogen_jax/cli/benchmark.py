@@ -5,8 +5,9 @@ from typing import Annotated
 import jax
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from audiogen_jax.benchmark import coding, machine, rivals
+from audiogen_jax.benchmark import coding, extractors, machine, rivals
 from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
 from audiogen_jax.cli import (
@@ -94,6 +95,69 @@ def codec(
       f"{decoded:,.1f} x real time",
       "" if against else f"{each.peak_bytes / GIB:.2f} GiB",
     )
+  terminal.out.print(table)
+  if json_file is not None:
+    told = {"title": title, "figures": [each.plain() for each in found]}
+    results.write_json(json_file, told)
+  results.name(json_file)
+
+
+@app.command("extractors")
+def networks_that_judge(
+  names: Annotated[
+    list[str] | None,
+    typer.Argument(
+      metavar="[NAME]...",
+      help=f"{', '.join(extractors.RANDOM)}; all if none is named.",
+    ),
+  ] = None,
+  clips: Annotated[int, typer.Option(help="In each run.", min=1)] = 4,
+  seconds: Annotated[
+    float,
+    # What the originals take whole.
+    typer.Option(help="Of each clip.", min=3.0, max=10.0),
+  ] = 10.0,
+  runs: Runs = 3,
+  json_file: Json = None,
+) -> None:
+  """The networks that judge, beside the PyTorch originals: one core each.
+
+  Random weights of the published sizes; from the waveform to the embedding.
+  """
+  results.check(None, json_file)
+  chosen = extractors.check_names(names or ())
+  found = []
+  with terminal.bar() as bar:
+    task = bar.add_task("", total=len(chosen))
+    for name in chosen:
+      bar.update(task, description=name, completed=len(found))
+      found.append(
+        extractors.measure(name, clips=clips, duration_s=seconds, runs=runs)
+      )
+  title = (
+    f"{clips} x {seconds:g} s, random weights, float32, one core of"
+    f" {machine.name()}"
+  )
+  table = Table(
+    title=title,
+    title_justify="left",
+    caption="Milliseconds of the processor a clip: medians of runs in turn.",
+    caption_justify="left",
+  )
+  for column in ("", "ours", "theirs", "clips\nat once", "", "compiling", ""):
+    table.add_column(column, justify="right" if column else "left")
+  for each in found:
+    theirs = ("", "", "", f"{each.compile_s:.0f} s", each.missing)
+    if each.ratio is not None:
+      theirs = (
+        f"{1000 * each.rival_clip_s:,.0f}",
+        str(each.rival_at_once),
+        f"{each.ratio:.2f} x",
+        f"{each.compile_s:.0f} s",
+        each.rival,
+      )
+    cells = (each.name, f"{1000 * each.clip_s:,.0f}", *theirs)
+    table.add_row(*map(Text, cells))
   terminal.out.print(table)
   if json_file is not None:
     told = {"title": title, "figures": [each.plain() for each in found]}

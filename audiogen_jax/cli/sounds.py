@@ -182,7 +182,10 @@ def bar() -> Iterator[Progress]:
     task = bar.add_task("loading", total=None)
 
     def progress(what: str, done: int, total: int) -> None:
-      bar.update(task, description=what, completed=done, total=total)
+      bar.update(task, completed=done, total=total)
+      pace = bar.tasks[0].speed  # None until it is known
+      told = f"{what}, {pace:,.1f} a second" if pace else what
+      bar.update(task, description=told)
 
     yield progress
 

@@ -21,7 +21,14 @@ from jaxtyping import Array, Float, Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree, bucket
-from audiogen_jax.embedding import batching, bert, cnn14, gpt2, htsat
+from audiogen_jax.embedding import (
+  batching,
+  bert,
+  cnn14,
+  gpt2,
+  htsat,
+  winograd,
+)
 from audiogen_jax.embedding.bert import Bert, BertConfig
 from audiogen_jax.embedding.cnn14 import Cnn14, Cnn14Config
 from audiogen_jax.embedding.extractor import Heard
@@ -122,12 +129,22 @@ def init(config: ClapConfig, key: jax.Array) -> Tree:
 
 
 def hear(
-  config: ClapConfig, params: Tree, sounds: Float[Array, "b n"]
+  config: ClapConfig,
+  params: Tree,
+  sounds: Float[Array, "b n"],
+  network: Tree | None = None,
 ) -> Float[Array, "b d"]:
-  """Sounds of the window's length -> the joined space, in float32."""
-  c = config.audio
+  """Sounds of the window's length -> the joined space, in float32.
+
+  Args:
+    config: The shape.
+    params: As `init` makes them.
+    sounds: Of that length.
+    network: `winograd.variables` of those of the network that hears.
+  """
+  c, network = config.audio, network or {"params": params["audio"]}
   with jax.default_matmul_precision("highest"):
-    bands, network = htsat.log_mel(c.mel, sounds), {"params": params["audio"]}
+    bands = htsat.log_mel(c.mel, sounds)
     if isinstance(c, HTSATConfig):
       x = HTSAT(c).apply(network, bands)
     else:
@@ -204,6 +221,7 @@ class Clap:
     self.config, self.params = config, params
     self.scale = scale
     self._words, self._quantise = words, quantise
+    self._network = winograd.variables(params["audio"])
 
   def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """One vector a clip, of its first window.
@@ -216,7 +234,7 @@ class Clap:
     """
     made = batching.in_batches(
       [self._window(sound) for sound in sounds],
-      lambda batch, _: (_hear(self.config, self.params, batch),),
+      lambda batch, _: (_hear(self.config, self.params, batch, self._network),),
       padded=lambda samples: samples,
       most=_CLIPS * self.config.samples,
     )

@@ -21,7 +21,7 @@ from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.embedding import batching
+from audiogen_jax.embedding import batching, winograd
 from audiogen_jax.embedding.extractor import Heard
 
 _MOST_S = 80  # seconds of sound in a batch
@@ -119,7 +119,7 @@ class Cnn14(nn.Module):
       for j in range(2):
         x = jnp.where(_real(x, frames), x, 0.0)
         name = f"conv_{i}_{j}"
-        conv = nn.Conv(channels, (3, 3), padding=1, use_bias=False, name=name)
+        conv = winograd.Conv(channels, bias=False, name=name)
         x = nn.relu(Norm(c.epsilon, name=f"norm_{i}_{j}")(conv(x)))
       if i < len(c.channels) - 1:
         x, frames = nn.avg_pool(x, (2, 2), (2, 2)), frames // 2
@@ -163,7 +163,7 @@ def reflect(
 
 def hear(
   config: Cnn14Config,
-  params: Tree,
+  variables: Tree,
   reflected: Float[Array, "b n"],
   lengths: Int[Array, " b"],
 ) -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
@@ -172,7 +172,7 @@ def hear(
   frames = (lengths - c.n_fft) // c.hop + 1
   with jax.default_matmul_precision("highest"):
     bands = log_mel(c, reflected)
-    return Cnn14(config).apply({"params": params}, bands, frames)
+    return Cnn14(config).apply(variables, bands, frames)
 
 
 _hear = jax.jit(hear, static_argnames="config")
@@ -194,6 +194,7 @@ class Extractor:
   def __init__(self, config: Cnn14Config, params: Tree, *, sha256: str) -> None:
     self.config, self.params = config, params
     self.sample_rate_hz, self.sha256 = config.mel.rate_hz, sha256
+    self._variables = winograd.variables(params)
 
   def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """See `extractor.Extractor`."""
@@ -207,7 +208,7 @@ class Extractor:
         )
     made = batching.in_batches(
       [reflect(c.mel, sound) for sound in sounds],
-      lambda batch, lengths: _hear(c, self.params, batch, lengths),
+      lambda batch, lengths: _hear(c, self._variables, batch, lengths),
       padded=lambda n: batching.whole_frames(c.mel, n, least=_LEAST_FRAMES),
       most=_MOST_S * self.sample_rate_hz,
     )

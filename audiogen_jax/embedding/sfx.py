@@ -23,7 +23,7 @@ from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.embedding import batching
+from audiogen_jax.embedding import batching, winograd
 from audiogen_jax.embedding.extractor import Heard
 
 NAME = "sfx"
@@ -66,14 +66,7 @@ class SfxNet(nn.Module):
     x = bands[..., None]
     for i, channels in enumerate(self.config.channels):
       for j in range(2):
-        x = nn.Conv(
-          channels,
-          (3, 3),
-          padding=1,
-          precision=jax.lax.Precision.HIGHEST,
-          name=f"conv_{i}_{j}",
-        )(x)
-        x = nn.relu(x)
+        x = nn.relu(winograd.Conv(channels, name=f"conv_{i}_{j}")(x))
       if i < len(self.config.channels) - 1:
         x = nn.max_pool(x, (2, 2), (2, 2))
     return jnp.max(jnp.mean(x, axis=2), axis=1)
@@ -88,7 +81,7 @@ def init(config: SfxConfig, key: jax.Array) -> Tree:
 @functools.partial(jax.jit, static_argnums=0)
 def _hear(
   config: SfxConfig,
-  params: Tree,
+  variables: Tree,
   windows: Float[Array, "b n"],
   lengths: Int[Array, " b"],
 ) -> tuple[Float[Array, "b d"]]:
@@ -100,7 +93,8 @@ def _hear(
   frames = -(-(lengths - _MEL.n_fft // 2) // _MEL.hop)
   real = jnp.arange(_FRAMES)[None, :, None] < frames[:, None, None]
   bands = jnp.where(real, bands, 0.0)
-  return (SfxNet(config).apply({"params": params}, bands),)
+  with jax.default_matmul_precision("highest"):
+    return (SfxNet(config).apply(variables, bands),)
 
 
 class Sfx:
@@ -112,7 +106,7 @@ class Sfx:
   def __init__(self, config: SfxConfig, params: Tree, *, sha256: str) -> None:
     """Takes the weights, and the hash of the file that they come from."""
     self.sha256 = sha256
-    self._config, self._params = config, params
+    self._config, self._variables = config, winograd.variables(params)
 
   def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """One embedding a window of 2.3 s, windows every 1.2 s.
@@ -140,7 +134,7 @@ class Sfx:
       counts.append(count)
     heard = batching.in_batches(
       rows,
-      functools.partial(_hear, self._config, self._params),
+      functools.partial(_hear, self._config, self._variables),
       padded=lambda _: _WINDOW,
       most=_MOST * _WINDOW,
     )

@@ -20,7 +20,7 @@ from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.embedding import batching
+from audiogen_jax.embedding import batching, winograd
 from audiogen_jax.embedding.extractor import Heard
 
 _MOST = 1 << 19  # samples of a batch: 32 windows
@@ -96,8 +96,7 @@ class VGGish(nn.Module):
     x = patches[..., None]
     for i, block in enumerate(self.config.blocks):
       for j, channels in enumerate(block):
-        x = nn.Conv(channels, (3, 3), padding=1, name=f"conv_{i}_{j}")(x)
-        x = nn.relu(x)
+        x = nn.relu(winograd.Conv(channels, name=f"conv_{i}_{j}")(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
     x = x.reshape(len(x), -1)  # time, band, channel
     *inner, last = self.config.widths
@@ -120,11 +119,11 @@ def log_mel(
 
 
 def hear(
-  config: VGGishConfig, params: Tree, windows: Float[Array, "b n"]
+  config: VGGishConfig, variables: Tree, windows: Float[Array, "b n"]
 ) -> Float[Array, "b d"]:
   """Windows of sound -> embeddings, in float32."""
   with jax.default_matmul_precision("highest"):
-    return VGGish(config).apply({"params": params}, log_mel(config, windows))
+    return VGGish(config).apply(variables, log_mel(config, windows))
 
 
 _hear = jax.jit(hear, static_argnames="config")
@@ -154,13 +153,14 @@ class Extractor:
   ) -> None:
     self.config, self.params, self.windows = config, params, windows
     self.sample_rate_hz, self.sha256 = config.mel.rate_hz, sha256
+    self._variables = winograd.variables(params)
 
   def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """See `extractor.Extractor`."""
     rows = [self._cut(sound) for sound in sounds]
     made = batching.in_batches(
       [window for windows in rows for window in windows],
-      lambda batch, _: (_hear(self.config, self.params, batch),),
+      lambda batch, _: (_hear(self.config, self._variables, batch),),
       padded=lambda n: n,
       most=_MOST,
     )
