@@ -77,7 +77,7 @@ def resample(
   from_hz: int,
   to_hz: int,
 ) -> Float[np.ndarray, "m c"]:
-  """Resamples; computed in float32, by filters made in float64.
+  """Resamples; sums are of float64, so that no processor's order is heard.
 
   Raises:
     InputError: For a rate that none is, or rates with so small a divisor in
@@ -97,8 +97,8 @@ def resample(
   frames = np.lib.stride_tricks.sliding_window_view(
     padded, len(filters), axis=0
   )[::old]  # frames c taps
-  resampled = (frames.astype(np.float32) @ filters).transpose(0, 2, 1)
-  return resampled.reshape(-1, c)[:length]
+  resampled = np.matmul(frames, filters, dtype=np.float64).transpose(0, 2, 1)
+  return resampled.reshape(-1, c)[:length].astype(np.float32)
 
 
 @functools.cache
