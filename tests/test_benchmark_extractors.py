@@ -73,6 +73,12 @@ def test_unknown_names_are_refused(refused):
   assert "'openl3' is not one of vggish, cnn14, passt, clap-laion" in told
 
 
+def test_nothing_is_waited_for_without_a_limit(refused, monkeypatch):
+  monkeypatch.setattr(extractors, "_LIMIT_S", 0.01)
+  told = refused("benchmark", "extractors", "sfx", "--clips", 9)
+  assert "sfx was not done with 9 clips after 0.01 s" in told
+
+
 @pytest.mark.slow
 def test_command(audiogen, tmp_path):
   """The smallest network, in a process of its own."""

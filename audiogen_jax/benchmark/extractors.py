@@ -45,6 +45,7 @@ extractors.run(
   sys.argv[1], *map(float, sys.argv[2:]), open_rival=extractor_rivals.open_rival
 )
 """
+_LIMIT_S = 3600  # of one network
 _ONE_THREAD = {
   "JAX_PLATFORMS": "cpu",
   "JAX_ENABLE_COMPILATION_CACHE": "false",  # what compiling takes is told
@@ -133,13 +134,13 @@ class ExtractorFigures:
 
   @property
   def rival_clip_s(self) -> float | None:
-    """Likewise of the original, at its fastest."""
+    """What the original takes for one, at its fastest; None without one."""
     fastest = self.rival_at_once
     return fastest and self._clip_s(self.rival_runs[fastest])
 
   @property
   def ratio(self) -> float | None:
-    """How many times the original's pace ours is."""
+    """How many times the original's pace ours is; None without one."""
     theirs = self.rival_clip_s
     return theirs and theirs / self.clip_s
 
@@ -183,21 +184,23 @@ def measure(
     runs: Of each, after one that may compile; the next one's turn after each.
 
   Raises:
-    InputError: If the clips are too short for the network, or too many for
-      this machine.
+    InputError: If the clips are too short for the network, too many for this
+      machine, or not heard within an hour.
   """
-  ran = subprocess.run(
-    [
-      sys.executable,
-      "-c",
-      _PROGRAM,
-      name,
-      *map(str, (clips, duration_s, runs)),
-    ],
-    capture_output=True,
-    text=True,
-    env={**os.environ, **_ONE_THREAD},
-  )
+  words = name, *map(str, (clips, duration_s, runs))
+  try:
+    ran = subprocess.run(
+      [sys.executable, "-c", _PROGRAM, *words],
+      capture_output=True,
+      text=True,
+      env={**os.environ, **_ONE_THREAD},
+      timeout=_LIMIT_S,
+    )
+  except subprocess.TimeoutExpired:
+    raise InputError(
+      f"{name} was not done with {clips} clips after {_LIMIT_S:,} s; take fewer"
+      " --clips or --runs"
+    ) from None
   if ran.returncode:
     told = ran.stderr.strip().splitlines() or [f"status {ran.returncode}"]
     raise InputError(f"{name} could not be measured: {told[-1]}")
