@@ -16,6 +16,7 @@ from audiogen_jax.convert import judges, opening
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.evaluate import sounds
+from audiogen_jax.evaluate.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore:sets of")
 
@@ -121,7 +122,7 @@ def test_steps_are_shares_of_those_that_suit_the_model(
   audiogen, data, planned, tmp_path
 ):
   assert audiogen(*study("steps", data, tmp_path / "out"))[0] == 0
-  _, across, plans, _ = planned[0]
+  name, across, plans, setting = planned[0]
   assert across == "decoding-steps"
   assert [(plan.point.label, plan.point.place) for plan in plans] == [
     ("5,2,2,2", 11),
@@ -129,6 +130,10 @@ def test_steps_are_shares_of_those_that_suit_the_model(
     ("20,10,10,10", 50),
     ("40,20,20,20", 100),
   ]
+  asked = [plan.point for plan in plans]
+  for _ in range(2):  # what JSON gives back is the same, though no tuples
+    held = Study(tmp_path / "out", name, setting.asked, asked)
+    assert held.left(asked) == [point.name for point in asked]
 
 
 def test_what_is_trained_differs_in_what_is_studied(

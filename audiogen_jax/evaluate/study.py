@@ -74,13 +74,12 @@ class Study:
     if (folder / FILE).exists():
       self._read()
     for point in points:
+      point = dataclasses.replace(point, asked=_plain(point.asked))
       known = self._points.get(point.name, point)
       self._agree(f"{point.name}: ", known.asked, point.asked)
       # One whose folder was deleted is wanted again.
       done = known.report if (folder / point.name).is_dir() else None
-      self._points[point.name] = dataclasses.replace(
-        point, asked=_plain(point.asked), report=done
-      )
+      self._points[point.name] = dataclasses.replace(point, report=done)
     self._write()
 
   @property
@@ -139,7 +138,6 @@ class Study:
     self, where: str, old: Mapping[str, Any], new: Mapping[str, Any]
   ) -> None:
     """Raises InputError if something else is asked now, and says what."""
-    new = _plain(new)
     differ = [
       f"{where}{name} is {_shown(old, name)} there and {_shown(new, name)} here"
       for name in sorted(old.keys() | new.keys())
