@@ -61,7 +61,8 @@ def test_commands_are_those_that_there_are(line):
   context = typer.Context(command)
   while hasattr(command, "commands"):
     command = command.commands[words.pop(0)]
-    context = typer.Context(command, parent=context)
+    settings = command.context_settings
+    context = typer.Context(command, parent=context, **settings)
   command.make_parser(context).parse_args(words)  # raises for no such option
 
 

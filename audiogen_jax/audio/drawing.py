@@ -209,6 +209,44 @@ def intervals(
   _save(figure, path)
 
 
+def points(
+  path: str | os.PathLike,
+  panels: Sequence[
+    tuple[str, Sequence[float], Sequence[tuple[float, float]], float | None]
+  ],
+  places: Sequence[tuple[str, float]],
+  *,
+  across: str,
+  mark: str,
+) -> None:
+  """Draws a PNG: panels side by side, a line through points with intervals.
+
+  Args:
+    panels: Titles; below, a figure for each place, their intervals, and what to
+      mark beside all of them.
+    places: Of the points on the horizontal axis, with their labels.
+    across: What that axis is.
+    mark: What is marked.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  figure = _figure(0.6 + 3.4 * len(panels), 3.0)
+  grid = figure.subplots(1, len(panels), squeeze=False)[0]
+  labels, x = zip(*places, strict=True)
+  for axes, (title, values, ranges, floor) in zip(grid, panels, strict=True):
+    axes.vlines(x, *zip(*ranges, strict=True), color="#9aa5d4", linewidth=3)
+    axes.plot(x, values, "o-", color="#3b4a8c", linewidth=1.2, markersize=4)
+    if floor is not None:
+      axes.axhline(floor, color="#b3403a", linestyle="--", label=mark)
+      axes.legend(frameon=False, fontsize=7)
+    axes.set_xticks(x, labels, fontsize=8)
+    axes.set_xlabel(across)
+    axes.margins(x=0.1)
+    axes.set_title(_short(title, 50), **_TITLE | {"fontsize": 9})
+    axes.spines[["top", "right"]].set_visible(False)
+  _save(figure, path)
+
+
 def check_png(path: pathlib.Path) -> None:
   """Raises unless the name is that of a PNG."""
   if path.suffix.lower() != ".png":

@@ -25,6 +25,7 @@ from audiogen_jax.cli import (
   generate,
   models,
   plan,
+  study,
   terminal,
 )
 from audiogen_jax.core import errors
@@ -51,6 +52,7 @@ for command in (
 app.command(context_settings=configured.SETTINGS)(plan.plan)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(study.app, name="study")
 app.add_typer(benchmark.app, name="benchmark")
 
 

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from audiogen_jax import families
-from audiogen_jax.audio import io
 from audiogen_jax.cli import (
   flags,
   making,
@@ -21,10 +20,10 @@ from audiogen_jax.cli import (
   sounds,
   terminal,
 )
+from audiogen_jax.cli.recipe import Recipe
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.options import changed
-from audiogen_jax.core.options import plain as option_values
 from audiogen_jax.evaluate import audiocaps as lists
 from audiogen_jax.evaluate import published, sound_sets
 from audiogen_jax.evaluate import sounds as evaluation
@@ -133,30 +132,21 @@ def audiocaps(
     raise InputError(
       f"{out} lies in {recorded}, among the recordings; name another folder"
     )
-  texts = [real.captions[name] for name in real.names]
-  paths = io.name_outputs(out, list(real.names), models.SUFFIXES)
-  settings = {"model": model, "duration_s": duration, "dtype": dtype}
-  settings |= option_values(sampling)
-  settings |= {"adapters": adapters} if adapters else {}
-
-  def prepared(
-    texts: Sequence[str | None], report: making.Report
-  ) -> making.Work:
-    loaded = making.opened(
-      model, mesh, text_encoder=text_encoder, dtype=dtype, adapters=adapters
-    )
-    families.check(loaded, sampling)
-    asked = {"sampling": sampling, "duration_s": duration}
-    return making.Work(loaded, loaded.generate, asked, None, False)
-
+  recipe = Recipe(
+    model,
+    sampling,
+    duration,
+    seed=seed,
+    dtype=dtype,
+    text_encoder=text_encoder,
+    adapters=adapters,
+    batch=batch,
+    mesh=mesh,
+  )
   with processes.distributed():
-    jobs = making.jobs(texts, paths, seed, settings)
-    making.make(jobs, prepared, out, batch)
+    made = recipe.make(real, out)
     if jax.process_index() != 0:
       return
-    made = sound_sets.of_files(
-      str(out), out, dict(zip(real.names, paths, strict=True)), real.captions
-    )
     with sounds.bar() as progress:
       report = evaluation.evaluate(
         made,
@@ -171,7 +161,8 @@ def audiocaps(
       names = [figure.measure.name for figure in report.figures]
       others = published.of(protocol, names)
     if json_file is not None:
-      about = {"list": clip_list, "missing": missing, "seed": seed} | settings
+      about = {"list": clip_list, "missing": missing, "seed": seed}
+      about |= recipe.settings
       about["published"] = [_plain(row) for row in others]
       results.write_json(json_file, about | report.plain())
     sounds.tell(report)

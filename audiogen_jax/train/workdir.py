@@ -151,6 +151,11 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
   return json.dumps(values[name]) if name in values else "not set"
 
 
+def bound(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What a resumed run must agree with, as one mapping of dotted names."""
+  return {k: value for k, value in flat(config).items() if not _free(k)}
+
+
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
   """A configuration as one mapping of dotted names, as JSON gives it back."""
   found = {}
