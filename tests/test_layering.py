@@ -18,7 +18,8 @@ PACKAGE = "audiogen_jax"
 ROOT = Path(__file__).parents[1]
 
 HOUSE = (  # from the ground up
-  "core / audio / gan / codec text lm vocoder embedding / convert"
+  "core / audio / gan / codec text lm latent diffusion vocoder embedding"
+  " / convert"
   " / families text_to_codes / audiogen magnet data / train evaluate / plan"
   " benchmark / cli"
 ).split("/")
