@@ -12,8 +12,8 @@ import safetensors.numpy
 
 from audiogen_jax.convert import torch_file
 from audiogen_jax.convert.clap import load_clap
+from audiogen_jax.core import word_pieces
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.embedding import word_pieces
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 LAION = GOLDEN / "eval_clap_laion" / "music_audioset_epoch_15_esc_90.14.pt"

@@ -133,7 +133,7 @@ def test_parity_eval_clap_laion_text(eval_clap_laion):
     assert set(ids[len(ours) :]) <= {padding}
   network = clap.Bert(model.config.text)
   with jax.default_matmul_precision("highest"):
-    pooled = network.apply(
+    _, pooled = network.apply(
       {"params": model.params["text"]}, jnp.asarray(want["text/input_ids"])
     )
   np.testing.assert_allclose(pooled, want["text/pooler_output"], atol=1e-5)

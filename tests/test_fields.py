@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiogen_jax.codec import fields, layers, rvq, seanet
-from audiogen_jax.codec.fields import ReceptiveField
+from audiogen_jax.codec import layers, rvq, seanet
 from audiogen_jax.codec.seanet import SEANetConfig
+from audiogen_jax.core import fields
+from audiogen_jax.core.fields import ReceptiveField
 
 CONFIG = SEANetConfig(
   width=4,

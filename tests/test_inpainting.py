@@ -21,8 +21,9 @@ from test_magnet import (  # noqa: F401
 import audiogen_jax as ag
 from audiogen_jax.audio import io
 from audiogen_jax.cli import maker
-from audiogen_jax.codec import fields, pieces
+from audiogen_jax.codec import pieces
 from audiogen_jax.codec.codec import Encodec
+from audiogen_jax.core import fields
 from audiogen_jax.lm import keeping, masked
 from audiogen_jax.lm.masked_sampling import MaskedSampling
 

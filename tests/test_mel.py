@@ -159,6 +159,20 @@ def test_logarithms_by_hand():
     np.testing.assert_allclose(got, [want], rtol=1e-5)
 
 
+def test_levels_of_a_range_and_samples_beyond_full_scale():
+  config = dataclasses.replace(mel.MAKE_AN_AUDIO_OLDER, range_db=(-40.0, 20.0))
+  got = mel.logarithm(config, jnp.array([[1e-3, 0.01, 1.0, 10.0, 20.0]]))
+  np.testing.assert_allclose(got, [[0, 0, 2 / 3, 1, 1]], atol=1e-6)
+  with pytest.raises(InputError, match="levels in dB are of log10, got ln"):
+    dataclasses.replace(config, log="ln")
+  audio = jnp.asarray(3 * noise(1000))
+  for n in (1000, 512):  # 3 whole hops, and 2
+    got = mel.log_spectrogram(mel.MAKE_AN_AUDIO, audio[:n])
+    assert got.shape == (n // 256, 80)
+    want = mel.log_spectrogram(mel.MAKE_AN_AUDIO, jnp.clip(audio[:n], -1, 1))
+    np.testing.assert_array_equal(got, want)
+
+
 def test_without_padding_whole_frames_alone():
   config = MelConfig(16_000, n_fft=512, hop=160, padding="none")
   assert mel.spectrogram(config, jnp.zeros(15_600)).shape == (95, 64)

@@ -12,7 +12,7 @@ import pytest
 
 from audiogen_jax.codec import layers, seanet
 from audiogen_jax.codec.seanet import SEANetConfig
-from audiogen_jax.core import sharding
+from audiogen_jax.core import sharding, weight_norm
 from audiogen_jax.core.errors import InputError
 
 # Small, and unlike the default wherever the code could take one for another.
@@ -84,7 +84,7 @@ class Plain:
 
   def __init__(self, config, params):
     self.config = config
-    plain = layers.fold_weight_norm(params)
+    plain = weight_norm.fold(params)
     self.params = jax.tree.map(lambda x: np.asarray(x, np.float64), plain)
 
   def pad(self, x, left, right):
@@ -254,7 +254,7 @@ def test_folded_weight_norm_is_the_same_network(unnormed):
   )
   params = _random(config)
   plain = dataclasses.replace(config, norm="none")
-  folded = layers.fold_weight_norm(params)
+  folded = weight_norm.fold(params)
   shapes = jax.tree.map(jnp.shape, jax.eval_shape(lambda: _init(plain)))
   assert jax.tree.map(jnp.shape, folded) == shapes
   audio, length = _noise(1, 40, 1), jnp.array([40])
@@ -268,7 +268,7 @@ def test_folded_weight_norm_is_the_same_network(unnormed):
 def test_weight_norm_is_over_all_axes_but_one():
   config = dataclasses.replace(SMALL, norm="weight_norm")
   params = _random(config)["decoder"]
-  plain = layers.fold_weight_norm(params)
+  plain = weight_norm.fold(params)
   for name, axes in (("conv_in", (0, 1)), ("up_0_transposed", (0, 2))):
     size = np.sqrt(np.square(plain[name]["kernel"]).sum(axes))
     # Measured: 1e-7.
@@ -279,7 +279,7 @@ def test_fresh_weight_norm_is_the_kernel_itself():
   conv = layers.ConvTranspose(3, 2, norm="weight_norm")
   x, length = jnp.asarray(_noise(1, 4, 6)), jnp.array([4])
   params = conv.init(jax.random.key(0), x, length)["params"]
-  folded = layers.fold_weight_norm({"up_transposed": params})
+  folded = weight_norm.fold({"up_transposed": params})
   kernel = folded["up_transposed"]["kernel"]
   np.testing.assert_allclose(kernel, params["kernel_v"], rtol=1e-6)
   # Drawn from U(±1/√(taps x outputs)), as PyTorch counts a transposed kernel.

@@ -43,14 +43,19 @@ class MelConfig:
     normalized: Divides spectra by the window's energy, sqrt(sum(window ** 2)).
     padding: `frames` reflects (n_fft - hop) // 2 samples at either end, which
       centres frame t on sample (t + 1/2) hop, and fills the last frame with
-      zeros: ceil(n / hop) frames.  `center` reflects n_fft // 2, which centres
-      frame t on sample t hop: n // hop + 1 frames.  `none` sees whole frames
+      zeros: ceil(n / hop) frames.  `hops` does not fill it: n // hop frames.
+      `center` reflects n_fft // 2, which centres frame t on sample t hop:
+      n // hop + 1 frames; `zeros` has zeros there.  `none` sees whole frames
       alone, and `window` whole windows, with zeros around them to fill the
       frames: (n - window_length) // hop + 1.
     log: Base of the logarithm: `log10`, or `ln`.
     floor: Keeps the logarithm finite.
     clamp: Whether what is below the floor is raised to it; otherwise the floor
       is added.
+    clip: Whether samples beyond ±1 are brought back to it first.
+    under_root: Added to powers of which magnitudes are the roots.
+    range_db: Lowest and highest level that become 0 and 1; what lies beyond is
+      cut.  None where the logarithm stays as it is.
   """
 
   rate_hz: int
@@ -66,10 +71,15 @@ class MelConfig:
   area_norm: bool = False
   magnitude: bool = False
   normalized: bool = False
-  padding: Literal["frames", "center", "none", "window"] = "frames"
+  padding: Literal["frames", "hops", "center", "zeros", "none", "window"] = (
+    "frames"
+  )
   log: Literal["log10", "ln"] = "log10"
   floor: float = 1e-5
   clamp: bool = False
+  clip: bool = False
+  under_root: float = 0.0
+  range_db: tuple[float, float] | None = None
 
   def __post_init__(self) -> None:
     if not 0 < self.hop <= self.n_fft:
@@ -88,6 +98,37 @@ class MelConfig:
         "triangles that are straight in mel are on the htk scale and of one"
         f" height, got {self.scale} and area_norm = {self.area_norm}"
       )
+    if self.range_db is not None and self.log != "log10":
+      raise InputError(f"levels in dB are of log10, got {self.log}")
+
+
+# What both generations of Make-An-Audio (Huang et al., 2023) make sounds of.
+# `maa1_full.ckpt` and its BigVGAN have the first, `ta40multi`, `ta54`,
+# `inpaint7` and theirs the second, which is SpecVQGAN's.
+MAKE_AN_AUDIO = MelConfig(
+  16_000,
+  n_mels=80,
+  f_max_hz=8_000.0,
+  scale="slaney",
+  area_norm=True,
+  magnitude=True,
+  padding="hops",
+  clamp=True,
+  clip=True,
+  under_root=1e-9,
+)
+MAKE_AN_AUDIO_OLDER = MelConfig(
+  16_000,
+  n_mels=80,
+  f_min_hz=125.0,
+  f_max_hz=7_600.0,
+  scale="slaney",
+  area_norm=True,
+  magnitude=True,
+  padding="zeros",
+  clamp=True,
+  range_db=(-80.0, 20.0),
+)
 
 
 @functools.cache
@@ -137,10 +178,14 @@ def spectrogram(
       frame.
   """
   c, n = config, audio.shape[-1]
-  if c.padding == "frames":
+  audio = jnp.clip(audio, -1, 1) if c.clip else audio
+  if c.padding in ("frames", "hops"):
     audio = dsp.reflect(audio.astype(jnp.float32), (c.n_fft - c.hop) // 2)
+  if c.padding == "frames":
     whole = (math.ceil(n / c.hop) - 1) * c.hop + c.n_fft
     audio = dsp.pad(audio, 0, whole - audio.shape[-1])
+  if c.padding == "zeros":
+    audio = dsp.pad(audio, c.n_fft // 2, c.n_fft // 2)
   if c.padding == "window":
     length = c.n_fft if c.window_length is None else c.window_length
     if n < length:
@@ -158,9 +203,11 @@ def spectrogram(
     center=c.padding == "center",
     normalized=c.normalized,
   )
-  if c.magnitude:
+  if c.magnitude and not c.under_root:
     return to_bands(c, jnp.abs(spectrum))
   power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  if c.magnitude:
+    power = jnp.sqrt(power + c.under_root)
   return to_bands(c, power)
 
 
@@ -175,9 +222,13 @@ def to_bands(
 def logarithm(
   config: MelConfig, mel: Float[Array, "*b t m"]
 ) -> Float[Array, "*b t m"]:
-  """The logarithm of a mel spectrogram, with the floor of `config`."""
+  """The logarithm of a mel spectrogram, with floor and range of `config`."""
   mel = jnp.maximum(mel, config.floor) if config.clamp else mel + config.floor
-  return jnp.log10(mel) if config.log == "log10" else jnp.log(mel)
+  mel = jnp.log10(mel) if config.log == "log10" else jnp.log(mel)
+  if config.range_db is None:
+    return mel
+  low_db, high_db = config.range_db
+  return jnp.clip((20 * mel - low_db) / (high_db - low_db), 0, 1)
 
 
 def log_spectrogram(

@@ -24,10 +24,11 @@ import tokenizers
 from jaxtyping import Float
 
 from audiogen_jax.benchmark import machine
+from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
+from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.embedding import clap, cnn14, passt, sfx, vggish
-from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import Clap, ClapConfig
 from audiogen_jax.embedding.cnn14 import Cnn14Config
 from audiogen_jax.embedding.extractor import Extractor
@@ -35,7 +36,6 @@ from audiogen_jax.embedding.htsat import HTSATConfig
 from audiogen_jax.embedding.passt import PaSSTConfig
 from audiogen_jax.embedding.sfx import SfxConfig
 from audiogen_jax.embedding.vggish import VGGishConfig
-from audiogen_jax.embedding.word_pieces import WordPieces
 
 # A child is told the network's name, clips, seconds of each, and runs.
 _PROGRAM = """

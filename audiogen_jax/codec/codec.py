@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from audiogen_jax.audio import checks
-from audiogen_jax.codec import encodec, fields, pieces
+from audiogen_jax.codec import encodec, pieces
 from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.pieces import StreamingCoder
-from audiogen_jax.core import sharding
+from audiogen_jax.core import fields, sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import fetch
 from audiogen_jax.core.types import AnyArray, TokenSpec, Tree, bucket

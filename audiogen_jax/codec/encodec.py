@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from audiogen_jax.codec import layers, rvq, seanet
 from audiogen_jax.codec.rvq import Codebooks, RVQConfig
 from audiogen_jax.codec.seanet import SEANetConfig
+from audiogen_jax.core import weight_norm
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import TokenSpec, Tree
 
@@ -107,7 +108,7 @@ def folded(config: EncodecConfig) -> EncodecConfig:
 
 def fold(variables: Tree) -> Tree:
   """Variables for `folded(config)`: a kernel for each direction and length."""
-  params = layers.fold_weight_norm(variables["params"])
+  params = weight_norm.fold(variables["params"])
   return {**variables, "params": params}
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.codec.fields import EVERYTHING, ReceptiveField
 from audiogen_jax.core import weight_norm
+from audiogen_jax.core.fields import EVERYTHING, ReceptiveField
 from audiogen_jax.core.types import Tree
 
 Norm = Literal["weight_norm", "layer_norm", "none"]
@@ -101,24 +101,6 @@ def _kernel(
   if norm == "weight_norm":
     return weight_norm.kernel(module, shape, fan_in, axis)
   return module.param("kernel", weight_norm.uniform(fan_in), shape)
-
-
-def fold_weight_norm(params: Tree) -> Tree:
-  """Replaces each `kernel_g, kernel_v` by the `kernel` that they stand for.
-
-  The result belongs to the same configuration with `norm="none"`.
-  """
-  folded = {}
-  for name, part in params.items():
-    if not isinstance(part, dict):
-      folded[name] = part
-    elif "kernel_v" in part:
-      axis = 1 if name.endswith("_transposed") else 2
-      kernel = weight_norm.folded(part["kernel_g"], part["kernel_v"], axis)
-      folded[name] = {"kernel": kernel, "bias": part["bias"]}
-    else:
-      folded[name] = fold_weight_norm(part)
-  return folded
 
 
 def amplify(params: Tree, gain: float) -> Tree:

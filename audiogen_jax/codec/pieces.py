@@ -22,10 +22,10 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from audiogen_jax.codec import encodec, rvq, seanet
 from audiogen_jax.codec.encodec import EncodecConfig
-from audiogen_jax.codec.fields import ReceptiveField
 from audiogen_jax.codec.layers import Carry
 from audiogen_jax.codec.rvq import Codebooks
 from audiogen_jax.codec.seanet import SEANetConfig
+from audiogen_jax.core.fields import ReceptiveField
 from audiogen_jax.core.sharding import fetch
 from audiogen_jax.core.types import AnyArray, Tree
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.codec import fields
+from audiogen_jax.core import fields
 from audiogen_jax.core.errors import InputError
 
 _SMOOTHING = 1e-5  # of the counts, so that an unused entry divides nothing by 0

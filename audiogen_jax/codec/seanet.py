@@ -14,8 +14,6 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.codec import fields
-from audiogen_jax.codec.fields import ReceptiveField
 from audiogen_jax.codec.layers import (
   LSTM,
   Carry,
@@ -24,7 +22,9 @@ from audiogen_jax.codec.layers import (
   Norm,
   PadMode,
 )
+from audiogen_jax.core import fields
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.fields import ReceptiveField
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,10 @@ from audiogen_jax.convert import (
 )
 from audiogen_jax.convert.clap_parts import ClapParts
 from audiogen_jax.convert.keys import Keys
-from audiogen_jax.core import checkpoint
+from audiogen_jax.core import checkpoint, word_pieces
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import LONGEST_S, Seconds
-from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import Clap
 
 _LAION, _MICROSOFT = "lukewys/laion_clap", "microsoft/msclap"

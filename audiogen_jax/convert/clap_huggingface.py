@@ -7,11 +7,11 @@ from audiogen_jax.convert import clap_networks, engine, huggingface
 from audiogen_jax.convert.clap_networks import dense
 from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.keys import Keys
+from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.core.config import read_json
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.embedding import clap, cnn14
-from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
 from audiogen_jax.embedding.htsat import HTSATConfig
 

@@ -10,9 +10,9 @@ from audiogen_jax.convert.clap_parts import ClapParts, Tensors
 from audiogen_jax.convert.engine import Table, linear
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.convert.published import State
+from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.embedding import clap, cnn14
-from audiogen_jax.embedding.bert import BertConfig
 from audiogen_jax.embedding.clap import ClapConfig
 from audiogen_jax.embedding.cnn14 import Cnn14Config
 from audiogen_jax.embedding.gpt2 import GPT2Config

@@ -16,7 +16,7 @@ from audiogen_jax.convert.engine import (
   linear,
   vector,
 )
-from audiogen_jax.embedding.bert import BertConfig
+from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.embedding.cnn14 import Cnn14Config
 from audiogen_jax.embedding.gpt2 import GPT2Config
 from audiogen_jax.embedding.htsat import HTSATConfig

@@ -10,9 +10,9 @@ import numpy as np
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.convert.published import State
+from audiogen_jax.core import word_pieces
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.embedding import word_pieces
 from audiogen_jax.embedding.clap import ClapConfig
 
 _CLOSE = 1e-5  # of filters of which the highest is 0.03

@@ -51,6 +51,9 @@ RANGES: config.Ranges = {
   "kernel": _KERNEL,
   "last_kernel": _KERNEL,
   "residual_kernel": _KERNEL,
+  "kernels": _KERNEL,
+  "ratio_kernels": (1, 8192),
+  "dilations": (1, 4096),
   "dilation_base": (1, 64),
   "compress": (1, 4096),
   "lstm_layers": (0, 64),
@@ -132,6 +135,15 @@ class Keys:
     for value in values:
       self._check(name, value, ours)
     return tuple(values)
+
+  def lists(self, name: str, ours: str) -> tuple[tuple[int, ...], ...]:
+    """A list of lists of whole numbers."""
+    values = self.any(name)
+    if not isinstance(values, list | tuple) or len(values) > 256:
+      raise self._wrong(name, values, "a list of lists, 256 at most")
+    rows = {str(i): row for i, row in enumerate(values)}
+    below = Keys(rows, self.where, f"{self.path}{name}.")
+    return tuple(below.wholes(row, ours) for row in rows)
 
   def flag(self, name: str, default: Any = _MISSING) -> bool:
     """A value that must be true or false, and no 0 or 1."""

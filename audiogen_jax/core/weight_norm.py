@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from audiogen_jax.core.types import Tree
+
 
 def uniform(fan_in: int) -> nn.initializers.Initializer:
   """U(±1/√fan_in): what the published training starts from."""
@@ -46,3 +48,24 @@ def folded(
   along = [1] * v.ndim
   along[axis] = -1
   return g.reshape(along) * v / norm_over(v, axis)
+
+
+def fold(params: Tree) -> Tree:
+  """Replaces each `kernel_g, kernel_v` by the `kernel` that they stand for.
+
+  The result belongs to the same configuration with `norm="none"`.  Those of
+  transposed convolutions, whose names end in `_transposed`, have one length
+  for each input.
+  """
+  made = {}
+  for name, part in params.items():
+    if not isinstance(part, dict):
+      made[name] = part
+    elif "kernel_v" in part:
+      axis = 1 if name.endswith("_transposed") else 2
+      rest = dict(part)
+      g, v = rest.pop("kernel_g"), rest.pop("kernel_v")
+      made[name] = {"kernel": folded(g, v, axis)} | rest
+    else:
+      made[name] = fold(part)
+  return made

@@ -19,22 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from audiogen_jax.core import bert
+from audiogen_jax.core.bert import Bert, BertConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree, bucket
-from audiogen_jax.embedding import (
-  batching,
-  bert,
-  cnn14,
-  gpt2,
-  htsat,
-  winograd,
-)
-from audiogen_jax.embedding.bert import Bert, BertConfig
+from audiogen_jax.core.word_pieces import WordPieces
+from audiogen_jax.embedding import batching, cnn14, gpt2, htsat, winograd
 from audiogen_jax.embedding.cnn14 import Cnn14, Cnn14Config
 from audiogen_jax.embedding.extractor import Heard
 from audiogen_jax.embedding.gpt2 import GPT2, GPT2Config
 from audiogen_jax.embedding.htsat import HTSAT, HTSATConfig
-from audiogen_jax.embedding.word_pieces import WordPieces
 
 AudioConfig: TypeAlias = HTSATConfig | Cnn14Config
 TextConfig: TypeAlias = BertConfig | GPT2Config
@@ -158,9 +152,12 @@ def read(
   config: ClapConfig, params: Tree, ids: Int[Array, "b l"]
 ) -> Float[Array, "b d"]:
   """Token ids, padded behind -> the joined space, in float32."""
-  network = Bert if isinstance(config.text, BertConfig) else GPT2
+  network = {"params": params["text"]}
   with jax.default_matmul_precision("highest"):
-    x = network(config.text).apply({"params": params["text"]}, ids)
+    if isinstance(config.text, BertConfig):
+      _, x = Bert(config.text).apply(network, ids)
+    else:
+      x = GPT2(config.text).apply(network, ids)
     projection = {"params": params["text_projection"]}
     return _Projection(config).apply(projection, x)
 

@@ -1,8 +1,9 @@
-"""BERT (Devlin et al., 2019) and RoBERTa (Liu et al., 2019): ids -> a vector.
+"""BERT (Devlin et al., 2019) and RoBERTa (Liu et al., 2019): ids -> states.
 
 Both are one network, which learns a vector for each position, norms behind each
-addition, and speaks for a sentence by its first token.  Layers are stacked and
-scanned: one copy of the layer is compiled, whatever the depth.
+addition, and speaks for a sentence by its first token.  `embedding/` judges by
+that vector, `text/` conditions on the states of all tokens.  Layers are stacked
+and scanned: one copy of the layer is compiled, whatever the depth.
 """
 
 import dataclasses
@@ -84,12 +85,20 @@ class _Layer(nn.Module):
 
 
 class Bert(nn.Module):
-  """Token ids `b l`, padded behind -> a vector for each sentence `b d`."""
+  """Token ids `b l`, padded behind -> states, and a vector for each sentence.
+
+  Attributes:
+    config: Its shape.
+    sees_padding: Whether padding is looked at like any token.
+  """
 
   config: BertConfig
+  sees_padding: bool = False
 
   @nn.compact
-  def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b d"]:
+  def __call__(
+    self, ids: Int[Array, "b l"]
+  ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
     c = self.config
     length = ids.shape[1]
     if length > c.limit:
@@ -108,11 +117,12 @@ class Bert(nn.Module):
       in_axes=nn.broadcast,
       length=c.layers,
     )
-    x, _ = layers(c, name="layers")(x, ids != c.padding)
+    seen = jnp.ones_like(ids, bool) if self.sees_padding else ids != c.padding
+    x, _ = layers(c, name="layers")(x, seen)
     first = x[:, 0]
-    return (
-      jnp.tanh(nn.Dense(c.width, name="pool")(first)) if c.pooled else first
-    )
+    if c.pooled:
+      first = jnp.tanh(nn.Dense(c.width, name="pool")(first))
+    return x, first
 
 
 def _norm(config: BertConfig, name: str) -> nn.LayerNorm:

@@ -1,8 +1,8 @@
 """What a layer sees: receptive fields that layers declare and stacks add up.
 
-Each layer of `layers`, `seanet` and `rvq` says in `field` which of its inputs
-an output depends on.  `series` and `parallel` give the field of a composition,
-so that nobody derives it from a configuration a second time, and
+Each layer of `codec/` and `vocoder/` says in `field` which of its inputs an
+output depends on.  `series` and `parallel` give the field of a composition, so
+that nobody derives it from a configuration a second time, and
 `tests/test_fields.py` holds each declaration against the gradient.
 """
 

@@ -1,0 +1,301 @@
+"""Make-An-Audio's checkpoints, read and written: all but the vocoder.
+
+A file of PyTorch Lightning, whose `state_dict` holds
+
+    model.diffusion_model.*                      the U-Net
+    first_stage_model.*                          the autoencoder
+    cond_stage_model.caption_encoder.*           CLAP's tower that reads
+    scale_factor, betas, alphas_cumprod …        constants
+
+and a YAML file beside the program that says the sizes.  Of the text tower two
+copies are published; that of the checkpoint is the one that was trained with.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from audiogen_jax.audio import mel
+from audiogen_jax.audio.mel import MelConfig
+from audiogen_jax.convert import clap_networks, engine, torch_file, yaml_file
+from audiogen_jax.convert.clap_parts import Tensors
+from audiogen_jax.convert.engine import Stored, Table
+from audiogen_jax.convert.keys import Keys
+from audiogen_jax.convert.latent_diffusion import (
+  autoencoder_table,
+  constants,
+  unet_table,
+)
+from audiogen_jax.convert.published import State
+from audiogen_jax.core.bert import BertConfig
+from audiogen_jax.core.config import read_json, shown
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.diffusion import schedule as schedules
+from audiogen_jax.diffusion import unet as unets
+from audiogen_jax.diffusion.schedule import Schedule
+from audiogen_jax.diffusion.unet import UNetConfig
+from audiogen_jax.latent import autoencoder as autoencoders
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.text import clap
+from audiogen_jax.text.clap import ClapTextConfig
+
+_UNET, _LATENT = "model.diffusion_model.", "first_stage_model."
+_TEXT = "cond_stage_model.caption_encoder."
+_COND = "cond_stage_model."  # of inpainting the autoencoder again, elsewhere
+# What no part of us is: losses of its training, copies, and what is computed.
+_DEAD = re.compile(
+  r"model_ema\.|first_stage_model\.loss\.|cond_stage_model\.loss\.|logvar$"
+  r"|lvlb_weights$|.*\.embeddings\.position_ids$"
+)
+_CLOSE = 1e-6  # of stored constants and those that are computed here
+
+
+class Checkpoint(NamedTuple):
+  """A checkpoint on disk, no weights read yet.
+
+  Attributes:
+    schedule: Of the noise.
+    unet: Shape of the U-Net.
+    unet_tree: Its parameters, as lazy arrays; so of the others.
+    autoencoder: Shape of the autoencoder, with the scale of its latents.
+    autoencoder_tree: Its parameters.
+    text: Shape of the network that reads; None of a model without text.
+    text_tree: Its parameters.
+  """
+
+  schedule: Schedule
+  unet: UNetConfig
+  unet_tree: Tree
+  autoencoder: AutoencoderConfig
+  autoencoder_tree: Tree
+  text: ClapTextConfig | None
+  text_tree: Tree | None
+
+
+def read(
+  checkpoint: Path,
+  settings: Path,
+  tokenizer: Path | None = None,
+  recipe: MelConfig = mel.MAKE_AN_AUDIO,
+) -> Checkpoint:
+  """A published checkpoint.
+
+  Args:
+    checkpoint: The file of PyTorch Lightning.
+    settings: The YAML file that says its sizes.
+    tokenizer: The folder `bert-base-uncased`, whose `config.json` says how many
+      heads the network that reads has; None for 12.
+    recipe: Of its mel spectrograms, which no file names: the older one for
+      `ta40multi`, `ta54` and `inpaint7`.
+
+  Raises:
+    InputError: If a file is missing or damaged, or if tensors and settings do
+      not belong together; the message names the first that does not.
+  """
+  state = _state(checkpoint)
+  cfg = yaml_file.read(settings).group("model").group("params")
+  where = str(checkpoint)
+  schedule = Schedule(
+    times=cfg.whole("timesteps", "far", 1000),
+    first=cfg.number("linear_start", "epsilon"),
+    last=cfg.number("linear_end", "epsilon"),
+  )
+  scale = _check_constants(state, schedule, where)
+  unet = _unet_config(cfg)
+  parts = _split(state, where)
+  auto = _autoencoder_config(cfg, recipe, scale)
+  text = text_tree = None
+  if parts[_TEXT]:
+    text = _text_config(Tensors(parts[_TEXT], where), tokenizer)
+    text_tree = _load(clap.init, text, text_table(text), parts[_TEXT], where)
+  return Checkpoint(
+    schedule,
+    unet,
+    _load(unets.init, unet, unet_table(unet), parts[_UNET], where),
+    auto,
+    _load(
+      autoencoders.init, auto, autoencoder_table(auto), parts[_LATENT], where
+    ),
+    text,
+    text_tree,
+  )
+
+
+def tensors(parts: Checkpoint) -> dict[str, Stored | np.ndarray]:
+  """The `state_dict` of a checkpoint, from trees of arrays."""
+  made = dict(constants(parts.schedule))
+  made["scale_factor"] = np.asarray(parts.autoencoder.scale, np.float32)
+  rooms = [
+    (_UNET, parts.unet_tree, unet_table(parts.unet)),
+    (_LATENT, parts.autoencoder_tree, autoencoder_table(parts.autoencoder)),
+  ]
+  if parts.text is not None:
+    rooms.append((_TEXT, parts.text_tree, text_table(parts.text)))
+  for prefix, tree, table in rooms:
+    exported = engine.export(tree, table)
+    made |= {f"{prefix}{name}": value for name, value in exported.items()}
+  return made
+
+
+def write(path: Path, parts: Checkpoint) -> None:
+  """Writes a file that the published program loads."""
+  torch_file.write(path, {"state_dict": tensors(parts), "global_step": 0})
+
+
+def text_table(config: ClapTextConfig) -> Table:
+  """Every tensor of CLAP's tower that reads."""
+  made = {
+    name: [
+      dataclasses.replace(part, path=part.path.replace("text/", "bert/", 1))
+      for part in parts
+    ]
+    for name, parts in clap_networks.bert(config.bert, "base.").items()
+  }
+  into, width = config.bert.width, config.width
+  for i, size in ((1, into), (2, width)):
+    kernel = engine.linear(
+      f"projection/dense_{i - 1}/kernel", (width,), (size,)
+    )
+    made[f"projection.linear{i}.weight"] = [kernel]
+  made |= clap_networks.norm("projection.layer_norm", "projection/norm", width)
+  return made
+
+
+def _state(path: Path) -> State:
+  saved = torch_file.read(path)
+  state = saved.get("state_dict") if isinstance(saved, dict) else None
+  if not isinstance(state, dict):
+    raise InputError(
+      f"{path} lacks 'state_dict'; a checkpoint of Make-An-Audio has it"
+    )
+  for name, tensor in state.items():
+    if not isinstance(tensor, Stored) or not isinstance(name, str):
+      raise InputError(f"{path}: {shown(name)} in 'state_dict' is no tensor")
+  return state
+
+
+def _split(state: State, where: str) -> dict[str, State]:
+  """Tensors by part, without its prefix.
+
+  Raises:
+    InputError: For one of no part.
+  """
+  known = {"scale_factor", *constants(Schedule())}
+  parts: dict[str, State] = {prefix: {} for prefix in (_UNET, _LATENT, _TEXT)}
+  doubled = any(name.startswith(f"{_COND}encoder.") for name in state)
+  for name, tensor in state.items():
+    prefix = next((p for p in parts if name.startswith(p)), None)
+    if name in known or _DEAD.match(name):
+      continue
+    if prefix:
+      parts[prefix][name.removeprefix(prefix)] = tensor
+    elif not (doubled and name.startswith(_COND)):
+      raise InputError(f"{where} holds unknown {name}")
+  return parts
+
+
+def _load(
+  init: Callable[[Any, jax.Array], Tree],
+  config: Any,
+  table: Table,
+  state: State,
+  where: str,
+) -> Tree:
+  abstract = engine.abstract(init, config)
+  return engine.load(state, table, abstract, where=where)
+
+
+def _check_constants(state: State, schedule: Schedule, where: str) -> float:
+  """The scale of latents; the schedule must be the settings' one.
+
+  Raises:
+    InputError: If it is not, or a scale is none.
+  """
+  name = "alphas_cumprod"
+  if name in state:
+    theirs, ours = state[name].read(), schedules.kept(schedule)
+    same = theirs.shape == ours.shape
+    if not same or np.abs(theirs - ours).max() > _CLOSE:
+      raise InputError(
+        f"{where}: {name} is not that of β from {schedule.first:g} to"
+        f" {schedule.last:g} in {schedule.times} steps, which its settings name"
+      )
+  if "scale_factor" not in state:
+    return 1.0
+  scale = state["scale_factor"].read()
+  if scale.shape or not 0 < scale < np.inf:
+    raise InputError(f"{where}: scale_factor {shown(scale)} is no scale")
+  return float(scale)
+
+
+def _unet_config(cfg: Keys) -> UNetConfig:
+  own = cfg.group("unet_config").group("params")
+  channels = own.whole("out_channels", "channels")
+  multipliers = own.wholes("channel_mult", "ratios")
+  factors = own.wholes("attention_resolutions", "ratios")
+  attends = own.flag("use_spatial_transformer", False)
+  size = 0  # of a head; -1, or none, where their number is given
+  if own.any("num_head_channels", -1) != -1:
+    size = own.whole("num_head_channels", "head_size")
+  # The class tells; nothing in its parameters does.
+  target = cfg.group("unet_config").text("target") or ""
+  added = ".custom_openaimodel." in target
+  return UNetConfig(
+    channels=channels,
+    beside=own.whole("in_channels", "channels") - channels,
+    filters=own.whole("model_channels", "filters"),
+    multipliers=multipliers,
+    residual_layers=own.whole("num_res_blocks", "residual_layers"),
+    attention=tuple(i for i in range(len(multipliers)) if 2**i in factors),
+    heads=0 if size else own.whole("num_heads", "heads"),
+    head_size=size,
+    layers=own.whole("transformer_depth", "layers", 1) if attends else 1,
+    context_width=own.whole("context_dim", "width") if attends else 0,
+    known_by_time=added,
+    resample="residual" if own.flag("resblock_updown", False) else "conv",
+  )
+
+
+def _autoencoder_config(
+  cfg: Keys, recipe: MelConfig, scale: float
+) -> AutoencoderConfig:
+  own = cfg.group("first_stage_config").group("params")
+  shape = own.group("ddconfig")
+  multipliers = shape.wholes("ch_mult", "ratios")
+  whole = shape.whole("resolution", "far")
+  attends = shape.wholes("attn_resolutions", "far")
+  for name, only in (("in_channels", 1), ("out_ch", 1), ("double_z", True)):
+    shape.only(name, only)
+  return AutoencoderConfig(
+    mel=recipe,
+    filters=shape.whole("ch", "filters"),
+    multipliers=multipliers,
+    residual_layers=shape.whole("num_res_blocks", "residual_layers"),
+    attention=tuple(
+      i for i in range(len(multipliers)) if whole // 2**i in attends
+    ),
+    middle=shape.whole("z_channels", "channels"),
+    channels=own.whole("embed_dim", "channels"),
+    scale=scale,
+  )
+
+
+def _text_config(state: Tensors, tokenizer: Path | None) -> ClapTextConfig:
+  heads = 12
+  if tokenizer is not None:
+    path = tokenizer / "config.json"
+    heads = Keys(read_json(path), str(path)).whole(
+      "num_attention_heads", "heads"
+    )
+  width, _ = state.shape("projection.linear1.weight", 2)
+  sizes = clap_networks.bert_sizes(state, "base.")
+  bert = BertConfig(
+    heads=heads, first_position=0, padding=0, epsilon=1e-12, **sizes
+  )
+  return ClapTextConfig(bert=bert, width=width)
