@@ -45,4 +45,5 @@ def get_config(variant: str = "") -> ConfigDict:
   config.weights.paper_mel = 1.0
   if "tiny" in words:
     codec_16khz.shrink(config)
+    config.init_gain = 1.0  # layer norms make up for it
   return config

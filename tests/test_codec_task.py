@@ -10,10 +10,14 @@ import optax
 import pytest
 from published_discriminators import adversary_of
 
+from audiogen_jax.codec import layers
+from audiogen_jax.codec.encodec import EncodecConfig
 from audiogen_jax.codec.rvq import RVQTraining
+from audiogen_jax.codec.seanet import Encoder, SEANetConfig
 from audiogen_jax.convert import audiocraft, torch_file
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.convert.opening import Parts
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.gan import discriminators, losses
 from audiogen_jax.train.codec_task import CodecTask
 
@@ -190,3 +194,33 @@ def test_what_the_adversary_says_at_first(steps):
     for j, feature in enumerate(real.features):
       mean = reference[f"disc_fmap_mean_abs/{i}.{j}"]
       close(jnp.mean(jnp.abs(feature)), mean)
+
+
+def test_layer_norms_need_biases():
+  """Without them silence has a gradient that no float32 holds."""
+  seanet = SEANetConfig(
+    width=32,
+    filters=8,
+    ratios=(4, 2, 2, 2),
+    lstm_layers=0,
+    norm="layer_norm",
+  )
+  encoder = Encoder(seanet)
+  silence, length = jnp.zeros((1, 320, 1)), jnp.array([320])
+
+  @jax.jit
+  def norms():
+    params = encoder.init(jax.random.key(0), silence, length)["params"]
+
+    def loss(params):
+      latent, _ = encoder.apply({"params": params}, silence, length)
+      return jnp.sum(latent * jnp.arange(32.0)[None, None])
+
+    both = params, layers.amplify(params, 3**0.5)
+    return [optax.tree.norm(jax.grad(loss)(each)) for each in both]
+
+  plain, without = norms()
+  assert plain < 1e5 and not without < 1e15
+  with pytest.raises(InputError, match="init_gain 1.73205 takes biases away"):
+    normed = EncodecConfig(seanet=SEANetConfig(norm="layer_norm"))
+    CodecTask(encodec=normed, init_gain=3**0.5)

@@ -83,6 +83,13 @@ class CodecTask:
       )
     if not any(dataclasses.astuple(self.weights)):
       raise InputError("all weights of losses are 0; there is nothing to learn")
+    if self.init_gain != 1 and self.encodec.seanet.norm == "layer_norm":
+      # Without biases silence has no variance: each layer norm makes its
+      # gradient 316 times larger, and the first silent row ends the training.
+      raise InputError(
+        f"init_gain {self.init_gain:g} takes biases away, which layer norms"
+        " need where a sound is silent; set init_gain to 1"
+      )
 
   def check_parts(self) -> None:
     """There is one part alone, which fits itself."""
