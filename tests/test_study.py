@@ -212,7 +212,9 @@ def test_what_no_model_is_named_for_is_trained(
     **{"loop.eval_every": 0},
   }
   out = tmp_path / "out"
-  words = study("mixing", data, out, "--clips", 2, "--config")
+  words = study(
+    "mixing", data, out, "--clips", 2, "--duration", 0.05, "--config"
+  )
   words = (*words, ROOT / "configs" / "lm_300m.py:tiny")
   words = (*words, *(f"--config.{k}={v}" for k, v in changes.items()))
   evaluate = sounds.evaluate
