@@ -34,7 +34,7 @@ class Rival:
     self.name, self._torch, self._hear = name, torch, hear
 
   def hear(self, sounds: Float[np.ndarray, "b n"]) -> None:
-    """Embeds clips."""
+    """Embeds clips, all at once; the time counts, and nothing is kept."""
     with self._torch.inference_mode():
       self._hear(self._torch.from_numpy(sounds))
 

@@ -91,7 +91,7 @@ class Ours:
     self._extractor = extractor
 
   def hear(self, sounds: Float[np.ndarray, "b n"]) -> None:
-    """Embeds clips."""
+    """Embeds clips, all at once; the time counts, and nothing is kept."""
     self._extractor.embed(list(sounds))
 
 

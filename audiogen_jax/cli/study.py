@@ -1,6 +1,5 @@
 """`audiogen study`: what the papers vary, one command each."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,10 +86,8 @@ def guidance(
 ) -> None:
   """Classifier-free guidance: each --guidance that is given, or 1 to 5."""
   judged = protocol, measure, weights
-  setting = _setting(data, split, clips, out, duration, judged)
-  setting = dataclasses.replace(
-    setting, seed=seed, dtype=dtype, batch=batch, mesh=mesh
-  )
+  how = dict(seed=seed, dtype=dtype, batch=batch, mesh=mesh)
+  setting = _setting(data, split, clips, out, duration, judged, how)
   _sweep("guidance", "guidance", SCALES, model, options, setting)
 
 
@@ -125,10 +122,8 @@ def steps(
       f"{model} has no steps of sampling to choose; its options are {has}"
     )
   judged = protocol, measure, weights
-  setting = _setting(data, split, clips, out, duration, judged)
-  setting = dataclasses.replace(
-    setting, seed=seed, dtype=dtype, batch=batch, mesh=mesh
-  )
+  how = dict(seed=seed, dtype=dtype, batch=batch, mesh=mesh)
+  setting = _setting(data, split, clips, out, duration, judged, how)
   usual, most = getattr(suited, found[0]), known[found[0]].most
   values = [_scaled(usual, share, most) for share in SHARES]
   _sweep("steps", found[0], values, model, options, setting)
@@ -160,10 +155,8 @@ def mixing(
 ) -> None:
   """Training with and without mixed pairs of sounds (AudioGen, §3.3)."""
   judged = protocol, measure, weights
-  setting = _setting(data, split, clips, out, duration, judged)
-  setting = dataclasses.replace(
-    setting, seed=seed, dtype=dtype, batch=batch, mesh=mesh
-  )
+  how = dict(seed=seed, dtype=dtype, batch=batch, mesh=mesh)
+  setting = _setting(data, split, clips, out, duration, judged, how)
   trained = Configured("--config", config, context.args)
   plans = []
   for place, (label, model) in enumerate(
@@ -216,10 +209,8 @@ def streams(
   and paper_codec.py have them.
   """
   judged = protocol, measure, weights
-  setting = _setting(data, split, clips, out, duration, judged)
-  setting = dataclasses.replace(
-    setting, seed=seed, dtype=dtype, batch=batch, mesh=mesh
-  )
+  how = dict(seed=seed, dtype=dtype, batch=batch, mesh=mesh)
+  setting = _setting(data, split, clips, out, duration, judged, how)
   words = context.args
   theirs = [word for word in words if word.startswith(_CODEC)]
   ours = [word for word in words if word not in theirs]
@@ -254,8 +245,18 @@ def _setting(
   out: Path,
   duration: float | None,
   judged: tuple[str | None, list[str] | None, Path | None],
+  how: Mapping[str, Any],
 ) -> Setting:
-  """What all points have in common; `judged` by what, as the commands have it.
+  """What all points have in common, from what the commands were given.
+
+  Args:
+    data: The dataset.
+    split: Of it; None for the usual one.
+    clips: How many of it; None for all.
+    out: The folder of the study.
+    duration: Seconds of each sound; None for those of the longest clip.
+    judged: Protocol, measures and weights.
+    how: What else `Setting` has, by name: how sounds are made.
 
   Raises:
     InputError: Before the hours of work, for what could not be judged.
@@ -274,7 +275,7 @@ def _setting(
     raise InputError(
       f"{out} lies in {data}, among the recordings; name another folder"
     )
-  return Setting(out, real, duration, protocol, measures or (), weights)
+  return Setting(out, real, duration, protocol, measures or (), weights, **how)
 
 
 def _sweep(
