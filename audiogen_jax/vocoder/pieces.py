@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from audiogen_jax.core import sharding
 from audiogen_jax.core.fields import ReceptiveField
 from audiogen_jax.core.types import Tree
 from audiogen_jax.vocoder import generator
@@ -49,12 +50,13 @@ def synthesize(
   left, right = field(config).context()
   width = left + piece + right
   if frames <= width:
-    return np.asarray(_synthesize(config, params, mel))
+    return sharding.fetch(_synthesize(config, params, mel))
   made = []
   for at in range(0, frames, piece):
     # At the ends a piece has more on the other side, for one shape serves all.
     start = min(max(at - left, 0), frames - width)
     sound = _synthesize(config, params, mel[:, start : start + width])
     stop = min(at + piece, frames)
-    made.append(np.asarray(sound)[:, (at - start) * hop : (stop - start) * hop])
+    sound = sharding.fetch(sound)  # parts may lie with other processes
+    made.append(sound[:, (at - start) * hop : (stop - start) * hop])
   return np.concatenate(made, axis=1)
