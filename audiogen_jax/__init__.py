@@ -17,9 +17,11 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
   "AudioGen": "audiogen_jax.audiogen",
+  "Diffusion": "audiogen_jax.diffusion.sampling",
   "Encodec": "audiogen_jax.codec.codec",
   "InputError": "audiogen_jax.core.errors",
   "MAGNeT": "audiogen_jax.magnet",
+  "MakeAnAudio": "audiogen_jax.make_an_audio",
   "MaskedSampling": "audiogen_jax.lm.masked_sampling",
   "Sampling": "audiogen_jax.lm.sampling",
   "TextToAudio": "audiogen_jax.families",

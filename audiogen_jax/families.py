@@ -26,7 +26,11 @@ from audiogen_jax.core.types import Seconds
 Progress: TypeAlias = Callable[[int, int], None]
 
 # Each registers when imported.
-_BUILT_IN = ("audiogen_jax.audiogen", "audiogen_jax.magnet")
+_BUILT_IN = (
+  "audiogen_jax.audiogen",
+  "audiogen_jax.magnet",
+  "audiogen_jax.make_an_audio",
+)
 _GROUP = "audiogen_jax.families"
 
 

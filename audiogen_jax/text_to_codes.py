@@ -22,11 +22,11 @@ from audiogen_jax.codec.codec import Encodec
 from audiogen_jax.convert import adapters as adapter_files
 from audiogen_jax.convert import loading, opening
 from audiogen_jax.convert.opening import Parts
-from audiogen_jax.core import processes, types
+from audiogen_jax.core import keeping, seeds, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, fetch
 from audiogen_jax.core.types import AnyArray, Cond, Seconds
-from audiogen_jax.lm import keeping, lora, model, windows
+from audiogen_jax.lm import lora, model
 from audiogen_jax.lm.language_model import LanguageModel
 from audiogen_jax.lm.masked_sampling import Masking
 from audiogen_jax.text import prompts, tokenizer
@@ -111,38 +111,17 @@ class TextToCodes:
     seed: int | Sequence[int],
     negative: str | Sequence[str | None] | None,
     **others: Any,
-  ) -> tuple[list[str | None], list[int], list[str | None] | None]:
-    """Prompts, seeds and negative prompts, once they are found to be in order.
-
-    Args:
-      texts: Sentences.
-      sampling: Options, which must be of the family.
-      seed: One, or one for each text.
-      negative: What is not wanted.
-      **others: What processes that share a mesh must ask for alike, too.
-
-    Returns:
-      Negative prompts are one for each text, or None if there are none.
-    """
-    texts = prompts.checked(texts)
-    if not isinstance(sampling, self.options):
-      raise InputError(
-        f"sampling must be a {self.options.__name__}, got"
-        f" {type(sampling).__name__}"
-      )
-    if not texts:
-      raise InputError("no prompt was given; pass at least one text or None")
-    seeds = windows.seeds(seed, len(texts))
-    unwanted = prompts.unwanted(negative, len(texts))
-    if unwanted and not sampling.guided:
-      raise InputError(
-        "guidance 1 reads no negative prompt; ask for more, such as 3, or leave"
-        " the negative prompt out"
-      )
-    if self.lm.placement.spans:
-      asked = {"prompts": texts, "seeds": seeds, "sampling": repr(sampling)}
-      processes.check_same(asked | {"negative": unwanted} | others)
-    return texts, seeds, unwanted
+  ) -> prompts.Asked:
+    """What was asked for, found to be in order; see `prompts.asked`."""
+    return prompts.asked(
+      texts,
+      seed,
+      negative,
+      sampling,
+      options=self.options,
+      placement=self.lm.placement,
+      **others,
+    )
 
   def _prompt(
     self, codes: AnyArray | None, texts: int
@@ -285,9 +264,9 @@ class Inpainting(TextToCodes):
         frames are made.
     """
     size = dict(frames=self._frames(sound, texts), span=self.masking.span)
-    seeds = windows.seeds(seed, len(sound))
-    keep = keeping.scattered(seeds, amount, **size)
-    options = dict(sampling=sampling, seed=seeds, negative=negative)
+    each = seeds.checked(seed, len(sound))
+    keep = keeping.scattered(each, amount, **size)
+    options = dict(sampling=sampling, seed=each, negative=negative)
     options |= dict(progress=progress)
     return self._filled(texts, sound, keep, return_codes, **options)
 

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiogen_jax.lm import windows
-
 ROOT = Path(__file__).parents[1]
 
 # A call, and words of its error.
@@ -121,5 +119,5 @@ def test_what_calls_refuse(errors, call):
 
 
 def test_a_seed_may_be_an_array_without_axes():
-  assert windows.seeds(np.array(3), 2) == windows.seeds(3, 2) == [3, 4]
-  assert windows.seeds(jnp.int32(3), 1) == [3]
+  assert seeds.checked(np.array(3), 2) == seeds.checked(3, 2) == [3, 4]
+  assert seeds.checked(jnp.int32(3), 1) == [3]

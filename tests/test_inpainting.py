@@ -23,8 +23,8 @@ from audiogen_jax.audio import io
 from audiogen_jax.cli import maker
 from audiogen_jax.codec import pieces
 from audiogen_jax.codec.codec import Encodec
-from audiogen_jax.core import fields
-from audiogen_jax.lm import keeping, masked
+from audiogen_jax.core import fields, keeping
+from audiogen_jax.lm import masked
 from audiogen_jax.lm.masked_sampling import MaskedSampling
 
 HOP = 320

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 HOUSE = (  # from the ground up
   "core / audio / gan / codec text lm latent diffusion vocoder embedding"
   " / convert"
-  " / families text_to_codes / audiogen magnet data / train evaluate / plan"
+  " / families text_to_codes text_to_latents"
+  " / audiogen magnet make_an_audio data / train evaluate / plan"
   " benchmark / cli"
 ).split("/")
 FLOORS = {room: n for n, rooms in enumerate(HOUSE) for room in rooms.split()}

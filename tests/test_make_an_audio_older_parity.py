@@ -9,25 +9,22 @@ import numpy as np
 import pytest
 from packs import MakeAnAudio, close, theirs
 
-from audiogen_jax.audio import mel
 from audiogen_jax.diffusion import sampler, sampling, unet
 from audiogen_jax.diffusion.sampler import Inputs, State
 from audiogen_jax.diffusion.sampling import Diffusion
 from audiogen_jax.latent import autoencoder
 
-OLDER = {"recipe": mel.MAKE_AN_AUDIO_OLDER}
-
 
 @pytest.fixture(scope="module")
 def visual():
   yaml = "configs/img_to_audio/img2audio_args.yaml"
-  return MakeAnAudio("maa_visual_tiny", "ta54*.ckpt", yaml, **OLDER)
+  return MakeAnAudio("maa_visual_tiny", "ta54*.ckpt", yaml)
 
 
 @pytest.fixture(scope="module")
 def inpainting():
   yaml = "configs/inpaint/txt2audio_args.yaml"
-  return MakeAnAudio("maa_inpaint_tiny", "inpaint7*.ckpt", yaml, **OLDER)
+  return MakeAnAudio("maa_inpaint_tiny", "inpaint7*.ckpt", yaml)
 
 
 def noise_found(pack, x, context=None):

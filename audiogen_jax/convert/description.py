@@ -27,13 +27,13 @@ def rows(
     ("frames", f"{tokens.frame_rate_hz} Hz, {codec.hop} samples each"),
     ("codebooks", f"{tokens.codebooks} of {tokens.size}"),
     ("bit rate", f"{codec.bitrate / 1000:.2f} kbit/s"),
-    ("codec", _size(encodec.init, codec, parts.codec_tree, "params")),
+    ("codec", size(encodec.init, codec, parts.codec_tree, "params")),
   ]
   if parts.lm is not None:
     lm, t = parts.lm, parts.lm.transformer
     ways = {"prepended": lm.prepend_text, "cross-attention": t.cross_attention}
     result += [
-      ("language model", _size(language_model.init, lm, parts.lm_tree)),
+      ("language model", size(language_model.init, lm, parts.lm_tree)),
       ("", f"{t.layers} layers, {t.width} wide, {t.heads} heads"),
       *_decoding(parts),
       ("window", f"{parts.window_s:g} s"),
@@ -41,8 +41,8 @@ def rows(
     ]
     text = f"{parts.text_name} (outside)"
     if parts.text is not None:
-      size = _size(t5.init, parts.text, parts.text_tree)
-      text = f"{parts.text_name or ''} {size}".strip()
+      told = size(t5.init, parts.text, parts.text_tree)
+      text = f"{parts.text_name or ''} {told}".strip()
     result.append(("text encoder", text))
   for each in adapters:
     rank, alpha = each.config.rank, each.config.alpha
@@ -67,7 +67,7 @@ def _decoding(parts: Parts) -> list[tuple[str, str]]:
   ]
 
 
-def _size(
+def size(
   init: Callable[[Any, jax.Array], Tree],
   config: Any,
   tree: Tree,

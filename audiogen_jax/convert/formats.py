@@ -19,7 +19,12 @@ from audiogen_jax.core.errors import InputError
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 # Files that register formats when they are imported.
-_PUBLISHERS = ("opening", "audiocraft", "huggingface")
+_PUBLISHERS = (
+  "opening",
+  "audiocraft",
+  "huggingface",
+  "make_an_audio_folder",
+)
 
 
 class Format(NamedTuple):

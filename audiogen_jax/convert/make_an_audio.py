@@ -20,9 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from audiogen_jax.audio import mel
-from audiogen_jax.audio.mel import MelConfig
-from audiogen_jax.convert import clap_networks, engine, torch_file, yaml_file
+from audiogen_jax.convert import (
+  clap_networks,
+  engine,
+  make_an_audio_yaml,
+  published,
+  torch_file,
+)
 from audiogen_jax.convert.clap_parts import Tensors
 from audiogen_jax.convert.engine import Stored, Table
 from audiogen_jax.convert.keys import Keys
@@ -67,6 +71,7 @@ class Checkpoint(NamedTuple):
     autoencoder_tree: Its parameters.
     text: Shape of the network that reads; None of a model without text.
     text_tree: Its parameters.
+    columns: Of the latents that it was trained on.
   """
 
   schedule: Schedule
@@ -76,13 +81,13 @@ class Checkpoint(NamedTuple):
   autoencoder_tree: Tree
   text: ClapTextConfig | None
   text_tree: Tree | None
+  columns: int
 
 
 def read(
   checkpoint: Path,
   settings: Path,
   tokenizer: Path | None = None,
-  recipe: MelConfig = mel.MAKE_AN_AUDIO,
 ) -> Checkpoint:
   """A published checkpoint.
 
@@ -91,25 +96,17 @@ def read(
     settings: The YAML file that says its sizes.
     tokenizer: The folder `bert-base-uncased`, whose `config.json` says how many
       heads the network that reads has; None for 12.
-    recipe: Of its mel spectrograms, which no file names: the older one for
-      `ta40multi`, `ta54` and `inpaint7`.
 
   Raises:
     InputError: If a file is missing or damaged, or if tensors and settings do
       not belong together; the message names the first that does not.
   """
   state = _state(checkpoint)
-  cfg = yaml_file.read(settings).group("model").group("params")
-  where = str(checkpoint)
-  schedule = Schedule(
-    times=cfg.whole("timesteps", "far", 1000),
-    first=cfg.number("linear_start", "epsilon"),
-    last=cfg.number("linear_end", "epsilon"),
-  )
+  told = make_an_audio_yaml.read(settings)
+  where, schedule, unet = str(checkpoint), told.schedule, told.unet
   scale = _check_constants(state, schedule, where)
-  unet = _unet_config(cfg)
   parts = _split(state, where)
-  auto = _autoencoder_config(cfg, recipe, scale)
+  auto = dataclasses.replace(told.autoencoder, scale=scale)
   text = text_tree = None
   if parts[_TEXT]:
     text = _text_config(Tensors(parts[_TEXT], where), tokenizer)
@@ -124,6 +121,7 @@ def read(
     ),
     text,
     text_tree,
+    told.columns,
   )
 
 
@@ -146,6 +144,30 @@ def tensors(parts: Checkpoint) -> dict[str, Stored | np.ndarray]:
 def write(path: Path, parts: Checkpoint) -> None:
   """Writes a file that the published program loads."""
   torch_file.write(path, {"state_dict": tensors(parts), "global_step": 0})
+
+
+def differing(checkpoint: Path, clap: Path) -> tuple[int, int]:
+  """How many tensors of the text tower CLAP's own file holds otherwise.
+
+  Args:
+    checkpoint: Of Make-An-Audio.
+    clap: `CLAP_weights_2022.pth`.
+
+  Returns:
+    Tensors that differ or are missing there, and those of the checkpoint.
+
+  Raises:
+    InputError: If a file is damaged.
+  """
+  own, theirs = _state(checkpoint), published.tensors(clap)
+  differ = count = 0
+  for name, tensor in own.items():
+    if name.startswith(_TEXT) and not _DEAD.match(name):
+      count += 1
+      other = theirs.get(name.removeprefix(_COND))
+      same = other is not None and other.shape == tensor.shape
+      differ += not (same and np.array_equal(other.read(), tensor.read()))
+  return differ, count
 
 
 def text_table(config: ClapTextConfig) -> Table:
@@ -232,58 +254,6 @@ def _check_constants(state: State, schedule: Schedule, where: str) -> float:
   if scale.shape or not 0 < scale < np.inf:
     raise InputError(f"{where}: scale_factor {shown(scale)} is no scale")
   return float(scale)
-
-
-def _unet_config(cfg: Keys) -> UNetConfig:
-  own = cfg.group("unet_config").group("params")
-  channels = own.whole("out_channels", "channels")
-  multipliers = own.wholes("channel_mult", "ratios")
-  factors = own.wholes("attention_resolutions", "ratios")
-  attends = own.flag("use_spatial_transformer", False)
-  size = 0  # of a head; -1, or none, where their number is given
-  if own.any("num_head_channels", -1) != -1:
-    size = own.whole("num_head_channels", "head_size")
-  # The class tells; nothing in its parameters does.
-  target = cfg.group("unet_config").text("target") or ""
-  added = ".custom_openaimodel." in target
-  return UNetConfig(
-    channels=channels,
-    beside=own.whole("in_channels", "channels") - channels,
-    filters=own.whole("model_channels", "filters"),
-    multipliers=multipliers,
-    residual_layers=own.whole("num_res_blocks", "residual_layers"),
-    attention=tuple(i for i in range(len(multipliers)) if 2**i in factors),
-    heads=0 if size else own.whole("num_heads", "heads"),
-    head_size=size,
-    layers=own.whole("transformer_depth", "layers", 1) if attends else 1,
-    context_width=own.whole("context_dim", "width") if attends else 0,
-    known_by_time=added,
-    resample="residual" if own.flag("resblock_updown", False) else "conv",
-  )
-
-
-def _autoencoder_config(
-  cfg: Keys, recipe: MelConfig, scale: float
-) -> AutoencoderConfig:
-  own = cfg.group("first_stage_config").group("params")
-  shape = own.group("ddconfig")
-  multipliers = shape.wholes("ch_mult", "ratios")
-  whole = shape.whole("resolution", "far")
-  attends = shape.wholes("attn_resolutions", "far")
-  for name, only in (("in_channels", 1), ("out_ch", 1), ("double_z", True)):
-    shape.only(name, only)
-  return AutoencoderConfig(
-    mel=recipe,
-    filters=shape.whole("ch", "filters"),
-    multipliers=multipliers,
-    residual_layers=shape.whole("num_res_blocks", "residual_layers"),
-    attention=tuple(
-      i for i in range(len(multipliers)) if whole // 2**i in attends
-    ),
-    middle=shape.whole("z_channels", "channels"),
-    channels=own.whole("embed_dim", "channels"),
-    scale=scale,
-  )
 
 
 def _text_config(state: Tensors, tokenizer: Path | None) -> ClapTextConfig:

@@ -171,6 +171,18 @@ def _filters(config: VocoderConfig) -> list[str]:
   return [f"{stem}{end}" for stem in stems for end in ends]
 
 
+def holds(folder: Path) -> bool:
+  """Whether the weights of a vocoder lie in a folder."""
+  return bool(_found(folder))
+
+
+def _found(folder: Path) -> list[str]:
+  """Names of files of weights, what is read first."""
+  names = sorted(p.name for p in folder.iterdir())
+  found = [name for name in (NVIDIA, MAKE_AN_AUDIO) if name in names]
+  return found + [n for n in reversed(names) if _HIFI_GAN.fullmatch(n)]
+
+
 def _weights(path: Path) -> Path:
   """The file of weights at a path: that file, or the one in that folder."""
   if path.is_file():
@@ -180,9 +192,7 @@ def _weights(path: Path) -> Path:
       f"{path} is missing: put {MAKE_AN_AUDIO} and {_YAML} of Make-An-Audio's"
       f" vocoder there, or {NVIDIA} and {_JSON} of NVIDIA's"
     )
-  names = sorted(p.name for p in path.iterdir())
-  found = [name for name in (NVIDIA, MAKE_AN_AUDIO) if name in names]
-  found += [name for name in reversed(names) if _HIFI_GAN.fullmatch(name)]
+  found = _found(path)
   if not found:
     raise InputError(
       f"{path} holds no vocoder: it should hold {MAKE_AN_AUDIO} (with {_YAML}),"

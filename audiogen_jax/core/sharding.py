@@ -172,6 +172,28 @@ def put(
   )
 
 
+def padded(values: AnyArray, rows: int) -> np.ndarray:
+  """Values with rows of zeros behind them, so that there are `rows`."""
+  values = np.asarray(values)
+  behind = [(0, rows - len(values)), *[(0, 0)] * (values.ndim - 1)]
+  return np.pad(values, behind)
+
+
+def grouped(placement: Placement, values: AnyArray) -> Iterator[jax.Array]:
+  """Rows in groups of one for each part that a batch is split into.
+
+  Args:
+    placement: Devices, which each hold one row of a group.
+    values: Of shape `b …`, whole in every process; the last group is filled
+      with zeros.
+  """
+  values = fetch(values)
+  ways = placement.ways("batch")
+  for at in range(0, len(values), ways):
+    group = padded(values[at : at + ways], ways)
+    yield placement.put(group, "batch", *[None] * (group.ndim - 1))
+
+
 def moved(x: jax.Array, place: jax.sharding.Sharding) -> jax.Array:
   """An array resharded to `place`, which has the same devices."""
   if x.sharding.is_equivalent_to(place, x.ndim):

@@ -47,6 +47,11 @@ class WordPieces:
     self._rules, self._behind, self.limit = rules, behind, limit
     self.vocabulary = 1 + max(rules.get_vocab().values(), default=-1)
 
+  def save(self, folder: Path) -> None:
+    """Writes the rules into a folder, which is made; `load` reads them."""
+    folder.mkdir(exist_ok=True)
+    self._rules.save(str(folder / "tokenizer.json"))
+
   def ids(self, text: str) -> list[int]:
     """Ids of a sentence, marks of its beginning and end included."""
     return self._rules.encode(text + self._behind).ids

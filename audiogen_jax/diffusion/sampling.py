@@ -11,7 +11,7 @@ latent `x` at its time and the noise `e` that the U-Net finds in it:
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ from audiogen_jax.diffusion.schedule import Schedule
 MOST_STEPS = 1000
 ORDER = 4  # what is foretold, and what was before, that a step may weigh
 _LARGEST = 10_000
+Length: TypeAlias = Literal["exact", "gen_wav", "gen_wavs_by_tsv"]
 # Adams and Bashforth's weights, with so many steps behind.
 _ADAMS = (
   (1.0, 0.0, 0.0, 0.0),
@@ -49,7 +50,12 @@ class Diffusion:
       DPM-Solver++(2M) (Lu et al., 2022).
     grid: At which times: `even` for as many steps as are asked for, evenly
       spread over time (of `dpm++` over the logarithm of signal over noise), or
-      `published`, every ⌊T / steps⌋-th, which are more where T is no multiple.
+      `published`, every ⌊T / steps⌋-th, which are more where T is no multiple;
+      there a sound to vary is one step noisier than sampling begins with.
+    length: Of a sound: `exact`, as many samples as are asked for; or as the
+      published program of that name leaves it: `gen_wav` whole columns of a
+      latent, rounded up, `gen_wavs_by_tsv` rounded down, with what is missing
+      as silence before the sound and once more behind it.
 
   Raises:
     InputError: For a value out of range, or noise that a solver cannot add.
@@ -89,6 +95,12 @@ class Diffusion:
     "even",
     "Times of the steps: even, or as the published program rounds them.",
     among=("even", "published"),
+  )
+  length: Length = choice(
+    "exact",
+    "Of the sound: exact, or as the published program gen_wav or"
+    " gen_wavs_by_tsv leaves it.",
+    among=("exact", "gen_wav", "gen_wavs_by_tsv"),
   )
 
   def __post_init__(self) -> None:
@@ -204,7 +216,7 @@ def plan(
       f"strength {strength:g} of {len(at)} steps leaves none; take more than"
       f" {1 / len(at):g}, and at most 1"
     )
-  at = at[len(at) - steps :]
+  at, noisier = at[len(at) - steps :], at[: len(at) - steps]
   kept = schedules.kept(schedule)
   ratios = np.interp(at, np.arange(len(kept)), _log_ratio(kept))
   levels = np.append(1 / (1 + np.exp(-2 * ratios)), kept[0])
@@ -219,7 +231,10 @@ def plan(
   ]
   made = Plan(*padded)
   made = made._replace(step=made.step.astype(np.int32))
-  return Planned(made, len(rows), np.asarray(levels[0], np.float32))
+  level = levels[0]
+  if sampling.grid == "published" and len(noisier):
+    level = kept[int(noisier[-1])]
+  return Planned(made, len(rows), np.asarray(level, np.float32))
 
 
 def _line(

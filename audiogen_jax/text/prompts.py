@@ -1,8 +1,25 @@
 """What may be asked for: sentences, or nothing."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+from audiogen_jax.core import processes, seeds
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
+
+
+class Asked(NamedTuple):
+  """What was asked for, found to be in order.
+
+  Attributes:
+    texts: Prompts.
+    seeds: One for each.
+    negative: What is not wanted, one for each; None if there is nothing.
+  """
+
+  texts: list[str | None]
+  seeds: list[int]
+  negative: list[str | None] | None
 
 
 def checked(texts: str | Sequence[str | None]) -> list[str | None]:
@@ -51,3 +68,47 @@ def unwanted(
       " one for each"
     )
   return texts if any(texts) else None
+
+
+def asked(
+  texts: str | Sequence[str | None],
+  seed: int | Sequence[int],
+  negative: str | Sequence[str | None] | None,
+  sampling: Any,
+  *,
+  options: type,
+  placement: Placement,
+  **others: Any,
+) -> Asked:
+  """Prompts, seeds and negative prompts, once they are found to be in order.
+
+  Args:
+    texts: Sentences; None for no text.
+    seed: One, or one for each text.
+    negative: What is not wanted; see `unwanted`.
+    sampling: Options, which must be of the family's class.
+    options: That class; its `guided` says whether negative prompts are read.
+    placement: Devices; processes that share them must ask for the same.
+    **others: What they must ask for alike, too.
+
+  Raises:
+    InputError: For what does not fit, or what processes ask for differently.
+  """
+  texts = checked(texts)
+  if not isinstance(sampling, options):
+    raise InputError(
+      f"sampling must be a {options.__name__}, got {type(sampling).__name__}"
+    )
+  if not texts:
+    raise InputError("no prompt was given; pass at least one text or None")
+  each = seeds.checked(seed, len(texts))
+  against = unwanted(negative, len(texts))
+  if against and not sampling.guided:
+    raise InputError(
+      "guidance 1 reads no negative prompt; ask for more, such as 3, or leave"
+      " the negative prompt out"
+    )
+  if placement.spans:
+    same = {"prompts": texts, "seeds": each, "sampling": repr(sampling)}
+    processes.check_same(same | {"negative": against} | others)
+  return Asked(texts, each, against)

@@ -1,0 +1,142 @@
+"""The parts of a Make-An-Audio -> what runs, and what people are told of it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from audiogen_jax.convert import (
+  description,
+  engine,
+  make_an_audio_folder,
+  placing,
+)
+from audiogen_jax.convert.make_an_audio_parts import Parts
+from audiogen_jax.core import word_pieces
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Axes, Placement
+from audiogen_jax.core.types import Tree
+from audiogen_jax.core.word_pieces import WordPieces
+from audiogen_jax.diffusion import unet
+from audiogen_jax.diffusion.denoiser import Denoiser
+from audiogen_jax.latent import autoencoder
+from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
+from audiogen_jax.text import clap
+from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.vocoder import generator
+from audiogen_jax.vocoder.vocoder import Vocoder
+
+
+def denoiser(
+  parts: Parts, placement: Placement, dtype: jnp.dtype = jnp.float32
+) -> Denoiser:
+  """The U-Net with its schedule, weights in `dtype`.
+
+  Raises:
+    InputError: If weights are damaged, or not finite in `dtype`; so the others.
+  """
+  params = _placed(
+    unet.init, parts.unet, parts.unet_tree, unet.AXES, placement, dtype
+  )
+  return Denoiser(parts.unet, parts.schedule, params, placement)
+
+
+def mels(parts: Parts, placement: Placement) -> MelAutoencoder:
+  """The autoencoder, in float32."""
+  params = _placed(
+    autoencoder.init,
+    parts.autoencoder,
+    parts.autoencoder_tree,
+    autoencoder.AXES,
+    placement,
+  )
+  return MelAutoencoder(parts.autoencoder, params, placement)
+
+
+def vocoder(parts: Parts, placement: Placement) -> Vocoder:
+  """The vocoder, in float32."""
+  params = _placed(
+    generator.init,
+    parts.vocoder,
+    parts.vocoder_tree,
+    generator.AXES,
+    placement,
+  )
+  return Vocoder(parts.vocoder, params, placement)
+
+
+def text(parts: Parts, placement: Placement) -> ClapTextEncoder | None:
+  """CLAP's text tower with its tokenizer, in float32; None without one."""
+  if parts.text is None:
+    return None
+  words = tokenizer(parts)
+  params = _placed(clap.init, parts.text, parts.text_tree, clap.AXES, placement)
+  return ClapTextEncoder(parts.text, params, words, placement)
+
+
+def tokenizer(parts: Parts) -> WordPieces:
+  """The tokenizer of the text tower.
+
+  Raises:
+    InputError: If its files are damaged, or it has more words than the tower.
+  """
+  folder = Path(parts.tokenizer)
+  words = word_pieces.load(folder, "bert", limit=parts.text.length)
+  rows = parts.text.bert.vocabulary
+  if words.vocabulary > rows:
+    raise InputError(
+      f"{folder} has {words.vocabulary} words, the text tower {rows} rows;"
+      " take the tokenizer that it was trained with"
+    )
+  return words
+
+
+def rows(parts: Parts) -> list[tuple[str, str]]:
+  """Names and values for people: sound, latents, sizes of the rooms, text."""
+  m, latent, net = parts.autoencoder.mel, parts.autoencoder, parts.unet
+  columns_hz = m.rate_hz / m.hop / latent.ratio
+  sizes = [
+    ("U-Net", unet.init, "unet"),
+    ("autoencoder", autoencoder.init, "autoencoder"),
+    ("vocoder", generator.init, "vocoder"),
+    ("text tower", clap.init, "text"),
+  ]
+  told = [
+    ("sound", f"{m.rate_hz} Hz, 1 channel(s)"),
+    ("mel", f"{m.n_mels} bands, a frame every {m.hop} samples"),
+    (
+      "latent",
+      f"{latent.channels} channels, {latent.rows} rows, {columns_hz:g} columns"
+      " a second",
+    ),
+    ("window", f"{parts.window_s:g} s"),
+    ("schedule", f"{parts.schedule.times} times"),
+  ]
+  for name, init, room in sizes:
+    config = getattr(parts, room)
+    if config is not None:
+      tree = getattr(parts, f"{room}_tree")
+      told.append((name, description.size(init, config, tree)))
+  if net.beside:
+    told.append(("fills holes", "alone: reads no text"))
+  if parts.published is not None:
+    told += make_an_audio_folder.notes(parts.published)
+  return told
+
+
+def _placed(
+  init: Callable[[Any, jax.Array], Tree],
+  config: Any,
+  tree: Tree,
+  axes: Mapping[str, Axes],
+  placement: Placement,
+  dtype: jnp.dtype = jnp.float32,
+) -> Tree:
+  """Parameters on the devices, in `dtype`."""
+  abstract = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
+    engine.abstract(init, config),
+  )
+  return placing.realise(tree, abstract, axes, placement)

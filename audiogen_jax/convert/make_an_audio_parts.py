@@ -1,0 +1,235 @@
+"""A Make-An-Audio as its parts, from any source; and our own format of it.
+
+In our own format (`orbax`) the rooms are trees of nested dictionaries, named as
+the modules name them:
+
+    unet          `diffusion.unet`             kind "unet"
+    autoencoder   `latent.autoencoder`         kind "kl_autoencoder"
+    vocoder       `vocoder.generator`          kind "mel_vocoder"
+    text          `text.clap`, and a folder `tokenizer`   kind "clap_text"
+
+A model that fills holes alone has no `text`.  `config.json` also holds
+`schedule`, of the noise, and `window_s`, the duration trained on in seconds.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from audiogen_jax.audio.mel import MelConfig
+from audiogen_jax.convert import formats, orbax
+from audiogen_jax.convert.keys import RANGES
+from audiogen_jax.convert.orbax import Export, Room
+from audiogen_jax.core import checkpoint, config
+from audiogen_jax.core.config import shown
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Seconds, Tree
+from audiogen_jax.core.word_pieces import WordPieces
+from audiogen_jax.diffusion.schedule import Schedule
+from audiogen_jax.diffusion.unet import UNetConfig
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.vocoder.generator import VocoderConfig
+
+FAMILY = "make-an-audio"
+TOKENIZER = "tokenizer"
+_KINDS = {
+  "unet": ("unet", UNetConfig),
+  "autoencoder": ("kl_autoencoder", AutoencoderConfig),
+  "vocoder": ("mel_vocoder", VocoderConfig),
+  "text": ("clap_text", ClapTextConfig),
+}
+_NEEDED = ("unet", "autoencoder", "vocoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """A model as its parts, before or after it is anywhere in memory.
+
+  Trees are lazy arrays, arrays, or a `checkpoint.Folder` in our own format.
+
+  Attributes:
+    schedule: Of the noise.
+    unet: Shape of the U-Net.
+    unet_tree: Its parameters; so of the others.
+    autoencoder: Shape of the autoencoder.
+    autoencoder_tree: Its parameters.
+    vocoder: Shape of the vocoder.
+    vocoder_tree: Its parameters.
+    text: Shape of CLAP's text tower; None of a model that fills holes alone.
+    text_tree: Its parameters.
+    tokenizer: The folder of its tokenizer.
+    window_s: The duration trained on.
+    published: The published folder that it was read from, if it was.
+  """
+
+  schedule: Schedule
+  unet: UNetConfig
+  unet_tree: Tree
+  autoencoder: AutoencoderConfig
+  autoencoder_tree: Tree
+  vocoder: VocoderConfig
+  vocoder_tree: Tree
+  text: ClapTextConfig | None = None
+  text_tree: Tree | None = None
+  tokenizer: str | None = None
+  window_s: Seconds = 9.984
+  published: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """What `config.json` says besides the rooms."""
+
+  schedule: Schedule
+  window_s: Seconds
+
+
+def open_parts(source: str | Path) -> Parts:
+  """The parts of a model, nothing of their values read yet.
+
+  Args:
+    source: As for `formats.locate`.
+
+  Raises:
+    InputError: For anything that is missing, damaged or of the wrong kind.
+  """
+  folder = formats.locate(source)
+  format = formats.recognise(folder)
+  own = format.family(folder)
+  if own != FAMILY:
+    kind = f"a model of the family {own}" if own else f"a {format.name}"
+    raise InputError(f"{folder} holds {kind}, not a Make-An-Audio")
+  if format.name == "orbax":
+    parts = _open_orbax(folder)
+  else:
+    parts = format.open(folder)
+  return checked(parts, str(folder))
+
+
+def checked(parts: Parts, where: str) -> Parts:
+  """The same parts, once they are found to fit each other.
+
+  Raises:
+    InputError: If they do not; the message names the two that differ.
+  """
+  _check_recipes(parts.autoencoder.mel, parts.vocoder.mel, where)
+  unet, latent = parts.unet, parts.autoencoder
+  if unet.channels != latent.channels:
+    raise InputError(
+      f"{where}: the U-Net has latents of {unet.channels} channels, the"
+      f" autoencoder of {latent.channels}"
+    )
+  if unet.beside not in (0, latent.channels + 1):
+    raise InputError(
+      f"{where}: the U-Net reads {unet.beside} channels beside a latent; it"
+      f" should be none, or {latent.channels + 1} (of inpainting)"
+    )
+  text = parts.text
+  if text is not None and text.width != unet.context_width:
+    raise InputError(
+      f"{where}: the text tower makes states of {text.width}, the U-Net reads"
+      f" {unet.context_width}"
+    )
+  if text is None and unet.context_width:
+    raise InputError(
+      f"{where}: the U-Net reads states of {unet.context_width}, and there is"
+      " nothing that makes them of a text"
+    )
+  return parts
+
+
+def write_orbax(
+  folder: str | os.PathLike,
+  parts: Parts,
+  words: WordPieces | None,
+  ready: Callable[[Tree], Tree] = lambda tree: tree,
+) -> None:
+  """Writes our own format, one room at a time.
+
+  Args:
+    folder: Where; must not exist yet.
+    parts: Configurations and trees.
+    words: The tokenizer, written along with the text tower.
+    ready: Makes JAX arrays of a tree of `parts` when its turn comes.
+
+  Raises:
+    InputError: If the folder exists or cannot be written.
+  """
+  rooms = {
+    name: Room(
+      kind,
+      config.as_dict(getattr(parts, name)),
+      getattr(parts, f"{name}_tree"),
+    )
+    for name, (kind, _) in _KINDS.items()
+    if getattr(parts, name) is not None
+  }
+  settings = _Settings(parts.schedule, parts.window_s)
+
+  def extras(work: Path) -> None:
+    if words is not None:
+      words.save(work / TOKENIZER)
+
+  orbax.write(
+    folder,
+    Export(FAMILY, rooms, config.as_dict(settings)),
+    ready=ready,
+    extras=extras,
+  )
+
+
+def _open_orbax(folder: epath.Path) -> Parts:
+  export = orbax.read(folder)
+  built: dict[str, Any] = {}
+  try:
+    for name, room in export.rooms.items():
+      kind, cls = _KINDS.get(name, (None, None))
+      if room.kind != kind:
+        known = ", ".join(f"{n} ({k})" for n, (k, _) in _KINDS.items())
+        raise InputError(
+          f"the room {shown(name)} is of kind {shown(room.kind)}; a"
+          f" Make-An-Audio has {known}"
+        )
+      built[name] = config.build(cls, room.config, where=name, ranges=RANGES)
+      built[f"{name}_tree"] = room.tree
+    missing = [name for name in _NEEDED if name not in built]
+    if missing:
+      raise InputError(f"the room {missing[0]} is missing")
+    settings = config.build(_Settings, export.settings, ranges=RANGES)
+  except InputError as error:
+    raise InputError(f"{folder / checkpoint.CONFIG}: {error}") from None
+  words = folder / TOKENIZER
+  if "text" in built and not words.exists():
+    raise InputError(
+      f"{words} is missing, the tokenizer of the text tower; copy the whole"
+      " export again"
+    )
+  return Parts(
+    **built,
+    tokenizer=str(words) if "text" in built else None,
+    schedule=settings.schedule,
+    window_s=settings.window_s,
+  )
+
+
+def _check_recipes(ours: MelConfig, heard: MelConfig, where: str) -> None:
+  """Raises InputError unless the vocoder hears what the autoencoder makes."""
+  differ = [
+    field.name
+    for field in dataclasses.fields(MelConfig)
+    if getattr(ours, field.name) != getattr(heard, field.name)
+  ]
+  if differ:
+    told = ", ".join(
+      f"{name} {getattr(ours, name)} and {getattr(heard, name)}"
+      for name in differ[:3]
+    )
+    raise InputError(
+      f"{where}: the autoencoder makes other mel spectrograms than the vocoder"
+      f" hears ({told}); take the vocoder of the same generation"
+    )

@@ -1,0 +1,329 @@
+"""What models that diffuse latents of mel spectrograms are made of.
+
+Text encoder, U-Net, autoencoder, vocoder; how they are asked and saved, and how
+long sounds are in their columns:
+
+    sound -> mel spectrogram -> latent          what is edited
+    latent -> mel spectrogram -> sound          what is heard
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from audiogen_jax.audio import checks
+from audiogen_jax.audio import mel as mel_spectrograms
+from audiogen_jax.convert import make_an_audio_parts
+from audiogen_jax.convert.make_an_audio_parts import Parts
+from audiogen_jax.core import sharding
+from audiogen_jax.core.config import shown
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import AnyArray, Seconds
+from audiogen_jax.diffusion import denoiser as denoisers
+from audiogen_jax.diffusion.denoiser import POSTERIOR, START, Denoiser
+from audiogen_jax.diffusion.sampling import Diffusion, Length
+from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
+from audiogen_jax.text import prompts
+from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.vocoder.vocoder import Vocoder
+
+_LONGEST_S = 60.0  # every place of a latent attends to all others
+_COLUMNS = 4  # latents are a multiple of so many wide, as published
+_PUBLISHED_COLUMNS_HZ = 7.8  # as the published programs round it
+
+_log_mel = jax.jit(mel_spectrograms.log_spectrogram, static_argnums=0)
+
+
+class Extent(NamedTuple):
+  """How long a sound is to be.
+
+  Attributes:
+    columns: Of its latent.
+    samples: Of the vocoder's sound, those that are wanted.
+    silence: Samples of silence before it, and once more behind it.
+  """
+
+  columns: int
+  samples: int
+  silence: int = 0
+
+
+class Noise(NamedTuple):
+  """What is random in a sound, where it is given in place of seeds.
+
+  Attributes:
+    start: What the steps begin with, or what is added to a latent.
+    posterior: By which latents of sounds are drawn.
+    steps: Of each step, for DDIM's η, or for what stays of a sound.
+  """
+
+  start: Float[AnyArray, "b w z c"] | None = None
+  posterior: Float[AnyArray, "b w z c"] | None = None
+  steps: Float[AnyArray, "s b w z c"] | None = None
+
+
+class TextToLatents:
+  """Text encoder, U-Net, autoencoder and vocoder of a family.
+
+  Attributes:
+    text: Sentences -> states; None of a model that fills holes alone.
+    denoiser: Noise and states -> latents.
+    mels: Mel spectrograms <-> latents.
+    vocoder: Mel spectrograms -> sounds.
+    window_s: The duration trained on.
+    sample_rate_hz: Of the sounds.
+    channels: Of the sounds: 1.
+    placement: The devices.
+    ranges: Ends of options, for this model.
+  """
+
+  options = Diffusion
+  channels = 1
+
+  def __init__(
+    self,
+    denoiser: Denoiser,
+    mels: MelAutoencoder,
+    vocoder: Vocoder,
+    text: ClapTextEncoder | None = None,
+    *,
+    window_s: Seconds = Parts.window_s,
+  ) -> None:
+    self.denoiser = denoiser
+    self.mels = mels
+    self.vocoder = vocoder
+    self.text = text
+    self.window_s = window_s
+    self.sample_rate_hz = mels.config.mel.rate_hz
+    self.placement = denoiser.placement
+    self.ranges = {"steps": (1, denoiser.schedule.times)}
+    if text is None:
+      self.ranges["guidance"] = (1, 1)
+
+  def check(self, sampling: Diffusion) -> None:
+    """Raises InputError for options that this model cannot follow."""
+    self.denoiser.plan(sampling)
+    if self.text is None and sampling.guided:
+      raise InputError(
+        f"guidance {sampling.guidance:g} of a model that reads no text; take 1"
+      )
+
+  def save(self, folder: str | Path) -> None:
+    """Exports the model; `from_pretrained(folder)` gives the same one.
+
+    Args:
+      folder: A local folder or gs:// URI that does not exist yet.
+
+    Raises:
+      InputError: If it exists or cannot be written.
+    """
+    text = self.text
+    parts = Parts(
+      schedule=self.denoiser.schedule,
+      unet=self.denoiser.config,
+      unet_tree=self.denoiser.params,
+      autoencoder=self.mels.config,
+      autoencoder_tree=self.mels.params,
+      vocoder=self.vocoder.config,
+      vocoder_tree=self.vocoder.params,
+      text=text and text.config,
+      text_tree=text and text.params,
+      window_s=self.window_s,
+    )
+    make_an_audio_parts.write_orbax(folder, parts, text and text.words)
+
+  def extent(self, duration_s: Seconds, length: Length = "exact") -> Extent:
+    """How wide the latent of a sound is, and what of it is heard.
+
+    Args:
+      duration_s: Seconds, up to 60.
+      length: See `Diffusion`.
+
+    Raises:
+      InputError: For no duration, or one that is out of range.
+    """
+    rate = self.sample_rate_hz
+    if not isinstance(duration_s, numbers.Real):
+      raise InputError(f"duration {shown(duration_s)} must be a number")
+    if not 1 / rate <= duration_s <= _LONGEST_S:
+      raise InputError(
+        f"duration {min(duration_s, 1e300):g} s must be more than 0, and at"
+        f" most {_LONGEST_S:g} s: all of a sound is made at once, and this"
+        f" model was trained on {self.window_s:g} s"
+      )
+    samples, column, unit = round(duration_s * rate), self._column, self._unit
+    if length == "exact":
+      columns = -(-samples // column)
+      return Extent(-(-columns // unit) * unit, samples)
+    columns = int(duration_s * _PUBLISHED_COLUMNS_HZ)
+    if length == "gen_wav":
+      columns = max(-(-columns // unit), 1) * unit
+      return Extent(columns, columns * column)
+    columns = columns // unit * unit
+    if not columns:
+      raise InputError(
+        f"gen_wavs_by_tsv makes nothing of {duration_s:g} s; take at least"
+        f" {math.ceil(unit / _PUBLISHED_COLUMNS_HZ * 10) / 10:g} s"
+      )
+    missing = max(samples - columns * column, 0)
+    return Extent(columns, columns * column, missing)
+
+  @property
+  def _column(self) -> int:
+    """Samples of a column of a latent."""
+    return self.mels.config.ratio * self.mels.config.mel.hop
+
+  @property
+  def _unit(self) -> int:
+    """Latents are a multiple of so many columns wide."""
+    levels = len(self.denoiser.config.multipliers)
+    return math.lcm(_COLUMNS, 2 ** (levels - 1))
+
+  def _usual(self) -> Diffusion:
+    """The options that suit this model."""
+    return usual(self.text is not None)
+
+  def _asked(
+    self,
+    texts: Sequence[str | None],
+    sampling: Diffusion,
+    seed: int | Sequence[int],
+    negative: str | Sequence[str | None] | None,
+    **others: Any,
+  ) -> prompts.Asked:
+    """What was asked for, found to be in order; see `prompts.asked`."""
+    asked = prompts.asked(
+      texts,
+      seed,
+      negative,
+      sampling,
+      options=self.options,
+      placement=self.placement,
+      **others,
+    )
+    self.check(sampling)
+    if self.text is None and any(asked.texts):
+      raise InputError("this model reads no text: leave the prompt out")
+    return asked
+
+  def _sampled(
+    self,
+    start: Float[np.ndarray, "b w z c"],
+    sampling: Diffusion,
+    asked: prompts.Asked,
+    amount: float | int = 1.0,
+    **given: Any,
+  ) -> Float[np.ndarray, "b t m"]:
+    """Mel spectrograms of what the steps make of `start`."""
+    latent = self.denoiser.sample(
+      start,
+      sampling,
+      self.denoiser.plan(sampling, amount),
+      seeds=asked.seeds,
+      **self._contexts(asked),
+      **given,
+    )
+    return self.mels.decode(latent)
+
+  def _contexts(self, asked: prompts.Asked) -> dict[str, jax.Array]:
+    """What is wanted, and what guidance leads away from."""
+    if self.text is None:
+      return {}
+    rows = self.denoiser.rows(len(asked.texts))
+
+    def states(texts: list[str | None]) -> jax.Array:
+      return self.text(texts + [None] * (rows - len(texts)))
+
+    away = asked.negative or [None]
+    if len(set(away)) == 1:  # one row will do, of as many as the mesh wants
+      away = states(away * self.placement.ways("batch"))[:1]
+    else:
+      away = states(away)
+    return {"context": states(asked.texts), "without": away}
+
+  def _checked(
+    self, sound: AnyArray, texts: Sequence[str | None]
+  ) -> Float[np.ndarray, "b n 1"]:
+    """Sounds to edit, found to be in order."""
+    sound = checks.samples(sharding.fetch(sound), "sound")
+    if sound.ndim != 3 or sound.shape[2] != 1:
+      raise InputError(
+        f"sound must be [batch, samples, 1]; its shape is {list(sound.shape)}"
+      )
+    count = len(prompts.checked(texts))
+    if len(sound) != count:
+      raise InputError(
+        f"{len(sound)} sounds and {count} texts; give one text for each"
+      )
+    self.extent(sound.shape[1] / self.sample_rate_hz)
+    return sound
+
+  def _mel(
+    self, sound: Float[np.ndarray, "b n 1"]
+  ) -> Float[np.ndarray, "b t m"]:
+    """Mel spectrograms of sounds with silence behind, in whole columns."""
+    n = sound.shape[1]
+    columns = self.extent(n / self.sample_rate_hz).columns
+    padded = np.pad(sound[..., 0], ((0, 0), (0, columns * self._column - n)))
+    # The older recipe centres a frame on the last sample, and has one more.
+    frames = columns * self.mels.config.ratio
+    return np.asarray(_log_mel(self.mels.config.mel, padded))[:, :frames]
+
+  def _latent(
+    self,
+    mel: Float[np.ndarray, "b t m"],
+    noise: Noise,
+    seeds: Sequence[int],
+  ) -> Float[np.ndarray, "b w z c"]:
+    """Draws of what the latents of mel spectrograms may be, scaled."""
+    posterior = self.mels.encode(mel)
+    shape = posterior.mean.shape
+    given = self._given(noise.posterior, seeds, shape, POSTERIOR)
+    return self.mels.config.scale * posterior.sample(given)
+
+  def _start(
+    self, noise: Noise, seeds: Sequence[int], columns: int
+  ) -> Float[np.ndarray, "b w z c"]:
+    """Noise that the steps begin with."""
+    c = self.mels.config
+    shape = (len(seeds), columns, c.rows, c.channels)
+    return self._given(noise.start, seeds, shape, START)
+
+  def _given(
+    self,
+    noise: AnyArray | None,
+    seeds: Sequence[int],
+    shape: tuple[int, ...],
+    purpose: int,
+  ) -> Float[np.ndarray, "b w z c"]:
+    """Noise that was given, or what seeds give."""
+    if noise is None:
+      return denoisers.drawn(seeds, shape[1:], purpose)
+    names = {START: "noise", POSTERIOR: "posterior_noise"}
+    return denoisers.checked(noise, shape, names[purpose])
+
+
+def usual(reads_text: bool) -> Diffusion:
+  """The options that suit a model that reads text, or does not."""
+  return Diffusion() if reads_text else Diffusion(guidance=1.0)
+
+
+def steps_noise(
+  noise: Noise, sampling: Diffusion, shape: tuple[int, ...]
+) -> Float[np.ndarray, "s b w z c"] | None:
+  """Noise of each step, if it was given.
+
+  Raises:
+    InputError: If it is of another shape, or not finite.
+  """
+  if noise.steps is None:
+    return None
+  count = len(np.asarray(noise.steps)) if sampling.grid == "published" else 0
+  shape = (count or sampling.steps, *shape)
+  return denoisers.checked(noise.steps, shape, "step_noise")
