@@ -176,7 +176,9 @@ def _with_context(
       made[f"{into}.to_out.0.weight"] = [out]
       made[f"{into}.to_out.0.bias"] = [vector(f"{stem}/out/bias", width)]
     made |= norm(f"{block}.norm3", f"{mine}/ff_norm", width)
-    made |= dense(f"{block}.ff.net.0.proj", f"{mine}/up", 8 * width, width)
+    gated, up = (2, 4 * width), f"{block}.ff.net.0.proj"
+    made[f"{up}.weight"] = [linear(f"{mine}/up/kernel", gated, (width,))]
+    made[f"{up}.bias"] = [vector(f"{mine}/up/bias", *gated)]
     made |= dense(f"{block}.ff.net.2", f"{mine}/down", width, 4 * width)
   return made
 
@@ -188,13 +190,13 @@ def _plain(heads: int, theirs: str, ours: str, width: int) -> Table:
     f"{ours}/qkv/kernel", (heads, 3, e, width, 1), (3, 4, 0, 1, 2), (3, 1, 1)
   )
   out = Target(
-    f"{ours}/out/kernel", (width, heads, e, 1), (1, 2, 3, 0), (1, 2, 1)
+    f"{ours}/heads_out/kernel", (width, heads, e, 1), (1, 2, 3, 0), (1, 2, 1)
   )
   return {
     f"{theirs}.qkv.weight": [qkv],
     f"{theirs}.qkv.bias": [vector(f"{ours}/qkv/bias", heads, 3, e)],
     f"{theirs}.proj_out.weight": [out],
-    f"{theirs}.proj_out.bias": [vector(f"{ours}/out/bias", width)],
+    f"{theirs}.proj_out.bias": [vector(f"{ours}/heads_out/bias", width)],
   }
 
 

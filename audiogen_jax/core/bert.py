@@ -16,6 +16,21 @@ from jaxtyping import Array, Bool, Float, Int
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
+AXES = {
+  "words|positions|kinds": (None, None),
+  "words_norm/(scale|bias)": (None,),
+  "layers/qkv/kernel": ("layers", None, None, "heads", None),
+  "layers/qkv/bias": ("layers", None, "heads", None),
+  "layers/out/kernel": ("layers", "heads", None, None),
+  "layers/up/kernel": ("layers", None, "ff"),
+  "layers/up/bias": ("layers", "ff"),
+  "layers/down/kernel": ("layers", "ff", None),
+  "layers/(out|down)/bias": ("layers", None),
+  "layers/(attention|ff)_norm/(scale|bias)": ("layers", None),
+  "pool/kernel": (None, None),
+  "pool/bias": (None,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:

@@ -24,12 +24,13 @@ from audiogen_jax.core.types import AnyArray, Tree
 Axes: TypeAlias = tuple[str | None, ...]
 Rules: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
 
-# Sampling: prompts are spread over `data`, heads and feed-forward over
-# `tensor`.
+# Sampling: prompts are spread over `data`; heads, feed-forward and channels
+# over `tensor`.
 SAMPLING_RULES: Rules = {
   "batch": "data",
   "heads": "tensor",
   "ff": "tensor",
+  "channels": "tensor",
   "vocab": "tensor",
 }
 

@@ -102,7 +102,7 @@ class PlainAttention(nn.Module):
     qkv = nn.DenseGeneral(shape, name="qkv")(y)
     y = attend(*(qkv[..., i, :] for i in range(3)))
     y = nn.DenseGeneral(
-      c, axis=(-2, -1), kernel_init=nn.initializers.zeros, name="out"
+      c, axis=(-2, -1), kernel_init=nn.initializers.zeros, name="heads_out"
     )(y)
     return x + y.reshape(x.shape)
 
@@ -147,9 +147,8 @@ class _Block(nn.Module):
     x = x + _Heads(self.heads, name="self_attn")(y, y)
     y = _layer_norm("cross_norm")(x)
     x = x + _Heads(self.heads, name="cross_attn")(y, context)
-    y = nn.Dense(8 * c, name="up")(_layer_norm("ff_norm")(x))
-    y, gate = jnp.split(y, 2, axis=-1)
-    y = y * jax.nn.gelu(gate, approximate=False)
+    y = nn.DenseGeneral((2, 4 * c), name="up")(_layer_norm("ff_norm")(x))
+    y = y[..., 0, :] * jax.nn.gelu(y[..., 1, :], approximate=False)
     return x + nn.Dense(c, name="down")(y)
 
 

@@ -32,6 +32,49 @@ from audiogen_jax.diffusion.layers import (
   norm,
 )
 
+# Meanings of the parameters' axes.  What an attention and a feed-forward layer
+# are within is split, and of a residual block what lies between its two
+# convolutions, so that each of them sums over devices once.
+_RESIDUAL = {
+  "norm_0/(scale|bias)": (None,),
+  "conv_0/kernel": (None, None, None, "channels"),
+  "conv_0/bias": ("channels",),
+  "time/kernel": (None, "channels"),
+  "time/bias": ("channels",),
+  "norm_1/(scale|bias)": ("channels",),
+  "conv_1/kernel": (None, None, "channels", None),
+  "shortcut/kernel": (None, None),
+  "(conv_1|shortcut)/bias": (None,),
+}
+_ATTENTION = {
+  "norm/(scale|bias)": (None,),
+  "qkv/kernel": (None, "heads", None, None),
+  "qkv/bias": ("heads", None, None),
+  "heads_out/kernel": ("heads", None, None),
+  "(heads_out|into|out)/bias": (None,),
+  "(into|out)/kernel": (None, None),
+}
+_BLOCK = {
+  "(self|cross|ff)_norm/(scale|bias)": (None,),
+  "(self|cross)_attn/(q|k|v)/kernel": (None, "heads", None),
+  "(self|cross)_attn/out/kernel": ("heads", None, None),
+  "((self|cross)_attn/out|down)/bias": (None,),
+  "up/kernel": (None, None, "ff"),
+  "up/bias": (None, "ff"),
+  "down/kernel": ("ff", None),
+}
+AXES = (
+  {
+    r"time_\d/kernel": (None, None),
+    r"(conv_in|conv_out|(down|up)_\d+)/kernel": (None, None, None, None),
+    r"(time_\d|conv_in|conv_out|(down|up)_\d+)/bias": (None,),
+    "norm_out/(scale|bias)": (None,),
+  }
+  | {rf"(.*_residual|down|up)_\d+/{r}": axes for r, axes in _RESIDUAL.items()}
+  | {rf".*_attention(_\d+)?/{r}": axes for r, axes in _ATTENTION.items()}
+  | {rf".*/block_\d+/{r}": axes for r, axes in _BLOCK.items()}
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:

@@ -25,6 +25,15 @@ from audiogen_jax.latent.layers import Attention, Down, Residual, Up, norm
 
 _LEAST, _MOST = -30.0, 20.0  # of a log-variance
 
+# Meanings of the parameters' axes: it runs once a sound, where the U-Net runs a
+# hundred times, and is replicated.  Split channels would be summed over devices
+# in images that are 64 times as large as a latent.
+AXES = {
+  r".*/conv(_\w+)?/kernel": (None, None, None, None),
+  r".*/(q|k|v|out|shortcut|latent|posterior)/kernel": (None, None),
+  ".*/(bias|scale)": (None,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:

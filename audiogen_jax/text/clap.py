@@ -22,6 +22,11 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.core.word_pieces import WordPieces
 
+AXES = {f"bert/({rule})": axes for rule, axes in bert.AXES.items()} | {
+  r"projection/dense_\d/kernel": (None, None),
+  "projection/norm/(scale|bias)": (None,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ClapTextConfig:

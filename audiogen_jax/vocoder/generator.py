@@ -29,6 +29,14 @@ from audiogen_jax.vocoder.layers import Conv, ConvTranspose, Norm
 _ENDS = 7  # width of the first and the last convolution
 _LAST_SLOPE = 0.01  # HiFi-GAN's, of the last leaky ReLU alone
 
+# Meanings of the parameters' axes: a vocoder runs once a sound, and most of its
+# time goes into the last stages, whose few channels would be sent around more
+# than they are computed with.  It is replicated.
+AXES = {
+  ".*/kernel(_v)?": (None, None, None),
+  ".*/(bias|kernel_g|alpha|beta)": (None,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class VocoderConfig:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from audiogen_jax.core import sharding
 from audiogen_jax.core.fields import ReceptiveField
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import AnyArray, Tree
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.generator import Generator, VocoderConfig
 
@@ -34,7 +34,7 @@ def field(config: VocoderConfig) -> ReceptiveField:
 def synthesize(
   config: VocoderConfig,
   params: Tree,
-  mel: Float[np.ndarray, "b t m"],
+  mel: Float[AnyArray, "b t m"],
   *,
   piece: int = 512,
 ) -> Float[np.ndarray, "b n 1"]:
@@ -43,7 +43,8 @@ def synthesize(
   Args:
     config: Weight norm folded, see `generator.folded`.
     params: Of this shape.
-    mel: As the configuration's recipe makes them.
+    mel: As the configuration's recipe makes them; rows may be spread over a
+      mesh.
     piece: Frames that are made at once, besides those to either side of them.
   """
   frames, hop = mel.shape[1], config.mel.hop
