@@ -218,7 +218,7 @@ class MakeAnAudio(TextToLatents):
   def inpaint(
     self,
     sound: Float[AnyArray, "b n 1"],
-    keep: Bool[AnyArray, "b t"] | Bool[AnyArray, " t"],
+    keep: Bool[AnyArray, "..."],
     texts: Sequence[str | None],
     *,
     sampling: Diffusion | None = None,
@@ -238,15 +238,16 @@ class MakeAnAudio(TextToLatents):
     Args:
       sound: At the model's rate, up to 60 s.
       keep: Which of its frames of `mels.config.mel.hop` samples stay, such as
-        `outside(1.2, 2.0, samples=n)`.
+        `outside(1.2, 2.0, samples=n)`, of shape `t` or `b t`; or which bands of
+        them, `b t m`.
       texts: Sentences, one for each sound; None for unconditional, and for a
         checkpoint that reads none.
       sampling: As all others those of `vary`.
       step_noise: Of each step, what stays is made noisy by, in place of seeds.
 
     Returns:
-      Sound as long as `sound`, and the same where it stays but for 10 ms beside
-      each hole.
+      Sound as long as `sound`, and the same where all bands stay but for 10 ms
+      beside each hole.
 
     Raises:
       InputError: If something does not fit; the message names it.
@@ -254,13 +255,12 @@ class MakeAnAudio(TextToLatents):
     sampling = sampling or self._usual()
     sound = self._checked(sound, texts)
     m = self.mels.config.mel
-    frames = -(-sound.shape[1] // m.hop)
-    keep = keeping.checked(sharding.fetch(keep), len(sound), frames)
+    keep = self._keep(keep, sound)
     alike = dict(keep=keep.tolist())
     asked = self._asked(texts, sampling, seed, negative, **alike)
     given = Noise(noise, posterior_noise, step_noise)
     mel = self._mel(sound)
-    behind = (0, 0), (0, mel.shape[1] - frames)
+    behind = (0, 0), (0, mel.shape[1] - keep.shape[1]), (0, 0)
     stays = np.pad(keep, behind, constant_values=True)
     made = self._sampled(
       self._start(given, asked.seeds, mel.shape[1] // self.mels.config.ratio),
@@ -269,15 +269,30 @@ class MakeAnAudio(TextToLatents):
       progress=progress,
       **self._hole(mel, stays, given, sampling, asked.seeds),
     )
-    audio = self.vocoder(np.where(stays[..., None], mel, made))
-    each = np.repeat(keep, m.hop, axis=1)[:, : sound.shape[1]]
-    audio = audio[:, : sound.shape[1]]
-    return joining.joined(sound, audio, each, self.sample_rate_hz)
+    audio = self.vocoder(np.where(stays, mel, made))[:, : sound.shape[1]]
+    whole = np.repeat(keep.all(axis=2), m.hop, axis=1)[:, : sound.shape[1]]
+    return joining.joined(sound, audio, whole, self.sample_rate_hz)
+
+  def _keep(
+    self, keep: Any, sound: Float[np.ndarray, "b n 1"]
+  ) -> Bool[np.ndarray, "b t m"]:
+    """What is to stay, once it is found to be in order."""
+    m, keep = self.mels.config.mel, np.asarray(sharding.fetch(keep))
+    b, t = len(sound), -(-sound.shape[1] // m.hop)
+    if keep.ndim != 3:
+      keep = keeping.checked(keep, b, t)[..., None]
+      return np.broadcast_to(keep, (b, t, m.n_mels))
+    if keep.dtype != bool or keep.shape != (b, t, m.n_mels):
+      raise InputError(
+        f"keep must be bool of shape [{b}, {t}, {m.n_mels}], one value a band"
+        f" of a frame; got {keep.dtype} of shape {list(keep.shape)}"
+      )
+    return keep
 
   def _hole(
     self,
     mel: Float[np.ndarray, "b t m"],
-    stays: Bool[np.ndarray, "b t"],
+    stays: Bool[np.ndarray, "b t m"],
     noise: Noise,
     sampling: Diffusion,
     seeds: Sequence[int],
@@ -285,17 +300,16 @@ class MakeAnAudio(TextToLatents):
     """What the sampler is told of a sound that stays in part."""
     ratio = self.mels.config.ratio
     if self.denoiser.config.beside:
-      seen = self._latent(mel * stays[..., None], noise, seeds)
+      seen = self._latent(mel * stays, noise, seeds)
       # The published mask is 1 in a hole, and brought to -1 … 1 like the mel.
-      mask = 1 - 2 * stays[:, ::ratio, None, None].astype(np.float32)
-      mask = np.broadcast_to(mask, (*seen.shape[:3], 1))
+      mask = 1 - 2 * stays[:, ::ratio, ::ratio, None].astype(np.float32)
       return {"beside": np.concatenate([seen, mask], axis=-1)}
     latent = self._latent(mel, noise, seeds)
-    mask = stays.reshape(len(stays), -1, ratio).all(axis=2)[..., None, None]
-    mask = np.broadcast_to(mask, (*latent.shape[:3], 1)).astype(np.float32)
-    return {
-      "known": Known(latent, mask, steps_noise(noise, sampling, latent.shape))
-    }
+    b, w, z, _ = latent.shape
+    # A place of the latent stays if all of the image under it does.
+    mask = stays.reshape(b, w, ratio, z, ratio).all(axis=(2, 4))[..., None]
+    drawn = steps_noise(noise, sampling, latent.shape)
+    return {"known": Known(latent, mask.astype(np.float32), drawn)}
 
 
 families.register(FAMILY, MakeAnAudio)

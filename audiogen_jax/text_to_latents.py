@@ -285,7 +285,7 @@ class TextToLatents:
     posterior = self.mels.encode(mel)
     shape = posterior.mean.shape
     given = self._given(noise.posterior, seeds, shape, POSTERIOR)
-    return self.mels.config.scale * posterior.sample(given)
+    return np.asarray(self.mels.config.scale * posterior.sample(given))
 
   def _start(
     self, noise: Noise, seeds: Sequence[int], columns: int

@@ -1,9 +1,17 @@
 """A Make-An-Audio so small that tests make many of it, with random weights."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+  Tokenizer,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+)
 
+from audiogen_jax.convert import engine
 from audiogen_jax.convert.make_an_audio_parts import Parts
 from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.core.word_pieces import WordPieces
@@ -45,8 +53,8 @@ def words(limit=77):
 
 
 def parts(net=UNET, seed=0):
-  """Random weights, larger than trained ones begin with: all of it counts."""
-  keys = iter(jax.random.split(jax.random.key(seed), 4))
+  """A model with random weights."""
+  random = np.random.default_rng(seed)
   latent = AutoencoderConfig(
     filters=32, multipliers=(1, 1, 1, 1), residual_layers=1, attention=(3,),
     scale=0.8,
@@ -63,21 +71,30 @@ def parts(net=UNET, seed=0):
   return Parts(
     schedule=Schedule(),
     unet=net,
-    unet_tree=_spread(unet.init(net, next(keys)), seed),
+    unet_tree=_random(unet.init, net, random),
     autoencoder=latent,
-    autoencoder_tree=_spread(autoencoder.init(latent, next(keys)), seed),
+    autoencoder_tree=_random(autoencoder.init, latent, random),
     vocoder=sound,
-    vocoder_tree=_spread(generator.init(sound, next(keys)), seed),
+    vocoder_tree=_random(generator.init, sound, random),
     text=tower if reads else None,
-    text_tree=_spread(clap.init(tower, next(keys)), seed) if reads else None,
+    text_tree=_random(clap.init, tower, random) if reads else None,
     window_s=2.048,
   )
 
 
-def _spread(tree, seed):
-  """Parameters, none of which is zero: output layers begin with zeros."""
-  random = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda x: x + 0.02 * random.standard_normal(x.shape).astype(np.float32),
-    tree,
-  )
+def _random(init, config, random):
+  """Parameters of a room, none of which is zero, as at first some would be."""
+
+  def one(path, leaf):
+    name, made = str(path[-1].key), random.standard_normal(leaf.shape)
+    if name == "scale":
+      made = 1 + 0.1 * made
+    elif name == "kernel_g":  # loud vocoders amplify rounding
+      made = 0.75 + 0.05 * made
+    elif name in ("bias", "alpha", "beta"):
+      made = 0.1 * made
+    else:
+      made = made / np.sqrt(max(np.prod(leaf.shape[:-1]), 1))
+    return jnp.asarray(made, jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(one, engine.abstract(init, config))

@@ -138,7 +138,7 @@ def convert(
   """Write a model in another format."""
   with terminal.bar() as bar:
     bar.add_task(f"converting {source}", total=None)
-    parts = export.convert(
+    outside = export.convert(
       source,
       target,
       to=to,
@@ -146,9 +146,7 @@ def convert(
       dtype=dtype,
       adapters=adapters or (),
     )
-  beside = ""
-  if parts.lm is not None and parts.text is None:
-    beside = f"; the text encoder, {parts.text_name}, stays outside"
+  beside = f"; the text encoder, {outside}, stays outside" if outside else ""
   terminal.say(f"{target} ({to}){beside}")
 
 

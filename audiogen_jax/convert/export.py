@@ -11,17 +11,20 @@ from audiogen_jax.convert import (
   audiocraft,
   engine,
   finite,
+  formats,
   huggingface_export,
+  make_an_audio_folder,
+  make_an_audio_loading,
+  make_an_audio_parts,
   opening,
 )
 from audiogen_jax.convert.adapters import merge, open_all
-from audiogen_jax.convert.opening import Parts
 from audiogen_jax.core import checkpoint, writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.text import tokenizer
 
-FORMATS = ("orbax", "audiocraft", "transformers")
+FORMATS = ("orbax", "audiocraft", "transformers", make_an_audio_folder.NAME)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -33,7 +36,7 @@ def convert(
   text_encoder: str | Path | None = None,
   dtype: str | None = None,
   adapters: Sequence[str | Path] = (),
-) -> Parts:
+) -> str | None:
   """Writes `source` into `folder` in another format.
 
   The text encoder comes along if it is at hand; otherwise the result names it,
@@ -42,8 +45,9 @@ def convert(
   Args:
     source: As for `AudioGen.from_pretrained`.
     folder: Where to; must not exist yet.
-    to: `orbax` (ours), `audiocraft` (the published format) or `transformers`
-      (a MusicGen folder, which always holds a text encoder).
+    to: `orbax` (ours); of an AudioGen or a MAGNeT also `audiocraft` (the
+      published format) or `transformers` (a MusicGen folder, which always holds
+      a text encoder), of a Make-An-Audio its published `make-an-audio`.
     text_encoder: Hub id or folder of the text encoder to take along.
     dtype: Of the weights as they are written, one of `DTYPES`; None for the
       type that each is stored in.
@@ -51,7 +55,7 @@ def convert(
       merged into the language model.
 
   Returns:
-    What was written.
+    The name of the text encoder, if it stays outside.
 
   Raises:
     InputError: For anything that is missing, damaged, or that the format cannot
@@ -62,6 +66,21 @@ def convert(
   if dtype is not None and dtype not in DTYPES:
     raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
 
+  folder_of = formats.locate(source)
+  if formats.recognise(folder_of).family(folder_of) == (
+    make_an_audio_parts.FAMILY
+  ):
+    if text_encoder is not None or adapters:
+      raise InputError(
+        f"{source} is a Make-An-Audio, which has its own text tower and no"
+        " adapters; leave them out"
+      )
+    return _convert_latent(source, Path(folder), to, dtype)
+  if to == make_an_audio_folder.NAME:
+    raise InputError(
+      f"{source} is no Make-An-Audio; convert it to one of"
+      f" {', '.join(FORMATS[:-1])}"
+    )
   need_text = to == "transformers"
   parts = opening.open_parts(
     source, family=None, text_encoder=text_encoder, need_text=need_text
@@ -90,7 +109,7 @@ def convert(
     parts = dataclasses.replace(parts, text=None, text_tree=None)
   if to == "orbax":
     opening.write_orbax(folder, parts, words, ready=ready)
-    return parts
+    return _outside(parts)
   parts = dataclasses.replace(
     parts,
     codec_tree=ready(parts.codec_tree),
@@ -105,7 +124,40 @@ def convert(
       words.save(work)
       if isinstance(words, tokenizer.ByteTokenizer):
         huggingface_export.write_bytes(work)
-  return parts
+  return _outside(parts)
+
+
+def _outside(parts: opening.Parts) -> str | None:
+  outside = parts.lm is not None and parts.text is None
+  return parts.text_name if outside else None
+
+
+def _convert_latent(
+  source: str | Path, folder: Path, to: str, dtype: str | None
+) -> None:
+  """`convert` of a Make-An-Audio."""
+  if to not in ("orbax", make_an_audio_folder.NAME):
+    raise InputError(
+      f"{source} is a Make-An-Audio, which the format {to} cannot hold; convert"
+      f" it to orbax or {make_an_audio_folder.NAME}"
+    )
+  parts = make_an_audio_parts.open_parts(source)
+  words = parts.text and make_an_audio_loading.tokenizer(parts)
+
+  def ready(tree: Tree) -> Tree:
+    made = _cast(_in_memory(tree), dtype)
+    finite.check(made, tree)
+    return made
+
+  if to == "orbax":
+    make_an_audio_parts.write_orbax(folder, parts, words, ready)
+    return
+  trees = {
+    field.name: ready(getattr(parts, field.name))
+    for field in dataclasses.fields(parts)
+    if field.name.endswith("_tree")
+  }
+  make_an_audio_folder.write(folder, dataclasses.replace(parts, **trees), words)
 
 
 def _in_memory(tree: Tree) -> Tree:

@@ -102,8 +102,10 @@ def read(
       not belong together; the message names the first that does not.
   """
   state = _state(checkpoint)
+  where = str(checkpoint)
+  _check_generation(state, where)
   told = make_an_audio_yaml.read(settings)
-  where, schedule, unet = str(checkpoint), told.schedule, told.unet
+  schedule, unet = told.schedule, told.unet
   scale = _check_constants(state, schedule, where)
   parts = _split(state, where)
   auto = dataclasses.replace(told.autoencoder, scale=scale)
@@ -200,6 +202,21 @@ def _state(path: Path) -> State:
     if not isinstance(tensor, Stored) or not isinstance(name, str):
       raise InputError(f"{path}: {shown(name)} in 'state_dict' is no tensor")
   return state
+
+
+def _check_generation(state: State, where: str) -> None:
+  """Raises InputError, with its name, for another system's checkpoint."""
+  first = state.get(f"{_LATENT}encoder.conv_in.weight")
+  if first is not None and len(first.shape) == 3:
+    raise InputError(
+      f"{where} is a Make-An-Audio 2, whose autoencoder knows time alone; only"
+      " the first Make-An-Audio is read"
+    )
+  if not any(name.startswith(_UNET) for name in state):
+    raise InputError(
+      f"{where} holds no U-Net ({_UNET}*): it may be a training of the"
+      " autoencoder; get the whole model, such as maa1_full.ckpt"
+    )
 
 
 def _split(state: State, where: str) -> dict[str, State]:

@@ -30,6 +30,7 @@ from audiogen_jax.convert.make_an_audio_parts import FAMILY, Parts
 from audiogen_jax.convert.make_an_audio_yaml import Settings
 from audiogen_jax.core import word_pieces, writing
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.word_pieces import WordPieces
 
 NAME = "make-an-audio"  # of the format
 _FILES, _SUFFIX = "useful_ckpts", ".ckpt"
@@ -74,7 +75,7 @@ def open_folder(folder: epath.Path) -> Parts:
   )
 
 
-def write(folder: Path, parts: Parts, words: word_pieces.WordPieces) -> None:
+def write(folder: Path, parts: Parts, words: WordPieces | None) -> None:
   """Writes a folder as the published program wants it, from trees of arrays.
 
   Args:
@@ -83,8 +84,14 @@ def write(folder: Path, parts: Parts, words: word_pieces.WordPieces) -> None:
     words: Its tokenizer.
 
   Raises:
-    InputError: If the folder exists or cannot be written.
+    InputError: If the folder exists or cannot be written, or the model reads no
+      text, whose published layout is another.
   """
+  if words is None:
+    raise InputError(
+      "a model that fills holes alone has another published layout, which is"
+      " not written; convert it to orbax"
+    )
   ratio, m = parts.autoencoder.ratio, parts.autoencoder.mel
   columns = round(parts.window_s * m.rate_hz / m.hop / ratio)
   checkpoint = Checkpoint(
@@ -160,7 +167,7 @@ def _vocoder(top: Path) -> Path:
   places: Iterable[Path] = (top / _FILES, top / "vocoder" / "logs", top)
   for place in places:
     inside = sorted(place.iterdir()) if place.is_dir() else []
-    for folder in [place, *filter(Path.is_dir, inside)]:
+    for folder in filter(Path.is_dir, [place, *inside]):
       if vocoders.holds(folder):
         return folder
   raise InputError(

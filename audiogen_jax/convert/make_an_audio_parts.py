@@ -43,6 +43,22 @@ _KINDS = {
   "vocoder": ("mel_vocoder", VocoderConfig),
   "text": ("clap_text", ClapTextConfig),
 }
+# The least and the most of what these rooms have of their own.
+_RANGES = RANGES | {
+  "beside": (0, 64),
+  "multipliers": (1, 64),
+  "attention": (0, 31),
+  "heads": (0, 1024),
+  "head_size": (0, 4096),
+  "context_width": (0, 1 << 17),
+  "middle": (1, 4096),
+  "scale": (1e-6, 1e6),
+  "n_mels": (8, 1024),
+  "rate_hz": (1000, 768_000),
+  "positions": (2, 1 << 16),
+  "length": (2, 1 << 16),
+  "times": (1, 1 << 16),
+}
 _NEEDED = ("unet", "autoencoder", "vocoder")
 
 
@@ -86,7 +102,7 @@ class _Settings:
   """What `config.json` says besides the rooms."""
 
   schedule: Schedule
-  window_s: Seconds
+  window_s: float
 
 
 def open_parts(source: str | Path) -> Parts:
@@ -195,12 +211,12 @@ def _open_orbax(folder: epath.Path) -> Parts:
           f"the room {shown(name)} is of kind {shown(room.kind)}; a"
           f" Make-An-Audio has {known}"
         )
-      built[name] = config.build(cls, room.config, where=name, ranges=RANGES)
+      built[name] = config.build(cls, room.config, where=name, ranges=_RANGES)
       built[f"{name}_tree"] = room.tree
     missing = [name for name in _NEEDED if name not in built]
     if missing:
       raise InputError(f"the room {missing[0]} is missing")
-    settings = config.build(_Settings, export.settings, ranges=RANGES)
+    settings = config.build(_Settings, export.settings, ranges=_RANGES)
   except InputError as error:
     raise InputError(f"{folder / checkpoint.CONFIG}: {error}") from None
   words = folder / TOKENIZER

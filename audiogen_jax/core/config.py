@@ -179,6 +179,10 @@ def _convert(hint: Any, value: Any, where: str, ranges: Ranges | None) -> Any:
     text = isinstance(value, str | bytes | Mapping)
     if text or not hasattr(value, "__iter__"):
       raise InputError(f"{where} = {shown(value)} must be a list")
+    if args[-1] is not ... and len(value) != len(args):
+      raise InputError(
+        f"{where} = {shown(value)} must be a list of {len(args)} values"
+      )
     return tuple(_convert(args[0], v, where, ranges) for v in value)
   if origin is Mapping:
     if not isinstance(value, Mapping | ConfigDict):

@@ -124,7 +124,10 @@ class Denoiser:
       known,
     )
     state = State.start(put(start))
-    every = plan.lines if progress is None else _REPORT_EVERY
+    every = plan.lines
+    if progress is not None:
+      every = _REPORT_EVERY
+      progress(0, plan.lines)
     for line in range(0, plan.lines, every):
       stop = min(line + every, plan.lines)
       state = _run(

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import AnyArray, Tree
 from audiogen_jax.latent.layers import Attention, Down, Residual, Up, norm
 
 _LEAST, _MOST = -30.0, 20.0  # of a log-variance
@@ -96,10 +96,12 @@ class Posterior(NamedTuple):
     log_variance: The logarithm of its variance.
   """
 
-  mean: Float[Array, "b w z c"]
-  log_variance: Float[Array, "b w z c"]
+  mean: Float[AnyArray, "b w z c"]
+  log_variance: Float[AnyArray, "b w z c"]
 
-  def sample(self, noise: Float[Array, "b w z c"]) -> Float[Array, "b w z c"]:
+  def sample(
+    self, noise: Float[AnyArray, "b w z c"]
+  ) -> Float[Array, "b w z c"]:
     """A draw, of standard normal `noise`."""
     return self.mean + jnp.exp(self.log_variance / 2) * noise
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Float
 
+from audiogen_jax.core import sharding
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.core.word_pieces import WordPieces
@@ -39,9 +40,13 @@ class ClapTextEncoder:
     """States of each sentence's tokens and of the padding behind them.
 
     Args:
-      texts: Sentences, as many as the mesh divides; None or "" for no text,
-        which has states of its own.
+      texts: Sentences; None or "" for no text, which has states of its own.
+
+    Returns:
+      As many rows as the mesh divides: further ones mean nothing.
     """
+    ways = self._placement.ways("batch")
     ids = clap.token_ids(self.config, self.words, texts)
+    ids = sharding.padded(ids, -(-len(ids) // ways) * ways)
     ids = self._placement.put(ids, "batch", None)
     return _encode(self.config, self.params, ids)
