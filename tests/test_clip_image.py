@@ -14,6 +14,7 @@ import safetensors.numpy
 from audiogen_jax.convert import (
   clip_layouts,
   engine,
+  make_an_audio,
   openclip,
   torch_file,
 )
@@ -260,6 +261,39 @@ def test_one_tower_alone(tmp_path):
   got, read = openclip.read(folder)
   assert got == config
   same(read, {"image": tree["image"]})
+
+
+def test_clip_in_a_checkpoint_of_make_an_audio(tmp_path):
+  folder = packs.folder("maa_visual_tiny")
+  (file,) = (folder / "useful_ckpts").glob("ta54*.ckpt")
+  settings = folder / "configs/img_to_audio/img2audio_args.yaml"
+  assert make_an_audio.read(file, settings).clip is None
+  state = torch_file.read(file)["state_dict"]
+  prefix = "cond_stage_model.model."
+  own = {f"{prefix}{name}": value for name, value in published().items()}
+  own[f"{prefix}attn_mask"] = np.zeros((9, 9), np.float32)
+  made = tmp_path / "ta54.ckpt"
+  torch_file.write(made, {"state_dict": {**state, **own}})
+  parts = make_an_audio.read(made, settings)
+  assert parts.clip == TINY
+  same(parts.clip_tree, random(TINY))
+
+  parts = parts._replace(
+    unet_tree=packs.realised(parts.unet_tree),
+    autoencoder_tree=packs.realised(parts.autoencoder_tree),
+    clip_tree=packs.realised(parts.clip_tree),
+  )
+  make_an_audio.write(made, parts)
+  back = torch_file.read(made)["state_dict"]
+  assert {n for n in back if n.startswith(prefix)} == {
+    n for n in own if "attn_mask" not in n
+  }
+  for name, value in published().items():
+    np.testing.assert_array_equal(back[f"{prefix}{name}"].read(), value)
+  own[f"{prefix}other"] = np.zeros(2, np.float32)
+  torch_file.write(made, {"state_dict": {**state, **own}})
+  with pytest.raises(InputError, match="ta54.ckpt holds unknown other"):
+    make_an_audio.read(made, settings)
 
 
 def _lacks(state):
