@@ -1,5 +1,6 @@
 """Pictures and frames of videos, as CLIP sees them; files that hold none."""
 
+import errno
 import itertools
 import shutil
 import subprocess
@@ -81,6 +82,10 @@ def test_narrow_strips_take_no_memory():
   np.testing.assert_allclose(got, np.broadcast_to(white, got.shape), rtol=1e-6)
 
 
+def _forbidden(*_, **__):
+  raise PermissionError(errno.EACCES, "Permission denied")
+
+
 def test_files_that_are_no_pictures(tmp_path, monkeypatch):
   path = tmp_path / "a.png"
 
@@ -104,6 +109,9 @@ def test_files_that_are_no_pictures(tmp_path, monkeypatch):
     path.write_bytes(data[: len(data) // 2])
     refused(r"its data are damaged, or cut short|no picture of a known")
   Image.fromarray(colors(64, 64, 3)).save(path)
+  with monkeypatch.context() as patch:
+    patch.setattr(Image, "open", _forbidden)
+    refused(r"as a picture \(Permission denied\)")
   for most in (3000, 2000):  # a warning and an error of Pillow's
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     refused(f"has more than {most:,} pixels: make it smaller")

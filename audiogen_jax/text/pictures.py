@@ -51,7 +51,9 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
     ) from None
   # Damaged files make Pillow raise any of these.
   except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
-    reason = "its data are damaged, or cut short"
+    # What the system refuses, such as for want of permission, it says.
+    reason = getattr(error, "strerror", None)
+    reason = reason or "its data are damaged, or cut short"
     if isinstance(error, Image.UnidentifiedImageError):
       reason = "no picture of a known format is in it"
     raise InputError(
