@@ -67,15 +67,15 @@ class _Tensor:
       return file.get_tensor(self.name)
 
 
-def config_of(folder: Path, kind: str) -> Keys:
-  """`config.json` of a folder with a model of that kind.
+def config_of(folder: Path, *kinds: str) -> Keys:
+  """`config.json` of a folder with a model of one of these kinds.
 
   Raises:
     InputError: If it is missing, not JSON, or of another kind.
   """
   values = checkpoint.read_config(folder)
   cfg = Keys(values, str(folder / checkpoint.CONFIG))
-  cfg.only("model_type", kind)
+  cfg.only("model_type", *kinds)
   return cfg
 
 
@@ -103,18 +103,29 @@ def stored(folder: Path) -> dict[str, Stored]:
       )
   tensors: dict[str, Stored] = {}
   for path in paths:
-    try:
-      with safetensors.safe_open(path, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-          part = file.get_slice(name)
-          dtype = _DTYPES.get(part.get_dtype())
-          if dtype is None:
-            raise InputError(f"{path}: {name} is of type {part.get_dtype()}")
-          shape = tuple(part.get_shape())
-          tensors[name] = _Tensor(path, name, shape, np.dtype(dtype))
-    except (safetensors.SafetensorError, OSError) as error:
-      reason = str(error)[:100]
-      raise InputError(f"{path} is truncated or damaged: {reason}") from None
+    tensors |= stored_in(path)
+  return tensors
+
+
+def stored_in(path: Path) -> dict[str, Stored]:
+  """Every tensor of a safetensors file by its name.
+
+  Raises:
+    InputError: If it is broken, or of types that no model has.
+  """
+  tensors: dict[str, Stored] = {}
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      for name in file.keys():  # noqa: SIM118 - not a mapping
+        part = file.get_slice(name)
+        dtype = _DTYPES.get(part.get_dtype())
+        if dtype is None:
+          raise InputError(f"{path}: {name} is of type {part.get_dtype()}")
+        shape = tuple(part.get_shape())
+        tensors[name] = _Tensor(path, name, shape, np.dtype(dtype))
+  except (safetensors.SafetensorError, OSError) as error:
+    reason = str(error)[:100]
+    raise InputError(f"{path} is truncated or damaged: {reason}") from None
   return tensors
 
 

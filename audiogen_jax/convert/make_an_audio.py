@@ -5,6 +5,7 @@ A file of PyTorch Lightning, whose `state_dict` holds
     model.diffusion_model.*                      the U-Net
     first_stage_model.*                          the autoencoder
     cond_stage_model.caption_encoder.*           CLAP's tower that reads
+    cond_stage_model.model.*                     CLIP, of the model for pictures
     scale_factor, betas, alphas_cumprod …        constants
 
 and a YAML file beside the program that says the sizes.  Of the text tower two
@@ -24,6 +25,7 @@ from audiogen_jax.convert import (
   clap_networks,
   engine,
   make_an_audio_yaml,
+  openclip,
   published,
   torch_file,
 )
@@ -48,9 +50,11 @@ from audiogen_jax.latent import autoencoder as autoencoders
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.text import clap
 from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.text.clip import ClipConfig
 
 _UNET, _LATENT = "model.diffusion_model.", "first_stage_model."
 _TEXT = "cond_stage_model.caption_encoder."
+_CLIP = "cond_stage_model.model."
 _COND = "cond_stage_model."  # of inpainting the autoencoder again, elsewhere
 # What no part of us is: losses of its training, copies, and what is computed.
 _DEAD = re.compile(
@@ -72,6 +76,9 @@ class Checkpoint(NamedTuple):
     text: Shape of the network that reads; None of a model without text.
     text_tree: Its parameters.
     columns: Of the latents that it was trained on.
+    clip: Shape of what embeds pictures; None of a model for texts, or where it
+      is published apart.
+    clip_tree: Its parameters.
   """
 
   schedule: Schedule
@@ -82,6 +89,8 @@ class Checkpoint(NamedTuple):
   text: ClapTextConfig | None
   text_tree: Tree | None
   columns: int
+  clip: ClipConfig | None = None
+  clip_tree: Tree | None = None
 
 
 def read(
@@ -113,6 +122,9 @@ def read(
   if parts[_TEXT]:
     text = _text_config(Tensors(parts[_TEXT], where), tokenizer)
     text_tree = _load(clap.init, text, text_table(text), parts[_TEXT], where)
+  clip = clip_tree = None
+  if parts[_CLIP]:
+    clip, clip_tree = openclip.read_openclip(parts[_CLIP], where, Keys({}, ""))
   return Checkpoint(
     schedule,
     unet,
@@ -124,6 +136,8 @@ def read(
     text,
     text_tree,
     told.columns,
+    clip,
+    clip_tree,
   )
 
 
@@ -140,6 +154,9 @@ def tensors(parts: Checkpoint) -> dict[str, Stored | np.ndarray]:
   for prefix, tree, table in rooms:
     exported = engine.export(tree, table)
     made |= {f"{prefix}{name}": value for name, value in exported.items()}
+  if parts.clip is not None:
+    exported = openclip.tensors(parts.clip, parts.clip_tree)
+    made |= {f"{_CLIP}{name}": value for name, value in exported.items()}
   return made
 
 
@@ -226,7 +243,8 @@ def _split(state: State, where: str) -> dict[str, State]:
     InputError: For one of no part.
   """
   known = {"scale_factor", *constants(Schedule())}
-  parts: dict[str, State] = {prefix: {} for prefix in (_UNET, _LATENT, _TEXT)}
+  prefixes = _UNET, _LATENT, _TEXT, _CLIP
+  parts: dict[str, State] = {prefix: {} for prefix in prefixes}
   doubled = any(name.startswith(f"{_COND}encoder.") for name in state)
   for name, tensor in state.items():
     prefix = next((p for p in parts if name.startswith(p)), None)
