@@ -32,7 +32,9 @@ from audiogen_jax.core.types import AnyArray, Seconds
 from audiogen_jax.diffusion.sampler import Known
 from audiogen_jax.diffusion.sampling import Diffusion
 from audiogen_jax.families import Description, Progress
+from audiogen_jax.text import prompts
 from audiogen_jax.text_to_latents import (
+  Extent,
   Noise,
   TextToLatents,
   steps_noise,
@@ -60,8 +62,8 @@ class MakeAnAudio(TextToLatents):
     Args:
       source: A folder or a gs:// URI in our own format (Orbax), or a folder
         with the published files (see `convert.make_an_audio_folder`).
-      dtype: "float32" or "bfloat16" for the U-Net; None for bfloat16 on TPU and
-        GPU, float32 on CPU.  All else is float32.
+      dtype: "float32" or "bfloat16" for U-Net and autoencoder; None for
+        bfloat16 on TPU and GPU, float32 on CPU.  All else is float32.
       mesh: Devices; axes called `data` and `tensor` split prompts and heads.
         None for this process's own devices along `data`.  With devices of
         several processes all of them must load the model and call its methods
@@ -75,9 +77,10 @@ class MakeAnAudio(TextToLatents):
     parts = make_an_audio_parts.open_parts(source)
     return cls(
       loading.denoiser(parts, placement, compute),
-      loading.mels(parts, placement),
+      loading.mels(parts, placement, compute),
       loading.vocoder(parts, placement),
       loading.text(parts, placement),
+      loading.embedder(parts, placement),
       window_s=parts.window_s,
     )
 
@@ -86,7 +89,7 @@ class MakeAnAudio(TextToLatents):
     """What a source says of its model; raises as `from_pretrained` does."""
     parts = make_an_audio_parts.open_parts(source)
     rows = functools.partial(loading.rows, parts)
-    return Description(usual(parts.text is not None), rows)
+    return Description(usual(parts.unet), rows)
 
   def generate(
     self,
@@ -125,22 +128,70 @@ class MakeAnAudio(TextToLatents):
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    if self.text is None:
+    sampling = sampling or self._usual()
+    extent = self._extent(duration_s, sampling)
+    asked = self._asked(texts, sampling, seed, negative, extent=extent)
+    return self._made(
+      extent, asked, sampling, Noise(noise, steps=step_noise), progress
+    )
+
+  def generate_from(
+    self,
+    embeddings: Float[AnyArray, "b e"],
+    *,
+    duration_s: Seconds | None = None,
+    sampling: Diffusion | None = None,
+    seed: int | Sequence[int] = 0,
+    noise: Float[AnyArray, "b w z c"] | None = None,
+    step_noise: Float[AnyArray, "s b w z c"] | None = None,
+    progress: Progress | None = None,
+  ) -> Float[np.ndarray, "b n 1"]:
+    """Sounds of what is to be seen.
+
+    Args:
+      embeddings: CLIP's, of norm 1: `clip.pictures([image])` of a picture, or
+        of the frames of a video.
+      duration_s: As all others those of `generate`.
+
+    Raises:
+      InputError: For a model that does not look, or whatever does not fit.
+    """
+    if self.clip is None:
       raise InputError(
-        "this model fills holes alone and reads no text; use inpaint, or load a"
-        " text-to-audio checkpoint"
+        "this model does not look at pictures; load a checkpoint for pictures,"
+        " such as ta54"
+      )
+    seen = np.asarray(sharding.fetch(embeddings), np.float32)
+    width = self.denoiser.config.context_width
+    if seen.ndim != 2 or seen.shape[1] != width or not np.isfinite(seen).all():
+      raise InputError(
+        f"embeddings must be finite, of shape [batch, {width}]; their shape is"
+        f" {list(seen.shape)}"
       )
     sampling = sampling or self._usual()
-    wanted_s = self.window_s if duration_s is None else duration_s
-    extent = self.extent(wanted_s, sampling.length)
-    asked = self._asked(texts, sampling, seed, negative, extent=extent)
+    extent = self._extent(duration_s, sampling)
+    alike = dict(extent=extent, embeddings=seen.tolist())
+    asked = self._asked([None] * len(seen), sampling, seed, None, **alike)
     given = Noise(noise, steps=step_noise)
-    start = self._start(given, asked.seeds, extent.columns)
+    return self._made(extent, asked, sampling, given, progress, seen)
+
+  def _made(
+    self,
+    extent: Extent,
+    asked: prompts.Asked,
+    sampling: Diffusion,
+    noise: Noise,
+    progress: Progress | None,
+    embeddings: Float[np.ndarray, "b e"] | None = None,
+  ) -> Float[np.ndarray, "b n 1"]:
+    """New sounds."""
+    start = self._start(noise, asked.seeds, extent.columns)
     mel = self._sampled(
       start,
       sampling,
       asked,
-      step_noise=steps_noise(given, sampling, start.shape),
+      embeddings=embeddings,
+      step_noise=steps_noise(noise, sampling, start.shape),
       progress=progress,
     )
     audio = self.vocoder(mel)[:, : extent.samples]
@@ -179,10 +230,7 @@ class MakeAnAudio(TextToLatents):
     Raises:
       InputError: If something does not fit; the message names it.
     """
-    if self.text is None:
-      raise InputError(
-        "this model fills holes alone; vary with a text-to-audio checkpoint"
-      )
+    self._refuse_holes_alone()
     keeping.check_amount(amount)
     sampling = sampling or self._usual()
     sound = self._checked(sound, texts)

@@ -28,9 +28,11 @@ from audiogen_jax.core.types import AnyArray, Seconds
 from audiogen_jax.diffusion import denoiser as denoisers
 from audiogen_jax.diffusion.denoiser import POSTERIOR, START, Denoiser
 from audiogen_jax.diffusion.sampling import Diffusion, Length
+from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
 from audiogen_jax.text import prompts
 from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.text.clip_embedder import ClipEmbedder
 from audiogen_jax.vocoder.vocoder import Vocoder
 
 _LONGEST_S = 60.0  # every place of a latent attends to all others
@@ -72,7 +74,8 @@ class TextToLatents:
   """Text encoder, U-Net, autoencoder and vocoder of a family.
 
   Attributes:
-    text: Sentences -> states; None of a model that fills holes alone.
+    text: Sentences -> states, of a model that reads.
+    clip: Pictures -> embeddings, of a model that looks.
     denoiser: Noise and states -> latents.
     mels: Mel spectrograms <-> latents.
     vocoder: Mel spectrograms -> sounds.
@@ -92,6 +95,7 @@ class TextToLatents:
     mels: MelAutoencoder,
     vocoder: Vocoder,
     text: ClapTextEncoder | None = None,
+    clip: ClipEmbedder | None = None,
     *,
     window_s: Seconds = Parts.window_s,
   ) -> None:
@@ -99,19 +103,20 @@ class TextToLatents:
     self.mels = mels
     self.vocoder = vocoder
     self.text = text
+    self.clip = clip
     self.window_s = window_s
     self.sample_rate_hz = mels.config.mel.rate_hz
     self.placement = denoiser.placement
     self.ranges = {"steps": (1, denoiser.schedule.times)}
-    if text is None:
+    if not denoiser.config.context_width:
       self.ranges["guidance"] = (1, 1)
 
   def check(self, sampling: Diffusion) -> None:
     """Raises InputError for options that this model cannot follow."""
     self.denoiser.plan(sampling)
-    if self.text is None and sampling.guided:
+    if sampling.guided and not self.denoiser.config.context_width:
       raise InputError(
-        f"guidance {sampling.guidance:g} of a model that reads no text; take 1"
+        f"guidance {sampling.guidance:g} of a model that reads nothing; take 1"
       )
 
   def save(self, folder: str | Path) -> None:
@@ -123,7 +128,7 @@ class TextToLatents:
     Raises:
       InputError: If it exists or cannot be written.
     """
-    text = self.text
+    text, clip = self.text, self.clip
     parts = Parts(
       schedule=self.denoiser.schedule,
       unet=self.denoiser.config,
@@ -134,6 +139,8 @@ class TextToLatents:
       vocoder_tree=self.vocoder.params,
       text=text and text.config,
       text_tree=text and text.params,
+      clip=clip and clip.config,
+      clip_tree=clip and clip.params,
       window_s=self.window_s,
     )
     make_an_audio_parts.write_orbax(folder, parts, text and text.words)
@@ -174,6 +181,19 @@ class TextToLatents:
     missing = max(samples - columns * column, 0)
     return Extent(columns, columns * column, missing)
 
+  def _extent(self, duration_s: Seconds | None, sampling: Diffusion) -> Extent:
+    """`extent` of a new sound; None for the duration trained on."""
+    self._refuse_holes_alone()
+    wanted_s = self.window_s if duration_s is None else duration_s
+    return self.extent(wanted_s, sampling.length)
+
+  def _refuse_holes_alone(self) -> None:
+    if self.denoiser.config.beside:
+      raise InputError(
+        "this model fills holes alone; use inpaint, or load a text-to-audio"
+        " checkpoint"
+      )
+
   @property
   def _column(self) -> int:
     """Samples of a column of a latent."""
@@ -187,7 +207,7 @@ class TextToLatents:
 
   def _usual(self) -> Diffusion:
     """The options that suit this model."""
-    return usual(self.text is not None)
+    return usual(self.denoiser.config)
 
   def _asked(
     self,
@@ -218,6 +238,7 @@ class TextToLatents:
     sampling: Diffusion,
     asked: prompts.Asked,
     amount: float | int = 1.0,
+    embeddings: Float[np.ndarray, "b e"] | None = None,
     **given: Any,
   ) -> Float[np.ndarray, "b t m"]:
     """Mel spectrograms of what the steps make of `start`."""
@@ -226,16 +247,23 @@ class TextToLatents:
       sampling,
       self.denoiser.plan(sampling, amount),
       seeds=asked.seeds,
-      **self._contexts(asked),
+      **self._contexts(asked, embeddings, sampling.guided),
       **given,
     )
     return self.mels.decode(latent)
 
-  def _contexts(self, asked: prompts.Asked) -> dict[str, jax.Array]:
+  def _contexts(
+    self,
+    asked: prompts.Asked,
+    embeddings: Float[np.ndarray, "b e"] | None,
+    guided: bool,
+  ) -> dict[str, jax.Array]:
     """What is wanted, and what guidance leads away from."""
-    if self.text is None:
+    if not self.denoiser.config.context_width:
       return {}
     rows = self.denoiser.rows(len(asked.texts))
+    if self.text is None:
+      return self._seen(embeddings, rows, guided)
 
     def states(texts: list[str | None]) -> jax.Array:
       return self.text(texts + [None] * (rows - len(texts)))
@@ -246,6 +274,22 @@ class TextToLatents:
     else:
       away = states(away)
     return {"context": states(asked.texts), "without": away}
+
+  def _seen(
+    self, embeddings: Float[np.ndarray, "b e"] | None, rows: int, guided: bool
+  ) -> dict[str, jax.Array]:
+    """`_contexts` of embeddings, which are one token each; None for no text."""
+    put = self.placement.put
+    away = None
+    if guided or embeddings is None:
+      away = self.clip.nothing()
+    if embeddings is None:
+      embeddings = np.repeat(away, rows, axis=0)
+    wanted = sharding.padded(embeddings, rows)[:, None]
+    found = {"context": put(wanted, "batch", None, None)}
+    if away is not None:
+      found["without"] = put(away[:, None], None, None, None)
+    return found
 
   def _checked(
     self, sound: AnyArray, texts: Sequence[str | None]
@@ -309,9 +353,9 @@ class TextToLatents:
     return denoisers.checked(noise, shape, names[purpose])
 
 
-def usual(reads_text: bool) -> Diffusion:
-  """The options that suit a model that reads text, or does not."""
-  return Diffusion() if reads_text else Diffusion(guidance=1.0)
+def usual(config: UNetConfig) -> Diffusion:
+  """The options that suit a U-Net, which may read nothing."""
+  return Diffusion() if config.context_width else Diffusion(guidance=1.0)
 
 
 def steps_noise(

@@ -5,6 +5,7 @@
     useful_ckpts/bigvgan/(best_netG.pt, args.yml)     the vocoder
     bert-base-uncased/(vocab.txt, config.json)        the tokenizer
 
+and of a model for pictures whose checkpoint lacks CLIP, `clip/` with it.
 Whoever has moved them finds them, too: a checkpoint and its YAML may lie at
 the top, the vocoder in any folder of the top, `useful_ckpts` or `vocoder/logs`.
 Two generations are told apart by the frames of their training: 624 (`maa1_*`),
@@ -23,6 +24,7 @@ from audiogen_jax.convert import (
   hub,
   make_an_audio,
   make_an_audio_yaml,
+  openclip,
   vocoders,
 )
 from audiogen_jax.convert.make_an_audio import Checkpoint
@@ -41,6 +43,7 @@ _YAMLS = (
   "configs/img_to_audio/img2audio_args.yaml",
 )
 _VOCODER, _CLAP = f"{_FILES}/bigvgan", f"{_FILES}/CLAP/CLAP_weights_2022.pth"
+_CLIP, _CLIP_HUB = "clip", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 _WORDS, _WORDS_HUB = "bert-base-uncased", "google-bert/bert-base-uncased"
 
 
@@ -58,6 +61,9 @@ def open_folder(folder: epath.Path) -> Parts:
   vocoder = vocoders.read(_vocoder(top), read.autoencoder.mel)
   if read.text is not None and words is None:
     words = Path(hub.download(_WORDS_HUB, _wanted_words))
+  clip, clip_tree = read.clip, read.clip_tree
+  if read.unet.known_by_time and clip is None:
+    clip, clip_tree = openclip.read(_clip(top))
   ratio, m = read.autoencoder.ratio, read.autoencoder.mel
   return Parts(
     schedule=read.schedule,
@@ -69,6 +75,8 @@ def open_folder(folder: epath.Path) -> Parts:
     vocoder_tree=vocoder.tree,
     text=read.text,
     text_tree=read.text_tree,
+    clip=clip,
+    clip_tree=clip_tree,
     tokenizer=words and str(words),
     window_s=read.columns * ratio * m.hop / m.rate_hz,
     published=top,
@@ -182,6 +190,25 @@ def _tokenizer(top: Path) -> Path | None:
     if folder.is_dir():
       return folder
   return None
+
+
+def _clip(top: Path) -> Path:
+  """The folder of CLIP, which a model for pictures was trained with."""
+  for folder in (top / _CLIP, top / _FILES / _CLIP):
+    if folder.is_dir():
+      return folder
+  try:
+    return Path(hub.download(_CLIP_HUB, _wanted_clip))
+  except InputError as error:
+    raise InputError(
+      f"{top} lacks CLIP, by which its model looks at pictures: put"
+      f" {_CLIP_HUB} into {_CLIP}/ ({error})"
+    ) from None
+
+
+def _wanted_clip(names: Iterable[str]) -> list[str]:
+  wanted = "open_clip_model.safetensors", "open_clip_config.json"
+  return sorted(set(wanted).intersection(names)) or ["open_clip_*"]
 
 
 def _wanted_words(names: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The parts of a Make-An-Audio -> what runs, and what people are told of it."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from audiogen_jax.convert import (
   placing,
 )
 from audiogen_jax.convert.make_an_audio_parts import Parts
-from audiogen_jax.core import word_pieces
+from audiogen_jax.core import sharding, word_pieces
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
@@ -23,8 +24,9 @@ from audiogen_jax.diffusion import unet
 from audiogen_jax.diffusion.denoiser import Denoiser
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
-from audiogen_jax.text import clap
+from audiogen_jax.text import clap, clip
 from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.text.clip_embedder import ClipEmbedder
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.vocoder import Vocoder
 
@@ -40,19 +42,22 @@ def denoiser(
   params = _placed(
     unet.init, parts.unet, parts.unet_tree, unet.AXES, placement, dtype
   )
-  return Denoiser(parts.unet, parts.schedule, params, placement)
+  return Denoiser(parts.unet, parts.schedule, params, placement, dtype)
 
 
-def mels(parts: Parts, placement: Placement) -> MelAutoencoder:
-  """The autoencoder, in float32."""
+def mels(
+  parts: Parts, placement: Placement, dtype: jnp.dtype = jnp.float32
+) -> MelAutoencoder:
+  """The autoencoder, weights in `dtype`."""
   params = _placed(
     autoencoder.init,
     parts.autoencoder,
     parts.autoencoder_tree,
     autoencoder.AXES,
     placement,
+    dtype,
   )
-  return MelAutoencoder(parts.autoencoder, params, placement)
+  return MelAutoencoder(parts.autoencoder, params, placement, dtype)
 
 
 def vocoder(parts: Parts, placement: Placement) -> Vocoder:
@@ -74,6 +79,21 @@ def text(parts: Parts, placement: Placement) -> ClapTextEncoder | None:
   words = tokenizer(parts)
   params = _placed(clap.init, parts.text, parts.text_tree, clap.AXES, placement)
   return ClapTextEncoder(parts.text, params, words, placement)
+
+
+def embedder(parts: Parts, placement: Placement) -> ClipEmbedder | None:
+  """CLIP, in float32; None of a model that does not look at pictures."""
+  if parts.clip is None:
+    return None
+  # It runs once a picture: every device has all of it.
+  axes = {
+    re.escape(sharding.path_name(path)): (None,) * leaf.ndim
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      engine.abstract(clip.init, parts.clip)
+    )
+  }
+  params = _placed(clip.init, parts.clip, parts.clip_tree, axes, placement)
+  return ClipEmbedder(parts.clip, params, placement)
 
 
 def tokenizer(parts: Parts) -> WordPieces:
@@ -102,6 +122,7 @@ def rows(parts: Parts) -> list[tuple[str, str]]:
     ("autoencoder", autoencoder.init, "autoencoder"),
     ("vocoder", generator.init, "vocoder"),
     ("text tower", clap.init, "text"),
+    ("CLIP", clip.init, "clip"),
   ]
   told = [
     ("sound", f"{m.rate_hz} Hz, 1 channel(s)"),

@@ -7,8 +7,10 @@ the modules name them:
     autoencoder   `latent.autoencoder`         kind "kl_autoencoder"
     vocoder       `vocoder.generator`          kind "mel_vocoder"
     text          `text.clap`, and a folder `tokenizer`   kind "clap_text"
+    clip          `text.clip`                  kind "clip"
 
-A model that fills holes alone has no `text`.  `config.json` also holds
+A model reads texts (`text`), looks at pictures (`clip`), or fills holes alone
+and has neither.  `config.json` also holds
 `schedule`, of the noise, and `window_s`, the duration trained on in seconds.
 """
 
@@ -33,6 +35,7 @@ from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.text.clip import ClipConfig
 from audiogen_jax.vocoder.generator import VocoderConfig
 
 FAMILY = "make-an-audio"
@@ -42,6 +45,7 @@ _KINDS = {
   "autoencoder": ("kl_autoencoder", AutoencoderConfig),
   "vocoder": ("mel_vocoder", VocoderConfig),
   "text": ("clap_text", ClapTextConfig),
+  "clip": ("clip", ClipConfig),
 }
 # The least and the most of what these rooms have of their own.
 _RANGES = RANGES | {
@@ -76,8 +80,10 @@ class Parts:
     autoencoder_tree: Its parameters.
     vocoder: Shape of the vocoder.
     vocoder_tree: Its parameters.
-    text: Shape of CLAP's text tower; None of a model that fills holes alone.
+    text: Shape of CLAP's text tower, of a model that reads.
     text_tree: Its parameters.
+    clip: Shape of CLIP, of a model that looks at pictures.
+    clip_tree: Its parameters.
     tokenizer: The folder of its tokenizer.
     window_s: The duration trained on.
     published: The published folder that it was read from, if it was.
@@ -92,6 +98,8 @@ class Parts:
   vocoder_tree: Tree
   text: ClapTextConfig | None = None
   text_tree: Tree | None = None
+  clip: ClipConfig | None = None
+  clip_tree: Tree | None = None
   tokenizer: str | None = None
   window_s: Seconds = 9.984
   published: Path | None = None
@@ -145,16 +153,20 @@ def checked(parts: Parts, where: str) -> Parts:
       f"{where}: the U-Net reads {unet.beside} channels beside a latent; it"
       f" should be none, or {latent.channels + 1} (of inpainting)"
     )
-  text = parts.text
-  if text is not None and text.width != unet.context_width:
-    raise InputError(
-      f"{where}: the text tower makes states of {text.width}, the U-Net reads"
-      f" {unet.context_width}"
-    )
-  if text is None and unet.context_width:
+  widths = {
+    "CLAP": parts.text and parts.text.width,
+    "CLIP": parts.clip and parts.clip.width,
+  }
+  for name, width in widths.items():
+    if width and width != unet.context_width:
+      raise InputError(
+        f"{where}: {name} makes states of {width}, the U-Net reads"
+        f" {unet.context_width}; take the {name} that it was trained with"
+      )
+  if unet.context_width and not any(widths.values()):
     raise InputError(
       f"{where}: the U-Net reads states of {unet.context_width}, and there is"
-      " nothing that makes them of a text"
+      " nothing that makes them of a text or a picture"
     )
   return parts
 

@@ -17,13 +17,13 @@ from audiogen_jax.diffusion import schedule as schedules
 from audiogen_jax.diffusion.sampler import Inputs, Known, State
 from audiogen_jax.diffusion.sampling import Diffusion, Planned
 from audiogen_jax.diffusion.schedule import Schedule
-from audiogen_jax.diffusion.unet import UNetConfig
+from audiogen_jax.diffusion.unet import UNet, UNetConfig
 
 # What a row's noise is drawn for, far above the numbers of steps.
 START, POSTERIOR = 1 << 20, 1 << 21
 _REPORT_EVERY = 5  # runs of the U-Net between two reports of progress
 
-_run = jax.jit(sampler.run, static_argnames=("config", "guided"))
+_run = jax.jit(sampler.run, static_argnames=("config", "guided", "dtype"))
 _noised = jax.jit(schedules.noised)
 
 
@@ -35,6 +35,7 @@ class Denoiser:
     schedule: Of the noise that it was trained to find.
     params: Its parameters, as `unet.init` makes them.
     placement: The devices.
+    dtype: Type of matrix products.
   """
 
   def __init__(
@@ -43,11 +44,13 @@ class Denoiser:
     schedule: Schedule,
     params: Tree,
     placement: Placement,
+    dtype: jnp.dtype = UNet.dtype,
   ) -> None:
     self.config = config
     self.schedule = schedule
     self.params = params
     self.placement = placement
+    self.dtype = dtype
 
   def rows(self, count: int) -> int:
     """Rows of a batch of `count`: their bucket, which the mesh divides."""
@@ -138,6 +141,7 @@ class Denoiser:
         jnp.int32(stop),
         config=self.config,
         guided=options.guided,
+        dtype=self.dtype,
       )
       if progress is not None:
         jax.block_until_ready(state)

@@ -1,6 +1,7 @@
 """What the U-Net is built from: residual blocks and attention on images.
 
-Arrays are `b w z c`: columns in time, rows in frequency, channels last.
+Arrays are `b w z c`: columns in time, rows in frequency, channels last.  Matrix
+products have the type that a layer is given, norms and softmax are in float32.
 """
 
 import math
@@ -19,7 +20,11 @@ Change = Literal["none", "down", "up"]
 def norm(name: str, epsilon: float = 1e-5) -> nn.GroupNorm:
   """Group norm over columns, rows and the channels of each of 32 groups."""
   return nn.GroupNorm(
-    _GROUPS, epsilon=epsilon, use_fast_variance=False, name=name
+    _GROUPS,
+    epsilon=epsilon,
+    dtype=jnp.float32,
+    use_fast_variance=False,
+    name=name,
   )
 
 
@@ -48,10 +53,12 @@ class Residual(nn.Module):
   Attributes:
     features: Output channels; where the input has others, a 1x1 convolution
       widens it.
+    dtype: Type of matrix products.
     change: Whether the image becomes smaller or larger on the way.
   """
 
   features: int
+  dtype: jnp.dtype
   change: Change = "none"
 
   @nn.compact
@@ -60,17 +67,20 @@ class Residual(nn.Module):
   ) -> Float[Array, "b u y f"]:
     y = changed(jax.nn.silu(norm("norm_0")(x)), self.change)
     x = changed(x, self.change)
-    y = nn.Conv(self.features, (3, 3), name="conv_0")(y)
-    shift = nn.Dense(self.features, name="time")(jax.nn.silu(time))
+    y = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_0")(y)
+    shift = nn.Dense(self.features, dtype=self.dtype, name="time")(
+      jax.nn.silu(time)
+    )
     y = jax.nn.silu(norm("norm_1")(y + shift[:, None, None]))
     y = nn.Conv(
       self.features,
       (3, 3),
+      dtype=self.dtype,
       kernel_init=nn.initializers.zeros,
       name="conv_1",
     )(y)
     if x.shape[-1] != self.features:
-      x = nn.Dense(self.features, name="shortcut")(x)
+      x = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
     return x + y
 
 
@@ -80,8 +90,10 @@ def attend(
   v: Float[Array, "b k h e"],
 ) -> Float[Array, "b q h e"]:
   """Attention of every place to every other; its softmax in float32."""
-  scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) * q.shape[-1] ** -0.5
-  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  scores = jnp.einsum(
+    "bqhe,bkhe->bhqk", q, k, preferred_element_type=jnp.float32
+  )
+  weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
   return jnp.einsum("bhqk,bkhe->bqhe", weights.astype(v.dtype), v)
 
 
@@ -90,19 +102,25 @@ class PlainAttention(nn.Module):
 
   Attributes:
     heads: Attention heads.
+    dtype: Type of matrix products.
   """
 
   heads: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Float[Array, "b w z c"]) -> Float[Array, "b w z c"]:
     b, w, z, c = x.shape
     y = norm("norm")(x).reshape(b, w * z, c)
     shape = (self.heads, 3, c // self.heads)
-    qkv = nn.DenseGeneral(shape, name="qkv")(y)
+    qkv = nn.DenseGeneral(shape, dtype=self.dtype, name="qkv")(y)
     y = attend(*(qkv[..., i, :] for i in range(3)))
     y = nn.DenseGeneral(
-      c, axis=(-2, -1), kernel_init=nn.initializers.zeros, name="heads_out"
+      c,
+      axis=(-2, -1),
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros,
+      name="heads_out",
     )(y)
     return x + y.reshape(x.shape)
 
@@ -112,21 +130,25 @@ class _Heads(nn.Module):
 
   Attributes:
     heads: Attention heads.
+    dtype: Type of matrix products.
   """
 
   heads: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b q c"], context: Float[Array, "b k d"]
   ) -> Float[Array, "b q c"]:
-    c = x.shape[-1]
+    c, dtype = x.shape[-1], self.dtype
     shape = (self.heads, c // self.heads)
-    q = nn.DenseGeneral(shape, use_bias=False, name="q")(x)
-    k = nn.DenseGeneral(shape, use_bias=False, name="k")(context)
-    v = nn.DenseGeneral(shape, use_bias=False, name="v")(context)
-    y = attend(q, k, v)
-    return nn.DenseGeneral(c, axis=(-2, -1), name="out")(y)
+
+    def project(name: str, x: jax.Array) -> jax.Array:
+      layer = nn.DenseGeneral(shape, use_bias=False, dtype=dtype, name=name)
+      return layer(x)
+
+    y = attend(project("q", x), project("k", context), project("v", context))
+    return nn.DenseGeneral(c, axis=(-2, -1), dtype=dtype, name="out")(y)
 
 
 class _Block(nn.Module):
@@ -134,22 +156,25 @@ class _Block(nn.Module):
 
   Attributes:
     heads: Attention heads.
+    dtype: Type of matrix products.
   """
 
   heads: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b q c"], context: Float[Array, "b k d"]
   ) -> Float[Array, "b q c"]:
-    c = x.shape[-1]
+    c, dtype = x.shape[-1], self.dtype
     y = _layer_norm("self_norm")(x)
-    x = x + _Heads(self.heads, name="self_attn")(y, y)
+    x = x + _Heads(self.heads, dtype, name="self_attn")(y, y)
     y = _layer_norm("cross_norm")(x)
-    x = x + _Heads(self.heads, name="cross_attn")(y, context)
-    y = nn.DenseGeneral((2, 4 * c), name="up")(_layer_norm("ff_norm")(x))
+    x = x + _Heads(self.heads, dtype, name="cross_attn")(y, context)
+    y = _layer_norm("ff_norm")(x)
+    y = nn.DenseGeneral((2, 4 * c), dtype=dtype, name="up")(y)
     y = y[..., 0, :] * jax.nn.gelu(y[..., 1, :], approximate=False)
-    return x + nn.Dense(c, name="down")(y)
+    return x + nn.Dense(c, dtype=dtype, name="down")(y)
 
 
 class ContextAttention(nn.Module):
@@ -158,10 +183,12 @@ class ContextAttention(nn.Module):
   Attributes:
     heads: Attention heads.
     layers: Blocks.
+    dtype: Type of matrix products.
   """
 
   heads: int
   layers: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(
@@ -169,12 +196,16 @@ class ContextAttention(nn.Module):
   ) -> Float[Array, "b w z c"]:
     b, w, z, c = x.shape
     y = norm("norm", 1e-6)(x).reshape(b, w * z, c)
-    y = nn.Dense(c, name="into")(y)
+    y = nn.Dense(c, dtype=self.dtype, name="into")(y)
     for i in range(self.layers):
-      y = _Block(self.heads, name=f"block_{i}")(y, context)
-    y = nn.Dense(c, kernel_init=nn.initializers.zeros, name="out")(y)
+      y = _Block(self.heads, self.dtype, name=f"block_{i}")(y, context)
+    y = nn.Dense(
+      c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out"
+    )(y)
     return x + y.reshape(x.shape)
 
 
 def _layer_norm(name: str) -> nn.LayerNorm:
-  return nn.LayerNorm(1e-5, use_fast_variance=False, name=name)
+  return nn.LayerNorm(
+    1e-5, dtype=jnp.float32, use_fast_variance=False, name=name
+  )

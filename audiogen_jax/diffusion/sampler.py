@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from audiogen_jax.core.types import Tree
+from audiogen_jax.core.types import Tree, precision
 from audiogen_jax.diffusion import schedule
 from audiogen_jax.diffusion.sampling import ORDER, Plan
 from audiogen_jax.diffusion.unet import UNet, UNetConfig
@@ -99,8 +99,20 @@ def run(
   *,
   config: UNetConfig,
   guided: bool,
+  dtype: jnp.dtype = UNet.dtype,
 ) -> State:
-  """Follows the plan until line `stop`, in float32."""
+  """Follows the plan until line `stop`.
+
+  Args:
+    params: Of the U-Net.
+    state: Where to start.
+    inputs: What all lines read.
+    plan: Of a solver.
+    stop: The line before which to stop.
+    config: Shape of the U-Net.
+    guided: Whether rows of the context are pairs.
+    dtype: Type of the U-Net's matrix products; all else is float32.
+  """
   b = state.latent.shape[0]
 
   def foretell(latent: jax.Array, time: jax.Array) -> jax.Array:
@@ -111,7 +123,8 @@ def run(
     if guided:
       x = jnp.repeat(x, 2, axis=0)
     times = jnp.full(x.shape[0], time)
-    noise = UNet(config).apply({"params": params}, x, times, inputs.context)
+    unet = UNet(config, dtype)
+    noise = unet.apply({"params": params}, x, times, inputs.context)
     if not guided:
       return noise
     cond, uncond = jnp.moveaxis(noise.reshape(b, 2, *noise.shape[1:]), 1, 0)
@@ -140,7 +153,7 @@ def run(
     noise = foretell(latent, line.time)
     foretold = line.foretold[0] * latent + line.foretold[1] * noise
     weighed = jnp.concatenate([foretold[None], state.before])
-    weighed = jnp.tensordot(line.weights, weighed, axes=1)
+    weighed = jnp.tensordot(line.weights, weighed, axes=1, precision="highest")
     base = jnp.where(line.kept, state.kept, latent)
     fresh = drawn(inputs.noise, line.step, _FRESH)
     signal, of_foretold, of_fresh = line.onward
@@ -153,5 +166,5 @@ def run(
       jnp.where(line.remembers, before, state.before),
     )
 
-  with jax.default_matmul_precision("highest"):
+  with jax.default_matmul_precision(precision(dtype)):
     return jax.lax.while_loop(lambda s: s.line < stop, body, state)

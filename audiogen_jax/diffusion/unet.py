@@ -153,9 +153,16 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-  """Latents at a time, and a context -> the noise in them."""
+  """Latents at a time, and a context -> the noise in them, in float32.
+
+  Attributes:
+    config: Shape of the model.
+    dtype: Type of matrix products; norms, softmax and the last convolution are
+      float32.
+  """
 
   config: UNetConfig
+  dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
   @nn.compact
   def __call__(
@@ -165,8 +172,11 @@ class UNet(nn.Module):
     context: Float[Array, "b l d"] | None = None,
   ) -> Float[Array, "b w z c"]:
     c = self.config
-    now = nn.Dense(c.time_width, name="time_0")(embedded(time, c.filters))
-    now = nn.Dense(c.time_width, name="time_1")(jax.nn.silu(now))
+    dtype = self.dtype
+    now = embedded(time, c.filters)
+    now = nn.Dense(c.time_width, dtype=dtype, name="time_0")(now)
+    now = jax.nn.silu(now)
+    now = nn.Dense(c.time_width, dtype=dtype, name="time_1")(now)
     if c.known_by_time:
       now = now + context[:, 0]
     last = len(c.multipliers) - 1
@@ -174,12 +184,12 @@ class UNet(nn.Module):
     def block(x: jax.Array, name: str, level: int, which: int) -> jax.Array:
       """A residual block and its attention."""
       features = c.filters * c.multipliers[level]
-      x = Residual(features, name=f"{name}_residual_{which}")(x, now)
+      x = Residual(features, dtype, name=f"{name}_residual_{which}")(x, now)
       if level in c.attention:
         x = self._attention(x, context, f"{name}_attention_{which}")
       return x
 
-    x = nn.Conv(c.filters, (3, 3), name="conv_in")(x)
+    x = nn.Conv(c.filters, (3, 3), dtype=dtype, name="conv_in")(x)
     kept = [x]
     for i in range(last + 1):
       for j in range(c.residual_layers):
@@ -188,9 +198,9 @@ class UNet(nn.Module):
       if i < last:
         x = self._down(x, now, f"down_{i}")
         kept.append(x)
-    x = Residual(x.shape[-1], name="middle_residual_0")(x, now)
+    x = Residual(x.shape[-1], dtype, name="middle_residual_0")(x, now)
     x = self._attention(x, context, "middle_attention")
-    x = Residual(x.shape[-1], name="middle_residual_1")(x, now)
+    x = Residual(x.shape[-1], dtype, name="middle_residual_1")(x, now)
     for i in reversed(range(last + 1)):
       for j in range(c.residual_layers + 1):
         x = jnp.concatenate([x, kept.pop()], axis=-1)
@@ -198,30 +208,43 @@ class UNet(nn.Module):
       if i:
         x = self._up(x, now, f"up_{i}")
     x = jax.nn.silu(norm("norm_out")(x))
-    zeros = nn.initializers.zeros
-    return nn.Conv(c.channels, (3, 3), kernel_init=zeros, name="conv_out")(x)
+    return nn.Conv(
+      c.channels,
+      (3, 3),
+      dtype=jnp.float32,
+      precision="highest",
+      kernel_init=nn.initializers.zeros,
+      name="conv_out",
+    )(x)
 
   def _attention(
     self, x: jax.Array, context: jax.Array | None, name: str
   ) -> jax.Array:
     heads = self.config.heads_of(x.shape[-1])
     if not self.config.context_width:
-      return PlainAttention(heads, name=name)(x)
-    return ContextAttention(heads, self.config.layers, name=name)(x, context)
+      return PlainAttention(heads, self.dtype, name=name)(x)
+    layers = self.config.layers
+    return ContextAttention(heads, layers, self.dtype, name=name)(x, context)
 
   def _down(self, x: jax.Array, now: jax.Array, name: str) -> jax.Array:
     features = x.shape[-1]
     if self.config.resample == "residual":
-      return Residual(features, "down", name=name)(x, now)
+      return Residual(features, self.dtype, "down", name=name)(x, now)
     return nn.Conv(
-      features, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)), name=name
+      features,
+      (3, 3),
+      strides=(2, 2),
+      padding=((1, 1), (1, 1)),
+      dtype=self.dtype,
+      name=name,
     )(x)
 
   def _up(self, x: jax.Array, now: jax.Array, name: str) -> jax.Array:
     features = x.shape[-1]
     if self.config.resample == "residual":
-      return Residual(features, "up", name=name)(x, now)
-    return nn.Conv(features, (3, 3), name=name)(changed(x, "up"))
+      return Residual(features, self.dtype, "up", name=name)(x, now)
+    x = changed(x, "up")
+    return nn.Conv(features, (3, 3), dtype=self.dtype, name=name)(x)
 
 
 def init(config: UNetConfig, key: jax.Array) -> Tree:

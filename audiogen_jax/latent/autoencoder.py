@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.core.types import AnyArray, Tree
+from audiogen_jax.core.types import AnyArray, Tree, precision
 from audiogen_jax.latent.layers import Attention, Down, Residual, Up, norm
 
 _LEAST, _MOST = -30.0, 20.0  # of a log-variance
@@ -111,53 +111,79 @@ class Posterior(NamedTuple):
     return jnp.sum(terms - self.log_variance, axis=(1, 2, 3)) / 2
 
 
-def _middle(x: Float[Array, "b w z c"]) -> Float[Array, "b w z c"]:
-  x = Residual(x.shape[-1], name="middle_residual_0")(x)
-  x = Attention(name="middle_attention")(x)
-  return Residual(x.shape[-1], name="middle_residual_1")(x)
+def _middle(
+  x: Float[Array, "b w z c"], dtype: jnp.dtype
+) -> Float[Array, "b w z c"]:
+  x = Residual(x.shape[-1], dtype, name="middle_residual_0")(x)
+  x = Attention(dtype, name="middle_attention")(x)
+  return Residual(x.shape[-1], dtype, name="middle_residual_1")(x)
+
+
+def _conv_out(channels: int) -> nn.Conv:
+  return nn.Conv(
+    channels, (3, 3), dtype=jnp.float32, precision="highest", name="conv_out"
+  )
 
 
 class Encoder(nn.Module):
-  """Mel spectrograms as images `b t m 1` -> means and log-variances."""
+  """Mel spectrograms as images `b t m 1` -> means and log-variances.
+
+  Attributes:
+    config: Shape of the autoencoder.
+    dtype: Type of matrix products; norms, softmax and the last layers are
+      float32.
+  """
 
   config: AutoencoderConfig
+  dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t m 1"]) -> Float[Array, "b w z e"]:
-    c = self.config
-    x = nn.Conv(c.filters, (3, 3), name="conv_in")(x)
+    c, dtype = self.config, self.dtype
+    x = nn.Conv(c.filters, (3, 3), dtype=dtype, name="conv_in")(x)
     for i, multiplier in enumerate(c.multipliers):
       for j in range(c.residual_layers):
-        x = Residual(c.filters * multiplier, name=f"down_{i}_residual_{j}")(x)
+        name, features = f"down_{i}_residual_{j}", c.filters * multiplier
+        x = Residual(features, dtype, name=name)(x)
         if i in c.attention:
-          x = Attention(name=f"down_{i}_attention_{j}")(x)
+          x = Attention(dtype, name=f"down_{i}_attention_{j}")(x)
       if i < len(c.multipliers) - 1:
-        x = Down(name=f"down_{i}")(x)
-    x = jax.nn.silu(norm("norm_out")(_middle(x)))
-    x = nn.Conv(2 * c.middle, (3, 3), name="conv_out")(x)
-    return nn.Dense(2 * c.channels, name="posterior")(x)
+        x = Down(dtype, name=f"down_{i}")(x)
+    x = jax.nn.silu(norm("norm_out")(_middle(x, dtype)))
+    x = _conv_out(2 * c.middle)(x)
+    posterior = nn.Dense(
+      2 * c.channels, dtype=jnp.float32, precision="highest", name="posterior"
+    )
+    return posterior(x)
 
 
 class Decoder(nn.Module):
-  """Latents -> mel spectrograms as images `b t m 1`."""
+  """Latents -> mel spectrograms as images `b t m 1`.
+
+  Attributes:
+    config: Shape of the autoencoder.
+    dtype: As the encoder's.
+  """
 
   config: AutoencoderConfig
+  dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
   @nn.compact
   def __call__(self, x: Float[Array, "b w z c"]) -> Float[Array, "b t m 1"]:
-    c = self.config
-    x = nn.Dense(c.middle, name="latent")(x)
-    x = nn.Conv(c.filters * c.multipliers[-1], (3, 3), name="conv_in")(x)
-    x = _middle(x)
+    c, dtype = self.config, self.dtype
+    x = nn.Dense(c.middle, dtype=dtype, name="latent")(x)
+    first = c.filters * c.multipliers[-1]
+    x = nn.Conv(first, (3, 3), dtype=dtype, name="conv_in")(x)
+    x = _middle(x, dtype)
     for i, multiplier in reversed([*enumerate(c.multipliers)]):
       for j in range(c.residual_layers + 1):
-        x = Residual(c.filters * multiplier, name=f"up_{i}_residual_{j}")(x)
+        name, features = f"up_{i}_residual_{j}", c.filters * multiplier
+        x = Residual(features, dtype, name=name)(x)
         if i in c.attention:
-          x = Attention(name=f"up_{i}_attention_{j}")(x)
+          x = Attention(dtype, name=f"up_{i}_attention_{j}")(x)
       if i:
-        x = Up(name=f"up_{i}")(x)
-    x = jax.nn.silu(norm("norm_out")(x))
-    return nn.Conv(1, (3, 3), name="conv_out")(x)
+        x = Up(dtype, name=f"up_{i}")(x)
+    return _conv_out(1)(jax.nn.silu(norm("norm_out")(x)))
 
 
 def init(config: AutoencoderConfig, key: jax.Array) -> Tree:
@@ -172,11 +198,15 @@ def init(config: AutoencoderConfig, key: jax.Array) -> Tree:
 
 
 def encode(
-  config: AutoencoderConfig, params: Tree, mel: Float[Array, "b t m"]
+  config: AutoencoderConfig,
+  params: Tree,
+  mel: Float[Array, "b t m"],
+  dtype: jnp.dtype = Encoder.dtype,
 ) -> Posterior:
   """What a latent may be, in float32; frames are a multiple of `ratio`.
 
-  Where the recipe brings levels to 0 … 1 the network sees -1 … 1.
+  Where the recipe brings levels to 0 … 1 the network sees -1 … 1.  `dtype` is
+  the type of matrix products.
 
   Raises:
     InputError: For another number of frames.
@@ -189,8 +219,10 @@ def encode(
     )
   if config.mel.range_db is not None:
     mel = 2 * mel - 1
-  with jax.default_matmul_precision("highest"):
-    both = Encoder(config).apply({"params": params["encoder"]}, mel[..., None])
+  with jax.default_matmul_precision(precision(dtype)):
+    both = Encoder(config, dtype).apply(
+      {"params": params["encoder"]}, mel[..., None]
+    )
   mean, log_variance = jnp.split(both, 2, axis=-1)
   return Posterior(mean, jnp.clip(log_variance, _LEAST, _MOST))
 
@@ -205,11 +237,17 @@ def latent(
 
 
 def decode(
-  config: AutoencoderConfig, params: Tree, latent: Float[Array, "b w z c"]
+  config: AutoencoderConfig,
+  params: Tree,
+  latent: Float[Array, "b w z c"],
+  dtype: jnp.dtype = Decoder.dtype,
 ) -> Float[Array, "b t m"]:
-  """The mel spectrogram of a scaled latent, in float32."""
-  with jax.default_matmul_precision("highest"):
-    image = Decoder(config).apply(
+  """The mel spectrogram of a scaled latent, in float32.
+
+  `dtype` is the type of matrix products.
+  """
+  with jax.default_matmul_precision(precision(dtype)):
+    image = Decoder(config, dtype).apply(
       {"params": params["decoder"]}, latent / config.scale
     )
   if config.mel.range_db is not None:

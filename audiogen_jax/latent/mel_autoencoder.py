@@ -1,6 +1,7 @@
 """The autoencoder with weights and devices: mel spectrograms <-> latents."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -10,8 +11,9 @@ from audiogen_jax.core.types import AnyArray, Tree
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig, Posterior
 
-_encode = jax.jit(autoencoder.encode, static_argnames="config")
-_decode = jax.jit(autoencoder.decode, static_argnames="config")
+_STATIC = ("config", "dtype")
+_encode = jax.jit(autoencoder.encode, static_argnames=_STATIC)
+_decode = jax.jit(autoencoder.decode, static_argnames=_STATIC)
 
 
 class MelAutoencoder:
@@ -23,13 +25,19 @@ class MelAutoencoder:
   Attributes:
     config: Its shape.
     params: Its parameters, as `autoencoder.init` makes them.
+    dtype: Type of matrix products.
   """
 
   def __init__(
-    self, config: AutoencoderConfig, params: Tree, placement: Placement
+    self,
+    config: AutoencoderConfig,
+    params: Tree,
+    placement: Placement,
+    dtype: jnp.dtype = autoencoder.Decoder.dtype,
   ) -> None:
     self.config = config
     self.params = params
+    self.dtype = dtype
     self._placement = placement
 
   def encode(self, mel: Float[AnyArray, "b t m"]) -> Posterior:
@@ -45,7 +53,8 @@ class MelAutoencoder:
       InputError: For another number of frames.
     """
     groups = sharding.grouped(self._placement, mel)
-    found = [_encode(self.config, self.params, group) for group in groups]
+    how = self.config, self.params
+    found = [_encode(*how, group, dtype=self.dtype) for group in groups]
     mean, log_variance = (
       np.concatenate([sharding.fetch(part) for part in parts])[: len(mel)]
       for parts in zip(*found, strict=True)
@@ -57,7 +66,6 @@ class MelAutoencoder:
   ) -> Float[np.ndarray, "b t m"]:
     """Mel spectrograms of scaled latents."""
     groups = sharding.grouped(self._placement, latent)
-    made = [_decode(self.config, self.params, group) for group in groups]
-    return np.concatenate([sharding.fetch(part) for part in made])[
-      : len(latent)
-    ]
+    how = self.config, self.params
+    made = [_decode(*how, group, dtype=self.dtype) for group in groups]
+    return np.concatenate(list(map(sharding.fetch, made)))[: len(latent)]
