@@ -14,7 +14,11 @@ from packs import close, ours
 import audiogen_jax as ag
 from audiogen_jax import Diffusion
 from audiogen_jax.convert import make_an_audio_loading as loading
-from audiogen_jax.convert import make_an_audio_parts, vocoders
+from audiogen_jax.convert import (
+  make_an_audio_parts,
+  torch_file,
+  vocoders,
+)
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.make_an_audio import MakeAnAudio
 
@@ -128,24 +132,31 @@ def test_zero_shot_inpainting_of_make_an_audio_parity(pack, heard, monkeypatch):
   close(heard[0][keep], model._mel(sound[..., None])[keep], 0)
 
 
-def test_trained_inpainting_of_make_an_audio_parity(heard, tmp_path, pack):
-  """Its pack has no vocoder; any that hears the older mels stands for one."""
-  other = Pack("maa_inpaint_tiny")
-  want = other.want
-  for item in other.folder.iterdir():
+def completed(pack, folder):
+  """A pack's folder with a vocoder, which it lacks, that hears older mels."""
+  for item in pack.folder.iterdir():
     if item.is_dir():
-      (tmp_path / item.name).symlink_to(item, target_is_directory=True)
-  beside = tmp_path / "vocoder" / "logs" / "bigv16k53w"
+      (folder / item.name).symlink_to(item, target_is_directory=True)
+  beside = folder / "vocoder" / "logs" / "bigv16k53w"
   beside.mkdir(parents=True)
   parts = tiny_make_an_audio.parts()
   vocoders.write(beside, parts.vocoder, parts.vocoder_tree)
-  model = ag.load(tmp_path, mesh=ONE)
+  return folder
+
+
+def test_trained_inpainting_of_make_an_audio_parity(heard, tmp_path, pack):
+  other = Pack("maa_inpaint_tiny")
+  want = other.want
+  model = ag.load(completed(other, tmp_path), mesh=ONE)
   model.vocoder = pack.model.vocoder
   frames = want["mask"].shape[1]
-  sound = want["wav"][None, : frames * 256, None]
+  sound, keep = (
+    want["wav"][None, : frames * 256, None],
+    want["mask"].T[None] == 0,
+  )
   model.inpaint(
     sound,
-    want["mask"].T[None] == 0,
+    keep,
     [None],
     sampling=Diffusion(steps=int(want["ddim_steps"]), guidance=1.0),
     noise=other.of("x_T"),
@@ -155,7 +166,37 @@ def test_trained_inpainting_of_make_an_audio_parity(heard, tmp_path, pack):
   with pytest.raises(ag.InputError, match="fills holes alone"):
     model.generate(["a dog barks"])
   with pytest.raises(ag.InputError, match="reads no text"):
-    model.inpaint(sound, want["mask"].T[None] == 0, ["a dog barks"])
+    model.inpaint(sound, keep, ["a dog barks"])
+
+
+def test_sound_of_pictures_of_make_an_audio_parity(
+  heard, tmp_path, pack, monkeypatch
+):
+  """Its pack has no CLIP either: a random one, whose embedding of no text …"""
+  other = Pack("maa_visual_tiny")
+  want = other.want
+  seen, none = want["image_embedding"][:, 0], want["null_embedding"][0]
+  completed(other, tmp_path)
+  (tmp_path / "clip").mkdir()
+  state = tiny_make_an_audio.open_clip(seen.shape[-1])
+  torch_file.write(tmp_path / "clip" / "open_clip_pytorch_model.bin", state)
+  model = ag.load(tmp_path, mesh=ONE)
+  model.vocoder = pack.model.vocoder
+  # … the pack's stands for.
+  assert model.clip.nothing().shape == none.shape
+  monkeypatch.setattr(model.clip, "nothing", lambda: none)
+  start = other.of("x_T")
+  model.generate_from(
+    seen,
+    duration_s=seconds(model, start.shape[1]),
+    sampling=Diffusion(steps=int(want["ddim_steps"])),
+    noise=start,
+  )
+  close(heard[0].swapaxes(1, 2), want["mel"], 1e-4)
+  with pytest.raises(ag.InputError, match="reads no text"):
+    model.generate(["a dog barks"])
+  with pytest.raises(ag.InputError, match="does not look at pictures"):
+    pack.model.generate_from(seen)
 
 
 def test_published_folder_of_make_an_audio_parity(pack):

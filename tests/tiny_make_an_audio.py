@@ -11,7 +11,7 @@ from tokenizers import (
   processors,
 )
 
-from audiogen_jax.convert import engine
+from audiogen_jax.convert import engine, openclip
 from audiogen_jax.convert.make_an_audio_parts import Parts
 from audiogen_jax.core.bert import BertConfig
 from audiogen_jax.core.word_pieces import WordPieces
@@ -20,8 +20,11 @@ from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
-from audiogen_jax.text import clap
+from audiogen_jax.text import clap, clip
 from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.text.clip import ClipConfig, ClipTextConfig
+from audiogen_jax.text.clip_image import ClipImageConfig
+from audiogen_jax.text.clip_layers import TransformerConfig
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.generator import VocoderConfig
 
@@ -29,6 +32,15 @@ _MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _WORDS = "a the dog barks rain falls thunder rooster crows wind".split()
 UNET = UNetConfig(
   filters=32, residual_layers=1, attention=(1,), heads=2, context_width=32
+)
+LOOKS = UNetConfig(
+  filters=32,
+  residual_layers=1,
+  attention=(1,),
+  heads=0,
+  head_size=32,
+  context_width=128,
+  known_by_time=True,
 )
 HOLES = UNetConfig(
   filters=32,
@@ -39,6 +51,20 @@ HOLES = UNetConfig(
   beside=5,
   resample="residual",
 )
+
+
+def clip_config(width=128):
+  """CLIP of one layer each, whose embeddings have this width."""
+  return ClipConfig(
+    ClipImageConfig(TransformerConfig(64, 1, 1, 64), width, image=28, patch=14),
+    ClipTextConfig(TransformerConfig(64, 1, 1, 64), width, 300, length=9),
+  )
+
+
+def open_clip(width=128):
+  """Tensors of a random CLIP, as OpenCLIP names them."""
+  config, random = clip_config(width), np.random.default_rng(0)
+  return openclip.tensors(config, _random(clip.init, config, random))
 
 
 def words(limit=77):
@@ -67,7 +93,8 @@ def parts(net=UNET, seed=0):
     padding=0, epsilon=1e-12, width=32, layers=1, heads=2, ff=32,
   )  # fmt: skip
   tower = ClapTextConfig(bert=bert, width=32)
-  reads = net.context_width > 0
+  reads = net.context_width == tower.width
+  looks = clip_config() if net.known_by_time else None
   return Parts(
     schedule=Schedule(),
     unet=net,
@@ -78,6 +105,8 @@ def parts(net=UNET, seed=0):
     vocoder_tree=_random(generator.init, sound, random),
     text=tower if reads else None,
     text_tree=_random(clap.init, tower, random) if reads else None,
+    clip=looks,
+    clip_tree=looks and _random(clip.init, looks, random),
     window_s=2.048,
   )
 

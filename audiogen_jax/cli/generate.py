@@ -89,16 +89,26 @@ def generate(
   vary: Annotated[
     Path | None,
     typer.Option(
-      help="A sound of which a random share is made again: another for each"
-      " seed."
+      help="A sound to vary, another way for each seed: of MAGNeT a share"
+      " of it is made again, of Make-An-Audio its last steps."
     ),
   ] = None,
   amount: Annotated[
     float | None,
     typer.Option(
-      help="The share of --vary, above 0 and up to 1."
+      help="The share of --vary, above 0 and up to 1: more keeps less."
       f"  \\[default: {USUAL_AMOUNT:g}]"
     ),
+  ] = None,
+  image: Annotated[
+    Path | None,
+    typer.Option(
+      help="A picture of what is to be heard, for a model that looks at them."
+    ),
+  ] = None,
+  video: Annotated[
+    Path | None,
+    typer.Option(help="A video, of which four frames are looked at."),
   ] = None,
   negative: Annotated[
     str | None,
@@ -139,7 +149,9 @@ def generate(
   JAX_NUM_PROCESSES and JAX_PROCESS_ID) share the prompts out; with --mesh they
   make each batch together.  The folder must be one that all of them see.
   """
-  source = Source(continue_from, inpaint, from_s, to_s, vary, amount)
+  source = Source(
+    continue_from, inpaint, from_s, to_s, vary, amount, image, video
+  )
   texts = prompts_of.read(prompts, prompts_file, source.path)
   stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)

@@ -182,7 +182,7 @@ def _sample(
         bar.update(task, description=label, completed=done, total=total)
 
     asked = dict(work.asked)
-    for name in asked.keys() & {"prompt", "sound"}:
+    for name in asked.keys() & {"prompt", "sound", "embeddings"}:
       asked[name] = np.stack([asked[name]] * rows)
     audio = work.call(
       texts=[job.text for job in jobs],

@@ -1,23 +1,25 @@
-"""What `audiogen generate` starts from: a sound to continue, fill or vary."""
+"""What `audiogen generate` starts from: a sound to edit, or what is seen."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from audiogen_jax import families
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
+from audiogen_jax.text import pictures
 
 USUAL_AMOUNT = 0.5  # of `--vary`
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A sound to start from, if any, and what is to become of it.
+  """A sound or a picture to start from, if any, and what is to become of it.
 
   Attributes:
     continue_from: A file to continue.
@@ -26,6 +28,8 @@ class Source:
     to_s: Where it ends; None for the sound's end.
     vary: A file to vary.
     amount: The share of it that is made again; None for `USUAL_AMOUNT`.
+    image: A picture of what is to be heard.
+    video: A video, of which some frames are looked at.
   """
 
   continue_from: Path | None = None
@@ -34,11 +38,18 @@ class Source:
   to_s: Seconds | None = None
   vary: Path | None = None
   amount: float | int | None = None
+  image: Path | None = None
+  video: Path | None = None
 
   @property
   def path(self) -> Path | None:
     """The file, if there is one."""
-    return self.continue_from or self.inpaint or self.vary
+    return self.continue_from or self.inpaint or self.vary or self.seen
+
+  @property
+  def seen(self) -> Path | None:
+    """What is looked at, if anything is."""
+    return self.image or self.video
 
   @property
   def edited(self) -> str | None:
@@ -61,6 +72,8 @@ class Source:
       "--continue-from": self.continue_from,
       "--inpaint": self.inpaint,
       "--vary": self.vary,
+      "--image": self.image,
+      "--video": self.video,
     }
     given = [name for name, file in files.items() if file is not None]
     if len(given) > 1:
@@ -74,19 +87,15 @@ class Source:
         raise InputError(
           f"{name} {value:g} is for {belongs} FILE, which was not given"
         )
+    if self.seen is not None:
+      _check_family(model, "generate_from", given[0])
     if self.edited is None:
       return
     if duration_s is not None:
       raise InputError(
         f"--duration {duration_s:g}: {self.path} keeps its own; leave it out"
       )
-    name, family = families.of(model)
-    if not hasattr(family, self.edited):
-      can = [k for k, v in families.known().items() if hasattr(v, self.edited)]
-      raise InputError(
-        f"{model} is of the family {name}, which has no --{self.edited};"
-        f" {', '.join(sorted(can)) or 'no known one'} has"
-      )
+    _check_family(model, self.edited, given[0])
 
   def settings(self) -> dict[str, Any]:
     """What a manifest says of it."""
@@ -96,6 +105,8 @@ class Source:
       told |= {"inpaint": str(self.inpaint)} | hole
     if self.edited == "vary":
       told |= {"vary": str(self.vary), "amount": self._amount}
+    if self.seen is not None:
+      told |= {"image" if self.image else "video": str(self.seen)}
     return told
 
   def asked(
@@ -113,6 +124,8 @@ class Source:
     """
     if self.path is None:
       return loaded.generate, {}
+    if self.seen is not None:
+      return _looking(loaded), {"embeddings": self._embedding(loaded, name)}
     if self.edited is None and not families.takes(loaded, "prompt"):
       raise InputError(f"{name} cannot continue sounds: no --continue-from")
     rate_hz, channels = loaded.sample_rate_hz, loaded.channels
@@ -126,6 +139,43 @@ class Source:
     keep = loaded.outside(*hole, samples=len(sound))
     return loaded.inpaint, {"sound": sound, "keep": keep}
 
+  def _embedding(
+    self, loaded: families.TextToAudio, name: str
+  ) -> Float[np.ndarray, " e"]:
+    """What CLIP makes of the picture, or of some frames of the video."""
+    if loaded.clip is None:
+      raise InputError(
+        f"{name} reads text and does not look: leave out {self.seen}, or load a"
+        " model for pictures"
+      )
+    if self.image is not None:
+      images = [pictures.read_image(self.image)]
+    else:
+      images = pictures.read_frames(self.video)
+    return loaded.clip.pictures(images)[0]
+
   @property
   def _amount(self) -> float | int:
     return USUAL_AMOUNT if self.amount is None else self.amount
+
+
+def _check_family(model: str, method: str, flag: str) -> None:
+  """Raises InputError, naming those that have it, if a family lacks a way."""
+  name, family = families.of(model)
+  if not hasattr(family, method):
+    can = [k for k, v in families.known().items() if hasattr(v, method)]
+    raise InputError(
+      f"{model} is of the family {name}, which has no {flag};"
+      f" {', '.join(sorted(can)) or 'no known one'} has"
+    )
+
+
+def _looking(loaded: families.TextToAudio) -> Callable[..., np.ndarray]:
+  """Makes sounds of embeddings, which have no texts."""
+
+  def call(texts: Sequence[str | None], **asked: Any) -> np.ndarray:
+    if any(texts):
+      raise InputError("a picture says what to hear: leave the prompt out")
+    return loaded.generate_from(**asked)
+
+  return call

@@ -63,6 +63,13 @@ class ClipConfig:
         f"embeddings of {self.image.width} of pictures and {self.text.width} of"
         " sentences cannot be compared"
       )
+    if not (self.image or self.text):
+      raise InputError("neither of CLIP's towers is there; one has to be")
+
+  @property
+  def width(self) -> int:
+    """Of an embedding."""
+    return (self.image or self.text).width
 
 
 class ClipText(nn.Module):
