@@ -34,7 +34,6 @@ from audiogen_jax.diffusion.sampling import Diffusion
 from audiogen_jax.families import Description, Progress
 from audiogen_jax.text import prompts
 from audiogen_jax.text_to_latents import (
-  Extent,
   Noise,
   TextToLatents,
   steps_noise,
@@ -130,9 +129,44 @@ class MakeAnAudio(TextToLatents):
     """
     sampling = sampling or self._usual()
     extent = self._extent(duration_s, sampling)
-    asked = self._asked(texts, sampling, seed, negative, extent=extent)
-    return self._made(
-      extent, asked, sampling, Noise(noise, steps=step_noise), progress
+    latents = self.generate_latents(
+      texts,
+      columns=extent.columns,
+      sampling=sampling,
+      seed=seed,
+      negative=negative,
+      noise=noise,
+      step_noise=step_noise,
+      progress=progress,
+    )
+    return self._heard(latents, extent)
+
+  def generate_latents(
+    self,
+    texts: Sequence[str | None],
+    *,
+    columns: int,
+    sampling: Diffusion | None = None,
+    seed: int | Sequence[int] = 0,
+    negative: str | Sequence[str | None] | None = None,
+    noise: Float[AnyArray, "b w z c"] | None = None,
+    step_noise: Float[AnyArray, "s b w z c"] | None = None,
+    progress: Progress | None = None,
+  ) -> Float[np.ndarray, "b w z c"]:
+    """Latents of sounds, scaled: what `mels.decode` makes spectrograms of.
+
+    Args:
+      columns: Of a latent, such as `extent(duration_s).columns`.
+      texts: As all others those of `generate`.
+
+    Raises:
+      InputError: If something does not fit; the message names it.
+    """
+    self._refuse_holes_alone()
+    sampling = sampling or self._usual()
+    asked = self._asked(texts, sampling, seed, negative, columns=columns)
+    return self._new(
+      columns, asked, sampling, Noise(noise, steps=step_noise), progress
     )
 
   def generate_from(
@@ -173,20 +207,22 @@ class MakeAnAudio(TextToLatents):
     alike = dict(extent=extent, embeddings=seen.tolist())
     asked = self._asked([None] * len(seen), sampling, seed, None, **alike)
     given = Noise(noise, steps=step_noise)
-    return self._made(extent, asked, sampling, given, progress, seen)
+    columns = extent.columns
+    latents = self._new(columns, asked, sampling, given, progress, seen)
+    return self._heard(latents, extent)
 
-  def _made(
+  def _new(
     self,
-    extent: Extent,
+    columns: int,
     asked: prompts.Asked,
     sampling: Diffusion,
     noise: Noise,
     progress: Progress | None,
     embeddings: Float[np.ndarray, "b e"] | None = None,
-  ) -> Float[np.ndarray, "b n 1"]:
-    """New sounds."""
-    start = self._start(noise, asked.seeds, extent.columns)
-    mel = self._sampled(
+  ) -> Float[np.ndarray, "b w z c"]:
+    """Latents of new sounds."""
+    start = self._start(noise, asked.seeds, columns)
+    return self._sampled(
       start,
       sampling,
       asked,
@@ -194,8 +230,6 @@ class MakeAnAudio(TextToLatents):
       step_noise=steps_noise(noise, sampling, start.shape),
       progress=progress,
     )
-    audio = self.vocoder(mel)[:, : extent.samples]
-    return np.pad(audio, ((0, 0), (extent.silence,) * 2, (0, 0)))
 
   def vary(
     self,
@@ -239,7 +273,7 @@ class MakeAnAudio(TextToLatents):
     given = Noise(noise, posterior_noise, step_noise)
     latent = self._latent(self._mel(sound), given, asked.seeds)
     start = self._start(given, asked.seeds, latent.shape[1])
-    mel = self._sampled(
+    made = self._sampled(
       self.denoiser.noised(latent, start, plan),
       sampling,
       asked,
@@ -247,7 +281,7 @@ class MakeAnAudio(TextToLatents):
       step_noise=steps_noise(given, sampling, latent.shape),
       progress=progress,
     )
-    return self.vocoder(mel)[:, : sound.shape[1]]
+    return self.vocoder(self.mels.decode(made))[:, : sound.shape[1]]
 
   def outside(
     self, from_s: Seconds, to_s: Seconds, *, samples: int
@@ -317,25 +351,10 @@ class MakeAnAudio(TextToLatents):
       progress=progress,
       **self._hole(mel, stays, given, sampling, asked.seeds),
     )
-    audio = self.vocoder(np.where(stays, mel, made))[:, : sound.shape[1]]
+    filled = np.where(stays, mel, self.mels.decode(made))
+    audio = self.vocoder(filled)[:, : sound.shape[1]]
     whole = np.repeat(keep.all(axis=2), m.hop, axis=1)[:, : sound.shape[1]]
     return joining.joined(sound, audio, whole, self.sample_rate_hz)
-
-  def _keep(
-    self, keep: Any, sound: Float[np.ndarray, "b n 1"]
-  ) -> Bool[np.ndarray, "b t m"]:
-    """What is to stay, once it is found to be in order."""
-    m, keep = self.mels.config.mel, np.asarray(sharding.fetch(keep))
-    b, t = len(sound), -(-sound.shape[1] // m.hop)
-    if keep.ndim != 3:
-      keep = keeping.checked(keep, b, t)[..., None]
-      return np.broadcast_to(keep, (b, t, m.n_mels))
-    if keep.dtype != bool or keep.shape != (b, t, m.n_mels):
-      raise InputError(
-        f"keep must be bool of shape [{b}, {t}, {m.n_mels}], one value a band"
-        f" of a frame; got {keep.dtype} of shape {list(keep.shape)}"
-      )
-    return keep
 
   def _hole(
     self,

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from audiogen_jax.audio import checks
 from audiogen_jax.audio import mel as mel_spectrograms
 from audiogen_jax.convert import make_an_audio_parts
 from audiogen_jax.convert.make_an_audio_parts import Parts
-from audiogen_jax.core import sharding
+from audiogen_jax.core import keeping, sharding
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray, Seconds
@@ -240,9 +240,9 @@ class TextToLatents:
     amount: float | int = 1.0,
     embeddings: Float[np.ndarray, "b e"] | None = None,
     **given: Any,
-  ) -> Float[np.ndarray, "b t m"]:
-    """Mel spectrograms of what the steps make of `start`."""
-    latent = self.denoiser.sample(
+  ) -> Float[np.ndarray, "b w z c"]:
+    """What the steps make of `start`."""
+    return self.denoiser.sample(
       start,
       sampling,
       self.denoiser.plan(sampling, amount),
@@ -250,7 +250,13 @@ class TextToLatents:
       **self._contexts(asked, embeddings, sampling.guided),
       **given,
     )
-    return self.mels.decode(latent)
+
+  def _heard(
+    self, latents: Float[np.ndarray, "b w z c"], extent: Extent
+  ) -> Float[np.ndarray, "b n 1"]:
+    """Their sounds."""
+    audio = self.vocoder(self.mels.decode(latents))[:, : extent.samples]
+    return np.pad(audio, ((0, 0), (extent.silence,) * 2, (0, 0)))
 
   def _contexts(
     self,
@@ -307,6 +313,22 @@ class TextToLatents:
       )
     self.extent(sound.shape[1] / self.sample_rate_hz)
     return sound
+
+  def _keep(
+    self, keep: Any, sound: Float[np.ndarray, "b n 1"]
+  ) -> Bool[np.ndarray, "b t m"]:
+    """What is to stay, once it is found to be in order."""
+    m, keep = self.mels.config.mel, np.asarray(sharding.fetch(keep))
+    b, t = len(sound), -(-sound.shape[1] // m.hop)
+    if keep.ndim != 3:
+      keep = keeping.checked(keep, b, t)[..., None]
+      return np.broadcast_to(keep, (b, t, m.n_mels))
+    if keep.dtype != bool or keep.shape != (b, t, m.n_mels):
+      raise InputError(
+        f"keep must be bool of shape [{b}, {t}, {m.n_mels}], one value a band"
+        f" of a frame; got {keep.dtype} of shape {list(keep.shape)}"
+      )
+    return keep
 
   def _mel(
     self, sound: Float[np.ndarray, "b n 1"]

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import full_size
 import jax
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from audiogen_jax.codec import encodec
 from audiogen_jax.convert import (
   audiocraft,
   audiocraft_yaml,
-  engine,
   opening,
   seanet,
   torch_file,
@@ -32,20 +32,6 @@ export.convert(sys.argv[1], sys.argv[2])
 peak = [x for x in open("/proc/self/status") if x.startswith("VmHWM")]
 print(int(peak[0].split()[1]) * 1024)
 """
-
-
-def _random(table, dtype):
-  """Tensors of a published checkpoint, made when they are written."""
-  numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 20)
-
-  def lazy(name, parts):
-    shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:])
-    # Where a tensor starts in the numbers depends on its name alone.
-    start = sum(name.encode()) * 7919 % len(numbers)
-    rolled = np.roll(numbers, start).astype(dtype)
-    return engine.Lazy(shape, np.dtype(dtype), lambda: np.resize(rolled, shape))
-
-  return {name: lazy(name, parts) for name, parts in table.items()}
 
 
 @pytest.fixture
@@ -71,7 +57,9 @@ def published(tmp_path):
     ),
   ):
     (tmp_path / "in").mkdir(exist_ok=True)
-    audiocraft.save(tmp_path / "in" / name, _random(table, dtype), config)
+    audiocraft.save(
+      tmp_path / "in" / name, full_size.random(table, dtype), config
+    )
   yield tmp_path / "in"
   shutil.rmtree(tmp_path)
 

@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 
 from audiogen_jax import families
 from audiogen_jax.audiogen import AudioGen
-from audiogen_jax.benchmark import machine, roofline
+from audiogen_jax.benchmark import diffusing, machine, roofline, weights
 from audiogen_jax.benchmark.roofline import Passes
 from audiogen_jax.benchmark.sample import Own, Run, Work
 from audiogen_jax.codec import encodec
 from audiogen_jax.codec.codec import Encodec
-from audiogen_jax.convert import opening
-from audiogen_jax.core import sharding, types
+from audiogen_jax.convert import make_an_audio_parts, opening
+from audiogen_jax.core import types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Seconds
@@ -32,6 +31,7 @@ from audiogen_jax.lm.patterns import Pattern
 from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.lm.transformer import TransformerConfig
 from audiogen_jax.magnet import MAGNeT
+from audiogen_jax.make_an_audio import MakeAnAudio
 from audiogen_jax.text import t5
 from audiogen_jax.text.encoder import TextEncoder
 from audiogen_jax.text.t5 import T5Config
@@ -53,13 +53,28 @@ PROMPT_TOKENS = 12  # its bytes with the end mark
 _CHUNK_S = 0.5
 
 
-class Autoregressive:
+class _Codes:
+  """A family that writes codes.
+
+  Attributes:
+    model: That of the family.
+    dtype: Of its language model's weights.
+  """
+
+  def __init__(self, model: TextToCodes) -> None:
+    self.model = model
+    self.dtype = model.lm.dtype
+
+  def tokens(self, work: Work) -> int:
+    """Tokens of one sound, all codebooks together."""
+    tokens = self.model.codec.tokens
+    return tokens.frames(work.duration_s) * tokens.codebooks
+
+
+class Autoregressive(_Codes):
   """An AudioGen: a step a frame."""
 
   name = AudioGen.__name__
-
-  def __init__(self, audiogen: AudioGen) -> None:
-    self.model = audiogen
 
   def run(self, work: Work) -> Run:
     """Makes the sounds of `work`."""
@@ -90,13 +105,10 @@ class Autoregressive:
     return machine.median(found[1:])
 
 
-class Masked:
+class Masked(_Codes):
   """A MAGNeT: all frames in a few dozen passes, so nothing to stream."""
 
   name = MAGNeT.__name__
-
-  def __init__(self, magnet: MAGNeT) -> None:
-    self.model = magnet
 
   def run(self, work: Work) -> Run:
     """Makes the sounds of `work`."""
@@ -128,6 +140,10 @@ FAMILIES: dict[str, type[Autoregressive] | type[Masked]] = {
 }
 
 
+# Of all that can be measured.
+NAMES = (*FAMILIES, make_an_audio_parts.FAMILY)
+
+
 def opened(source: str, **options: Any) -> Own:
   """A model of any family that can be measured so.
 
@@ -139,27 +155,34 @@ def opened(source: str, **options: Any) -> Own:
     return Autoregressive(found)
   if isinstance(found, MAGNeT):
     return Masked(found)
+  if isinstance(found, MakeAnAudio) and found.text is not None:
+    return diffusing.Diffusing(found)
   raise InputError(
-    f"{source} holds a {type(found).__name__}, and this measures"
-    f" {', '.join(FAMILIES)}"
+    f"{source} holds a {type(found).__name__}, and this measures what makes"
+    f" sounds of texts: {', '.join(NAMES)}"
   )
 
 
 def shape(family: str, scale: str) -> LMConfig:
-  """The language model of a published size.
+  """The language model of a published size, of a family that has one.
 
   Raises:
     InputError: If there is no such family or size.
   """
+  check(family, scale)
+  if family == opening.FAMILY:
+    return LMConfig(transformer=SCALES[scale])
+  return LMConfig(transformer=SCALES[scale], pattern=Pattern("parallel"))
+
+
+def check(family: str, scale: str) -> None:
+  """Raises InputError if there is no such family or size."""
   for what, given, known in (
-    ("family", family, FAMILIES),
+    ("family", family, NAMES),
     ("scale", scale, SCALES),
   ):
     if given not in known:
       raise InputError(f"{what} {given!r} is not one of {', '.join(known)}")
-  if family == opening.FAMILY:
-    return LMConfig(transformer=SCALES[scale])
-  return LMConfig(transformer=SCALES[scale], pattern=Pattern("parallel"))
 
 
 def passes(family: str, scale: str, work: Work, dtype: jnp.dtype) -> Passes:
@@ -192,25 +215,16 @@ def random(
 ) -> Own:
   """A model of that size with random weights, AudioGen-medium's codec beside.
 
+  A Make-An-Audio was published in one size, whatever the scale.
+
   Raises:
     InputError: If there is no such family or size.
   """
+  if family == make_an_audio_parts.FAMILY:
+    return diffusing.random(dtype=dtype, mesh=mesh)
   config = shape(family, scale)
   compute, placement = types.sampling_dtype(dtype), Placement.make(mesh)
-
-  def drawn(
-    init: Callable[[jax.Array], types.Tree],
-    axes: types.Tree,
-    kind: jnp.dtype,
-  ) -> types.Tree:
-    like = jax.eval_shape(init, jax.random.key(0))
-    places = sharding.shardings(like, axes, placement)
-
-    def draw(key: jax.Array) -> types.Tree:
-      return jax.tree.map(lambda x: x.astype(kind), init(key))
-
-    return jax.jit(draw, out_shardings=places)(jax.random.key(0))
-
+  drawn = functools.partial(weights.drawn, placement)
   params = drawn(
     lambda key: model.unstack(model.init(config, key)),
     model.AXES,

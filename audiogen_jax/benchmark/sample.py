@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
+
 from audiogen_jax.benchmark import machine
 from audiogen_jax.benchmark.roofline import Passes, Speed
 from audiogen_jax.core.types import Seconds
-from audiogen_jax.text_to_codes import TextToCodes
+from audiogen_jax.families import TextToAudio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ _DERIVED = (  # properties of figures that their plain values hold, too
   "step_s",
   "lm_s",
   "total_s",
+  "vocoder_s",
   "tokens_per_s",
   "sound_per_s",
   "limit_share",
@@ -40,10 +43,17 @@ _DERIVED = (  # properties of figures that their plain values hold, too
 
 
 class Run(NamedTuple):
-  """Seconds of one run: of the language model, and from sentence to sound."""
+  """Seconds of one run.
+
+  Attributes:
+    lm_s: Of the language model; of a model that diffuses, of its U-Net.
+    total_s: From sentence to sound.
+    vocoder_s: Of what remains, the vocoder's; 0 without one.
+  """
 
   lm_s: float
   total_s: float
+  vocoder_s: float = 0.0
 
 
 @runtime_checkable
@@ -57,12 +67,21 @@ class Contestant(Protocol):
 
 
 class Own(Contestant, Protocol):
-  """One of our families."""
+  """One of our families.
 
-  model: TextToCodes
+  Attributes:
+    model: That of the family.
+    dtype: Type of its weights, where most of the work is.
+  """
+
+  model: TextToAudio
+  dtype: jnp.dtype
+
+  def tokens(self, work: Work) -> int:
+    """Tokens of one sound, or values of its latent."""
 
   def passes(self, work: Work) -> Passes:
-    """What the language model must read and compute."""
+    """What the language model, or the U-Net, must read and compute."""
 
   def latency_s(self, work: Work) -> Seconds | None:
     """From sentences to the first half second; None if it cannot stream."""
@@ -75,8 +94,8 @@ class SampleFigures:
   Attributes:
     name: The contestant's.
     work: What was made.
-    steps: Of the language model, each of which reads its weights.
-    tokens: Of one sound, all codebooks together.
+    steps: Of language model or U-Net, each of which reads its weights.
+    tokens: Of one sound, all codebooks together, or values of its latent.
     first_s: The first run, compilation included.
     runs: Those after it.
     compile_s: Seconds of compilation in the first run; None if not known.
@@ -114,6 +133,11 @@ class SampleFigures:
   def total_s(self) -> float:
     """Seconds from sentences to sounds, the median."""
     return machine.median([run.total_s for run in self.runs])
+
+  @property
+  def vocoder_s(self) -> float:
+    """Seconds of the vocoder for all sounds, the median; 0 without one."""
+    return machine.median([run.vocoder_s for run in self.runs])
 
   @property
   def tokens_per_s(self) -> float:
@@ -166,16 +190,14 @@ def compare(
   Raises:
     InputError: If the sounds cannot fit into memory.
   """
-  codec = ours[0].model.codec
+  first = ours[0].model
   for work in works:
     machine.check_memory(
-      work.batch,
-      work.duration_s,
-      codec.config.sample_rate_hz * codec.config.channels,
+      work.batch, work.duration_s, first.sample_rate_hz * first.channels
     )
   found, done, contestants = [], itertools.count(), [*ours, *rivals]
   total = len(works) * len(contestants) * (runs + 1)
-  speed = machine.speed(ours[0].model.lm.dtype)
+  speed = machine.speed(ours[0].dtype)
 
   def run(work: Work, each: Contestant) -> tuple[Run, float, float]:
     what = f"{each.name}, {work.batch} x {work.duration_s} s"
@@ -190,20 +212,21 @@ def compare(
   for work in works:
     taken = machine.in_turn(contestants, functools.partial(run, work), runs)
     limits = [each.passes(work) for each in ours]
-    frames = codec.tokens.frames(work.duration_s)
+    counts = [each.tokens(work) for each in ours]
     made = [
       SampleFigures(
         name=each.name,
         work=work,
         steps=limit.count,
-        tokens=frames * codec.tokens.codebooks,
+        tokens=tokens,
         first_s=first_s,
         runs=[given for given, *_ in later],
       )
-      for each, ((_, first_s, _), later), limit in zip(
+      for each, ((_, first_s, _), later), limit, tokens in zip(
         contestants,
         taken,
         [*limits, *[limits[0]] * len(rivals)],
+        [*counts, *[counts[0]] * len(rivals)],
         strict=True,
       )
     ]

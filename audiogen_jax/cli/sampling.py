@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import typer
 from rich import box
 from rich.table import Table
@@ -38,8 +39,8 @@ _Families = Annotated[
   list[str] | None,
   typer.Option(
     "--family",
-    help=f"Whose random weights: {', '.join(ours.FAMILIES)}; again for more."
-    f"  \\[default: {next(iter(ours.FAMILIES))}]",
+    help=f"Whose random weights: {', '.join(ours.NAMES)}; again for more."
+    f"  \\[default: {ours.NAMES[0]}]",
   ),
 ]
 _Model = Annotated[
@@ -210,9 +211,9 @@ def _opened(
   if model is None:
     if adapters:
       raise InputError("--adapters need the --model that they belong to")
-    wanted = list(dict.fromkeys(named or [next(iter(ours.FAMILIES))]))
+    wanted = list(dict.fromkeys(named or ours.NAMES[:1]))
     for each in wanted:
-      ours.shape(each, scale)  # whatever is unknown is said before the first
+      ours.check(each, scale)  # whatever is unknown is said before the first
     return [
       ours.random(each, scale, dtype=dtype, mesh=placed) for each in wanted
     ]
@@ -234,8 +235,8 @@ def _audiogen(contestants: list[Own]) -> AudioGen:
   found = [each.model for each in contestants if type(each.model) is AudioGen]
   if not found:
     raise InputError(
-      f"{type(contestants[0].model).__name__} makes all frames at once: no"
-      " rival does, and nothing is longer than its window; take an AudioGen"
+      f"{type(contestants[0].model).__name__} makes all of a sound at once: no"
+      " rival here does, and nothing goes on window by window; take an AudioGen"
     )
   return found[0]
 
@@ -247,7 +248,7 @@ def _title(
   contestant: Own,
   guidance: float,
 ) -> str:
-  kind = contestant.model.lm.dtype.name
+  kind = jnp.dtype(contestant.dtype).name
   named = models.named(model or scale, adapters)
   return f"{named}, {kind}, guidance {guidance:g}, {machine.name()}"
 
@@ -288,6 +289,15 @@ def _tell_samples(title: str, found: list[SampleFigures]) -> None:
     f"compiled in {compiled:.1f} s; memory gives {speed.bandwidth / 1e9:.1f}"
     f" GB/s, arithmetic {speed.flops / 1e9:,.0f} GFLOP/s"
   )
+  for each in found:
+    if each.vocoder_s:
+      rest_s = each.total_s - each.lm_s - each.vocoder_s
+      batch = each.work.batch
+      terminal.say(
+        f"{each.name}, {batch} x {each.work.duration_s:g} s: a sound takes the"
+        f" autoencoder {1000 * rest_s / batch:,.0f} ms, the vocoder"
+        f" {1000 * each.vocoder_s / batch:,.0f} ms"
+      )
   if own[-1].peak_bytes is not None:
     terminal.say(f"peak memory {own[-1].peak_bytes / GIB:.2f} GiB")
 

@@ -92,7 +92,7 @@ def write(folder: Path, config: VocoderConfig, params: Tree) -> None:
   Raises:
     InputError: For mel spectrograms that none of the three has.
   """
-  settings = _published_settings(config)
+  settings = published_settings(config)
   tensors = dict(engine.export(params, table(config)))
   taps = activations.low_pass()[None, None]
   for name in _filters(config) if config.has_snakes else ():
@@ -274,7 +274,7 @@ def _recipe(cfg: Keys, recipe: MelConfig) -> MelConfig:
   )
 
 
-def _published_settings(config: VocoderConfig) -> dict[str, Any]:
+def published_settings(config: VocoderConfig) -> dict[str, Any]:
   """The keys that `_config` reads."""
   c, m = config, config.mel
   settings = {
