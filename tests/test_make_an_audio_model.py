@@ -9,6 +9,8 @@ import tiny_make_an_audio as tiny
 
 import audiogen_jax as ag
 from audiogen_jax import Diffusion, InputError
+from audiogen_jax.benchmark import diffusing
+from audiogen_jax.benchmark.sample import Work
 from audiogen_jax.convert import (
   export,
   make_an_audio_parts,
@@ -275,3 +277,16 @@ def test_progress_counts_the_runs_of_the_unet(model):
     progress=lambda *counts: seen.append(counts),
   )
   assert seen == [(0, 12), (5, 12), (10, 12), (12, 12)]
+
+
+def test_a_contestant_of_the_benchmark_says_what_a_step_takes(model):
+  own, work = diffusing.Diffusing(model), Work(2, SECONDS)
+  run, passes = own.run(work), own.passes(work)
+  assert 0 < run.vocoder_s < run.total_s - run.lm_s < run.total_s
+  assert own.tokens(work) == 4 * 10 * 4 and own.latency_s(work) is None
+  assert passes.count == Diffusion().steps
+  params = sum(x.size for x in jax.tree.leaves(model.denoiser.params))
+  assert passes.floor_bytes == 4 * params
+  # Twice the rows: with guidance each sound is run with its text and without.
+  alone = own.passes(dataclasses.replace(work, guidance=1.0))
+  assert passes.flops == pytest.approx(2 * alone.flops)
