@@ -107,6 +107,9 @@ class VocoderConfig:
     return self.activation != "leaky_relu"
 
 
+_fold = jax.jit(weight_norm.fold)  # one program, not one for each kernel
+
+
 class Block(nn.Module):
   """Convolutions, each added to what it reads, of one width.
 
@@ -208,8 +211,7 @@ def init(config: VocoderConfig, key: jax.Array) -> Tree:
 
 def folded(config: VocoderConfig, params: Tree) -> tuple[VocoderConfig, Tree]:
   """What sampling runs: kernels instead of directions and lengths."""
-  plain = dataclasses.replace(config, norm="none")
-  return plain, weight_norm.fold(params)
+  return dataclasses.replace(config, norm="none"), _fold(params)
 
 
 def synthesize(

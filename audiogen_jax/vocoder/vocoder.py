@@ -1,5 +1,7 @@
 """A vocoder with its weights and devices: mel spectrograms -> sounds."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
@@ -24,7 +26,11 @@ class Vocoder:
     self.config = config
     self.params = params
     self._placement = placement
-    self._folded = generator.folded(config, params)
+
+  @functools.cached_property
+  def _folded(self) -> tuple[VocoderConfig, Tree]:
+    """Configuration and parameters for sampling, weight norm folded."""
+    return generator.folded(self.config, self.params)
 
   def __call__(
     self, mel: Float[AnyArray, "b t m"]
