@@ -56,9 +56,10 @@ class TextToAudio(Protocol):
   `stream`; `inpaint(sound, keep, texts)` and, for a hole, `outside(from_s,
   to_s)`; `vary(sound, amount, texts)`; `prompt=` and `stride_s=` of `generate`,
   to continue sounds, and its `negative=`, what is not wanted;
-  `check(sampling)`, which raises InputError for options that this model cannot
-  follow; `text_lengths(texts)`, by which batches are sorted; `codec`; `ranges`,
-  narrower ends of options for this model.
+  `generate_from(embeddings)`, sounds of pictures, with `clip`, which embeds
+  them where the model looks; `check(sampling)`, which raises InputError for
+  options that this model cannot follow; `text_lengths(texts)`, by which batches
+  are sorted; `codec`; `ranges`, narrower ends of options for this model.
 
   Attributes:
     options: A frozen dataclass made with `core.options`.

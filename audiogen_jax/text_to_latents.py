@@ -83,7 +83,7 @@ class TextToLatents:
     sample_rate_hz: Of the sounds.
     channels: Of the sounds: 1.
     placement: The devices.
-    ranges: Ends of options, for this model.
+    ranges: Narrower ends of options, for this model.
   """
 
   options = Diffusion
@@ -107,7 +107,7 @@ class TextToLatents:
     self.window_s = window_s
     self.sample_rate_hz = mels.config.mel.rate_hz
     self.placement = denoiser.placement
-    self.ranges = {"steps": (1, denoiser.schedule.times)}
+    self.ranges = {"steps": (1, min(denoiser.schedule.times, 200))}
     if not denoiser.config.context_width:
       self.ranges["guidance"] = (1, 1)
 

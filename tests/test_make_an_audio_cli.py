@@ -10,6 +10,7 @@ from PIL import Image
 from audiogen_jax.audio import io
 from audiogen_jax.cli import maker
 from audiogen_jax.convert import make_an_audio_parts
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.families import load
 
 FEW = ["--steps", "3", "--duration", "0.5"]
@@ -175,3 +176,19 @@ def test_visitors_of_the_page_vary_and_fill_sounds(folder, recording, tmp_path):
   for given in (dict(amount=0.5), dict(from_s=0.1, to_s=0.2)):
     made = maker.make(model, tmp_path, **asked, **given)
     assert len(io.read(made.sound)[0]) == 7000 and made.picture.exists()
+  with pytest.raises(InputError, match="cannot continue sounds: say how much"):
+    maker.make(model, tmp_path, **asked)
+
+
+def test_the_page_offers_what_a_model_can(folder, tmp_path):
+  page = pytest.importorskip("audiogen_jax.cli.page")
+  labels = {}
+  for name in ("UNET", "HOLES"):
+    model = load(folder / name)
+    sampling = type(model).describe(folder / name).sampling
+    blocks = page.build(model, sampling, name, tmp_path, lambda: False)
+    parts = blocks.get_config_file()["components"]
+    labels[name] = {part["props"].get("label") for part in parts}
+  wanted = {"Sound to edit", "Fill from", "Vary", "Guidance", "Steps"}
+  assert wanted <= labels["UNET"]
+  assert "Guidance" not in labels["HOLES"]

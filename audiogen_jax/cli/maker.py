@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from audiogen_jax import families
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.cli import models
 from audiogen_jax.cli.source import Source
@@ -94,6 +95,11 @@ def make(
       call, given = source.asked(model, "this model")
     given["sound"] = given["sound"][None]
   elif upload is not None:
+    if not families.takes(model, "prompt"):
+      raise InputError(
+        "this model cannot continue sounds: say how much of the upload is to be"
+        " varied, or where a hole is to be filled"
+      )
     given["prompt"] = _end(upload, rate, model.channels, note)[None]
   if negative.strip():
     given["negative"] = negative.strip()

@@ -139,12 +139,13 @@ def build(
     )
 
   with gr.Blocks(
-    title="AudioGen",
+    title=type(model).__name__,
     analytics_enabled=False,
     delete_cache=(_SWEEP_S, _KEEP_S),
   ) as blocks:
     gr.Markdown(
-      f"# AudioGen\n\nDescribe a sound and hear it. Model: {name}.",
+      f"# {type(model).__name__}\n\nDescribe a sound and hear it. Model:"
+      f" {name}.",
       elem_id="title",
     )
     with gr.Row():
@@ -182,7 +183,7 @@ def _chosen(
   for name, option in options.numeric(type(sampling)).items():
     # A slider that ends below the default shows its end.
     _, high = ranges.get(name, option.ends)
-    if given[name] != min(getattr(sampling, name), high):
+    if given.get(name, high) != min(getattr(sampling, name), high):
       changed[name] = option.type(given[name])
   return dataclasses.replace(sampling, **changed)
 
@@ -210,8 +211,9 @@ def _add_inputs(
     [[text] for text in _EXAMPLES], inputs=inputs["prompt"], label="Examples"
   )
   continues = families.takes(model, "prompt")
-  if continues:
-    inputs["upload"] = _upload()
+  uploads = continues or hasattr(model, "inpaint") or hasattr(model, "vary")
+  if uploads:
+    inputs["upload"] = _upload("continue" if continues else "edit")
   with gr.Row():
     inputs["duration_s"] = gr.Slider(
       0.5,
@@ -229,19 +231,30 @@ def _add_inputs(
       minimum=0,
       maximum=2**32 - 1,
     )
-  known = options.numeric(type(sampling))
   ranges = getattr(model, "ranges", {})
+  known = {  # what this model leaves open
+    name: option
+    for name, option in options.numeric(type(sampling)).items()
+    if len(set(ranges.get(name, option.ends))) > 1
+  }
   for name, option in known.items():
     if option.first:
       inputs[name] = _slider(option, getattr(sampling, name), ranges)
-  if continues:
-    with gr.Accordion("Continue a sound", open=False):
+  if uploads:
+    what = "Continue a sound" if continues else "Edit a sound"
+    with gr.Accordion(what, open=False):
       inputs["upload"].render()
-      gr.Markdown(
-        "The result begins with it, and the seconds above include it. Of a"
-        f" sound longer than {maker.CONTINUED_S:g} s, the last"
-        f" {maker.CONTINUED_S:g} s are used. The prompt may stay empty."
-      )
+      if continues:
+        gr.Markdown(
+          "The result begins with it, and the seconds above include it. Of a"
+          f" sound longer than {maker.CONTINUED_S:g} s, the last"
+          f" {maker.CONTINUED_S:g} s are used. The prompt may stay empty."
+        )
+      else:
+        gr.Markdown(
+          "The result is as long as it, and the seconds above do not count. The"
+          " prompt may stay empty."
+        )
       inputs |= _edits(model)
   others = [option for option in known.values() if not option.first]
   if others:
@@ -269,12 +282,12 @@ def _add_inputs(
   return gr.Button("Make the sound", variant="primary", elem_id="make")
 
 
-def _upload() -> gr.Audio:
-  """A sound to continue, placed later."""
+def _upload(use: str) -> gr.Audio:
+  """A sound to use so, placed later."""
   return gr.Audio(
     sources=["upload"],
     type="filepath",
-    label="Sound to continue",
+    label=f"Sound to {use}",
     buttons=[],
     elem_id="upload",
     render=False,
@@ -303,7 +316,7 @@ def _edits(
       0,
       step=0.05,
       label="Vary",
-      info="A random share of the upload is made again.",
+      info="How much of the upload is made again.",
     )
   return made
 
