@@ -36,7 +36,6 @@ from audiogen_jax.text import prompts
 from audiogen_jax.text_to_latents import (
   Noise,
   TextToLatents,
-  steps_noise,
   usual,
 )
 
@@ -227,7 +226,7 @@ class MakeAnAudio(TextToLatents):
       sampling,
       asked,
       embeddings=embeddings,
-      step_noise=steps_noise(noise, sampling, start.shape),
+      step_noise=self._steps(noise, sampling, start.shape),
       progress=progress,
     )
 
@@ -278,7 +277,7 @@ class MakeAnAudio(TextToLatents):
       sampling,
       asked,
       amount,
-      step_noise=steps_noise(given, sampling, latent.shape),
+      step_noise=self._steps(given, sampling, latent.shape),
       progress=progress,
     )
     return self.vocoder(self.mels.decode(made))[:, : sound.shape[1]]
@@ -375,7 +374,7 @@ class MakeAnAudio(TextToLatents):
     b, w, z, _ = latent.shape
     # A place of the latent stays if all of the image under it does.
     mask = stays.reshape(b, w, ratio, z, ratio).all(axis=(2, 4))[..., None]
-    drawn = steps_noise(noise, sampling, latent.shape)
+    drawn = self._steps(noise, sampling, latent.shape)
     return {"known": Known(latent, mask.astype(np.float32), drawn)}
 
 

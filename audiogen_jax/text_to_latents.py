@@ -275,11 +275,9 @@ class TextToLatents:
       return self.text(texts + [None] * (rows - len(texts)))
 
     away = asked.negative or [None]
-    if len(set(away)) == 1:  # one row will do, of as many as the mesh wants
-      away = states(away * self.placement.ways("batch"))[:1]
-    else:
-      away = states(away)
-    return {"context": states(asked.texts), "without": away}
+    alike = len(set(away)) == 1  # one row will do
+    without = self.text(away[:1])[:1] if alike else states(away)
+    return {"context": states(asked.texts), "without": without}
 
   def _seen(
     self, embeddings: Float[np.ndarray, "b e"] | None, rows: int, guided: bool
@@ -361,6 +359,15 @@ class TextToLatents:
     shape = (len(seeds), columns, c.rows, c.channels)
     return self._given(noise.start, seeds, shape, START)
 
+  def _steps(
+    self, noise: Noise, sampling: Diffusion, shape: tuple[int, ...]
+  ) -> Float[np.ndarray, "s b w z c"] | None:
+    """Noise of each step, if it was given."""
+    if noise.steps is None:
+      return None
+    shape = (self.denoiser.steps(sampling), *shape)
+    return denoisers.checked(noise.steps, shape, "step_noise")
+
   def _given(
     self,
     noise: AnyArray | None,
@@ -378,18 +385,3 @@ class TextToLatents:
 def usual(config: UNetConfig) -> Diffusion:
   """The options that suit a U-Net, which may read nothing."""
   return Diffusion() if config.context_width else Diffusion(guidance=1.0)
-
-
-def steps_noise(
-  noise: Noise, sampling: Diffusion, shape: tuple[int, ...]
-) -> Float[np.ndarray, "s b w z c"] | None:
-  """Noise of each step, if it was given.
-
-  Raises:
-    InputError: If it is of another shape, or not finite.
-  """
-  if noise.steps is None:
-    return None
-  count = len(np.asarray(noise.steps)) if sampling.grid == "published" else 0
-  shape = (count or sampling.steps, *shape)
-  return denoisers.checked(noise.steps, shape, "step_noise")

@@ -65,6 +65,10 @@ class Denoiser:
     """
     return sampling.plan(options, self.schedule, strength=strength)
 
+  def steps(self, options: Diffusion) -> int:
+    """How many steps a solver takes: on the published grid perhaps more."""
+    return len(sampling.times(options, self.schedule))
+
   def noised(
     self,
     latent: Float[AnyArray, "b w z c"],
