@@ -31,6 +31,7 @@ FOREIGN_FRAMEWORKS = {"torch", "torchaudio", "tensorflow"}
 RIVALS = (  # to run beside ours, if asked for
   f"{PACKAGE}.benchmark.rivals",
   f"{PACKAGE}.benchmark.extractor_rivals",
+  f"{PACKAGE}.benchmark.diffusion_rivals",
 )
 FOREIGN_NAMES = re.compile(r"in_proj_weight|SelfAttention|weight_v\b")
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiogen_jax.embedding import winograd
+from audiogen_jax.core import winograd
 
 
 @pytest.mark.parametrize("bias", [True, False])

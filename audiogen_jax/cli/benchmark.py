@@ -7,7 +7,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from audiogen_jax.benchmark import coding, extractors, machine, rivals
+from audiogen_jax.benchmark import (
+  coding,
+  diffusion,
+  diffusion_rivals,
+  extractors,
+  machine,
+  rivals,
+)
 from audiogen_jax.benchmark import startup as startup_benchmark
 from audiogen_jax.benchmark import train as train_benchmark
 from audiogen_jax.cli import (
@@ -158,6 +165,54 @@ def networks_that_judge(
       )
     cells = (each.name, f"{1000 * each.clip_s:,.0f}", *theirs)
     table.add_row(*map(Text, cells))
+  terminal.out.print(table)
+  if json_file is not None:
+    told = {"title": title, "figures": [each.plain() for each in found]}
+    results.write_json(json_file, told)
+  results.name(json_file)
+
+
+@app.command("diffusion")
+def parts_of_diffusion(
+  duration: Annotated[
+    float, typer.Option(help="Seconds of sound.", min=1.0, max=60.0)
+  ] = 10.0,
+  runs: Runs = 3,
+  json_file: Json = None,
+) -> None:
+  """Parts of Make-An-Audio beside PyTorch's, with random weights.
+
+  A step of the U-Net with guidance, and the autoencoder's decoder and the
+  vocoder, which run once a sound.
+  """
+  results.check(None, json_file)
+  found = []
+  with terminal.bar() as bar:
+    task = bar.add_task("", total=len(diffusion.PARTS))
+    for name in diffusion.PARTS:
+      bar.update(task, description=name, completed=len(found))
+      found.append(
+        diffusion.compare(
+          name, diffusion_rivals.open_rival, duration_s=duration, runs=runs
+        )
+      )
+  title = f"{duration:g} s, random weights, float32, {machine.name()}"
+  table = Table(
+    title=title,
+    title_justify="left",
+    caption="Seconds of all cores together, and of the clock: medians of runs"
+    " in turn.",
+    caption_justify="left",
+  )
+  for column in ("", "ours", "clock", "PyTorch", "clock", ""):
+    table.add_column(column, justify="right" if column else "left")
+  for each in found:
+    cells = [each.name]
+    for some in (each.runs, each.rival_runs):
+      for one in zip(*some, strict=True):
+        cells.append(f"{machine.median(list(one)):.2f}")
+    last = (f"{each.ratio:.2f} x",) if each.ratio else ("", "", each.missing)
+    table.add_row(*map(Text, (*cells, *last)))
   terminal.out.print(table)
   if json_file is not None:
     told = {"title": title, "figures": [each.plain() for each in found]}

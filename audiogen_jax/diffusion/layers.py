@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from audiogen_jax.core import winograd
+from audiogen_jax.core.attention import attend
+
 _GROUPS = 32
 _SLOWEST = 10_000  # of the sines of a time, in steps over 2π
 Change = Literal["none", "down", "up"]
@@ -67,14 +70,13 @@ class Residual(nn.Module):
   ) -> Float[Array, "b u y f"]:
     y = changed(jax.nn.silu(norm("norm_0")(x)), self.change)
     x = changed(x, self.change)
-    y = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_0")(y)
+    y = winograd.Conv(self.features, dtype=self.dtype, name="conv_0")(y)
     shift = nn.Dense(self.features, dtype=self.dtype, name="time")(
       jax.nn.silu(time)
     )
     y = jax.nn.silu(norm("norm_1")(y + shift[:, None, None]))
-    y = nn.Conv(
+    y = winograd.Conv(
       self.features,
-      (3, 3),
       dtype=self.dtype,
       kernel_init=nn.initializers.zeros,
       name="conv_1",
@@ -82,19 +84,6 @@ class Residual(nn.Module):
     if x.shape[-1] != self.features:
       x = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
     return x + y
-
-
-def attend(
-  q: Float[Array, "b q h e"],
-  k: Float[Array, "b k h e"],
-  v: Float[Array, "b k h e"],
-) -> Float[Array, "b q h e"]:
-  """Attention of every place to every other; its softmax in float32."""
-  scores = jnp.einsum(
-    "bqhe,bkhe->bhqk", q, k, preferred_element_type=jnp.float32
-  )
-  weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)
-  return jnp.einsum("bhqk,bkhe->bqhe", weights.astype(v.dtype), v)
 
 
 class PlainAttention(nn.Module):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from audiogen_jax.core import winograd
 from audiogen_jax.core.types import Tree, precision
 from audiogen_jax.diffusion import schedule
 from audiogen_jax.diffusion.sampling import ORDER, Plan
@@ -114,6 +115,7 @@ def run(
     dtype: Type of the U-Net's matrix products; all else is float32.
   """
   b = state.latent.shape[0]
+  variables = winograd.variables(params, dtype)  # once, for all lines
 
   def foretell(latent: jax.Array, time: jax.Array) -> jax.Array:
     """The noise in a latent, guided."""
@@ -124,7 +126,7 @@ def run(
       x = jnp.repeat(x, 2, axis=0)
     times = jnp.full(x.shape[0], time)
     unet = UNet(config, dtype)
-    noise = unet.apply({"params": params}, x, times, inputs.context)
+    noise = unet.apply(variables, x, times, inputs.context)
     if not guided:
       return noise
     cond, uncond = jnp.moveaxis(noise.reshape(b, 2, *noise.shape[1:]), 1, 0)

@@ -23,11 +23,11 @@ from jaxtyping import Array, Float, Num
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
+from audiogen_jax.core.upsampling import UpConv
 from audiogen_jax.diffusion.layers import (
   ContextAttention,
   PlainAttention,
   Residual,
-  changed,
   embedded,
   norm,
 )
@@ -240,11 +240,9 @@ class UNet(nn.Module):
     )(x)
 
   def _up(self, x: jax.Array, now: jax.Array, name: str) -> jax.Array:
-    features = x.shape[-1]
     if self.config.resample == "residual":
-      return Residual(features, self.dtype, "up", name=name)(x, now)
-    x = changed(x, "up")
-    return nn.Conv(features, (3, 3), dtype=self.dtype, name=name)(x)
+      return Residual(x.shape[-1], self.dtype, "up", name=name)(x, now)
+    return UpConv(self.dtype, name=name)(x)
 
 
 def init(config: UNetConfig, key: jax.Array) -> Tree:

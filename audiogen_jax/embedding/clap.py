@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.core import bert
+from audiogen_jax.core import bert, winograd
 from audiogen_jax.core.bert import Bert, BertConfig
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree, bucket
 from audiogen_jax.core.word_pieces import WordPieces
-from audiogen_jax.embedding import batching, cnn14, gpt2, htsat, winograd
+from audiogen_jax.embedding import batching, cnn14, gpt2, htsat
 from audiogen_jax.embedding.cnn14 import Cnn14, Cnn14Config
 from audiogen_jax.embedding.extractor import Heard
 from audiogen_jax.embedding.gpt2 import GPT2, GPT2Config

@@ -19,9 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
+from audiogen_jax.core import winograd
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
-from audiogen_jax.embedding import batching, winograd
+from audiogen_jax.embedding import batching
 from audiogen_jax.embedding.extractor import Heard
 
 _MOST_S = 80  # seconds of sound in a batch

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
+from audiogen_jax.core import winograd
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray, Tree, precision
 from audiogen_jax.latent.layers import Attention, Down, Residual, Up, norm
@@ -220,9 +221,8 @@ def encode(
   if config.mel.range_db is not None:
     mel = 2 * mel - 1
   with jax.default_matmul_precision(precision(dtype)):
-    both = Encoder(config, dtype).apply(
-      {"params": params["encoder"]}, mel[..., None]
-    )
+    variables = winograd.variables(params["encoder"], dtype)
+    both = Encoder(config, dtype).apply(variables, mel[..., None])
   mean, log_variance = jnp.split(both, 2, axis=-1)
   return Posterior(mean, jnp.clip(log_variance, _LEAST, _MOST))
 
@@ -247,9 +247,8 @@ def decode(
   `dtype` is the type of matrix products.
   """
   with jax.default_matmul_precision(precision(dtype)):
-    image = Decoder(config, dtype).apply(
-      {"params": params["decoder"]}, latent / config.scale
-    )
+    variables = winograd.variables(params["decoder"], dtype)
+    image = Decoder(config, dtype).apply(variables, latent / config.scale)
   if config.mel.range_db is not None:
     image = jnp.clip((image + 1) / 2, 0, 1)
   return image[..., 0]

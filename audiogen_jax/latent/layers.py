@@ -9,6 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from audiogen_jax.core import winograd
+from audiogen_jax.core.attention import attend
+from audiogen_jax.core.upsampling import UpConv
+
 _GROUPS = 32
 _EPSILON = 1e-6  # the U-Net's residual blocks have another
 
@@ -41,8 +45,7 @@ class Residual(nn.Module):
     y = x
     for i in range(2):
       y = jax.nn.silu(norm(f"norm_{i}")(y))
-      conv = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv_{i}")
-      y = conv(y)
+      y = winograd.Conv(self.features, dtype=self.dtype, name=f"conv_{i}")(y)
     if x.shape[-1] != self.features:
       x = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
     return x + y
@@ -62,11 +65,7 @@ class Attention(nn.Module):
     b, t, m, c = x.shape
     y = norm("norm")(x).reshape(b, t * m, c)
     q, k, v = (nn.Dense(c, dtype=self.dtype, name=name)(y) for name in "qkv")
-    scores = jnp.einsum(
-      "bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32
-    )
-    weights = jax.nn.softmax(scores * c**-0.5, axis=-1).astype(self.dtype)
-    y = jnp.einsum("bqk,bkc->bqc", weights, v)
+    y = attend(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0]
     y = nn.Dense(c, dtype=self.dtype, name="out")(y)
     return x + y.reshape(x.shape)
 
@@ -104,5 +103,4 @@ class Up(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b t m c"]) -> Float[Array, "b u n c"]:
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name="conv")(x)
+    return UpConv(self.dtype, name="conv")(x)

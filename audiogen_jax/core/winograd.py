@@ -5,8 +5,8 @@ give what takes 36 otherwise, for each square of 2 x 2 values:
 
     squares of 4 x 4, every 2 -> B.T d B -> x kernels G g G.T -> A.T m A
 
-Adding is what it costs, so it is for many channels.  A TPU or a GPU has its own
-ways with convolutions.
+Adding is what it costs, so it is for many channels, and for images whose
+squares a cache holds.  A TPU or a GPU has its own ways with convolutions.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from audiogen_jax.core.types import Tree
 
 _LEAST = 256  # channels from which on it was faster; with 128 it was slower
+_MOST = 2**25  # bytes of an image's squares: twice as many were slower
 _KERNELS = np.array(
   [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32
 )
@@ -34,16 +35,21 @@ class Conv(nn.Module):
   Attributes:
     channels: That come out.
     bias: Whether one is added.
+    dtype: Type of products.
+    kernel_init: What kernels start from.
   """
 
   channels: int
   bias: bool = True
+  dtype: jnp.dtype = jnp.dtype(jnp.float32)
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y x k"]:
     shape = 3, 3, x.shape[-1], self.channels
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-    if self.has_variable(_TILES, "kernel"):
+    kernel = self.param("kernel", self.kernel_init, shape)
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    if self.has_variable(_TILES, "kernel") and 4 * x[0].nbytes <= _MOST:
       x = _convolve(x, self.get_variable(_TILES, "kernel"))
     else:
       x = jax.lax.conv_general_dilated(
@@ -51,14 +57,19 @@ class Conv(nn.Module):
       )
     if self.bias:
       start = nn.initializers.zeros
-      x = x + self.param("bias", start, shape[-1:])[None, None, None]
+      bias = self.param("bias", start, shape[-1:])
+      x = x + bias.astype(self.dtype)[None, None, None]
     return x
 
 
-def variables(params: Tree) -> dict[str, Tree]:
-  """What `apply` takes: on a processor with `tiles`, which are made once."""
+def variables(params: Tree, dtype: jnp.dtype = Conv.dtype) -> dict[str, Tree]:
+  """What `apply` takes: on a processor with `tiles`, which are made once.
+
+  Not so where products are of another `dtype` than float32: sums of what is
+  rounded are worse.
+  """
   made: dict[str, Tree] = {"params": params}
-  if jax.default_backend() == "cpu":
+  if jax.default_backend() == "cpu" and dtype == jnp.float32:
     made[_TILES] = tiles(params)
   return made
 
