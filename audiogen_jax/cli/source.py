@@ -89,6 +89,10 @@ class Source:
         )
     if self.seen is not None:
       _check_family(model, "generate_from", given[0])
+    if self.continue_from is not None:
+      _, family = families.of(model)
+      if not families.takes(family, "prompt"):
+        raise InputError(f"{model} cannot continue sounds: no --continue-from")
     if self.edited is None:
       return
     if duration_s is not None:
@@ -120,14 +124,12 @@ class Source:
 
     Raises:
       InputError: If the file cannot be read, the hole does not lie in it, or
-        the model cannot continue sounds.
+        the model does not look at pictures.
     """
     if self.path is None:
       return loaded.generate, {}
     if self.seen is not None:
       return _looking(loaded), {"embeddings": self._embedding(loaded, name)}
-    if self.edited is None and not families.takes(loaded, "prompt"):
-      raise InputError(f"{name} cannot continue sounds: no --continue-from")
     rate_hz, channels = loaded.sample_rate_hz, loaded.channels
     sound, _ = io.read(self.path, rate_hz=rate_hz, channels=channels)
     if self.edited is None:

@@ -142,6 +142,7 @@ def _convert_latent(
       f" it to orbax or {make_an_audio_folder.NAME}"
     )
   parts = make_an_audio_parts.open_parts(source)
+  make_an_audio_loading.check_stored(parts)
   words = parts.text and make_an_audio_loading.tokenizer(parts)
 
   def ready(tree: Tree) -> Tree:

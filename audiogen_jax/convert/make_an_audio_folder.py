@@ -13,7 +13,7 @@ or 848 (`ta40multi`, `inpaint7`), whose mel spectrograms are others.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -60,7 +60,8 @@ def open_folder(folder: epath.Path) -> Parts:
   read = _read(top, file, words)
   vocoder = vocoders.read(_vocoder(top), read.autoencoder.mel)
   if read.text is not None and words is None:
-    words = Path(hub.download(_WORDS_HUB, _wanted_words))
+    kind = "the tokenizer of its prompts"
+    words = _downloaded(top, kind, _WORDS_HUB, _wanted_words, _WORDS)
   clip, clip_tree = read.clip, read.clip_tree
   if read.unet.known_by_time and clip is None:
     clip, clip_tree = openclip.read(_clip(top))
@@ -197,12 +198,27 @@ def _clip(top: Path) -> Path:
   for folder in (top / _CLIP, top / _FILES / _CLIP):
     if folder.is_dir():
       return folder
+  kind = "CLIP, by which its model looks at pictures"
+  return _downloaded(top, kind, _CLIP_HUB, _wanted_clip, _CLIP)
+
+
+def _downloaded(
+  top: Path,
+  kind: str,
+  hub_id: str,
+  wanted: Callable[[Iterable[str]], list[str]],
+  place: str,
+) -> Path:
+  """The folder of what a published folder lacks, from the hub.
+
+  Raises:
+    InputError: If it cannot be had, with where to put it.
+  """
   try:
-    return Path(hub.download(_CLIP_HUB, _wanted_clip))
+    return Path(hub.download(hub_id, wanted))
   except InputError as error:
     raise InputError(
-      f"{top} lacks CLIP, by which its model looks at pictures: put"
-      f" {_CLIP_HUB} into {_CLIP}/ ({error})"
+      f"{top} lacks {kind}: put {hub_id} into {place}/ ({error})"
     ) from None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from etils import epath
 
 from audiogen_jax.audio.mel import MelConfig
-from audiogen_jax.convert import formats, orbax
+from audiogen_jax.convert import building, formats, orbax
 from audiogen_jax.convert.keys import RANGES
 from audiogen_jax.convert.orbax import Export, Room
 from audiogen_jax.core import checkpoint, config
@@ -168,6 +168,9 @@ def checked(parts: Parts, where: str) -> Parts:
       f"{where}: the U-Net reads states of {unet.context_width}, and there is"
       " nothing that makes them of a text or a picture"
     )
+  config.check_range(
+    "window_s", parts.window_s, *_RANGES["window_s"], where=f"{where}: "
+  )
   return parts
 
 
@@ -223,7 +226,8 @@ def _open_orbax(folder: epath.Path) -> Parts:
           f"the room {shown(name)} is of kind {shown(room.kind)}; a"
           f" Make-An-Audio has {known}"
         )
-      built[name] = config.build(cls, room.config, where=name, ranges=_RANGES)
+      room_config = config.build(cls, room.config, where=name, ranges=_RANGES)
+      built[name] = building.checked(room_config, name)
       built[f"{name}_tree"] = room.tree
     missing = [name for name in _NEEDED if name not in built]
     if missing:
