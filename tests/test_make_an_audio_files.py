@@ -1,6 +1,7 @@
 """Files of Make-An-Audio that are wrong, damaged or hostile: one line each."""
 
 import json
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from audiogen_jax.convert import (
   torch_file,
   yaml_file,
 )
+from audiogen_jax.core import errors
 from audiogen_jax.core.errors import InputError
 
 YAML = "configs/text_to_audio/txt2audio_args.yaml"
@@ -145,12 +147,42 @@ def test_weights_that_are_no_real_numbers(folder, name, dtype):
   assert want in said_of(folder)
 
 
+def test_a_folder_full_of_yaml_files(folder):
+  (folder / "environment.yaml").write_text("name: ldm")
+  make_an_audio_parts.open_parts(folder)
+  for i in range(20):
+    (folder / f"{i}.yml").write_text("a: 1")
+  assert "holds 22 YAML files; leave the one with the sizes" in said_of(folder)
+
+
+@pytest.mark.parametrize(
+  "name", [YAML, CHECKPOINT, VOCODER, "bert-base-uncased/config.json"]
+)
+def test_pipes_are_not_waited_for(folder, name):
+  (folder / name).unlink()
+  os.mkfifo(folder / name)
+  said = said_of(folder)
+  assert name in said and ("no regular file" in said or "no file" in said)
+
+
+def test_names_do_not_color_the_terminal(folder):
+  file = folder / CHECKPOINT
+  saved = torch_file.read(file)
+  saved["state_dict"]["model.\x1b[31m\nred"] = np.zeros(2, np.float32)
+  torch_file.write(file, saved)
+  with pytest.raises(InputError) as error:
+    make_an_audio_parts.open_parts(folder)
+  assert r"holds unknown model.\x1b[31m red" in errors.line(error.value)
+
+
 def test_constants_that_are_no_numbers(folder):
   file = folder / CHECKPOINT
   saved = torch_file.read(file)
   saved["state_dict"]["alphas_cumprod"] = np.full(1000, np.nan, np.float32)
   torch_file.write(file, saved)
-  assert "alphas_cumprod is not that of β" in said_of(folder)
+  said = said_of(folder)
+  assert "alphas_cumprod is not that of β" in said
+  assert f"{YAML} says)" in said
 
 
 def test_filters_and_weights_of_vocoders(folder):
@@ -208,3 +240,11 @@ def test_our_format_with_other_sizes(ours, tmp_path, path, value, said):
   with pytest.raises(InputError) as error:
     export.convert(folder, other, to="make-an-audio")
   assert said in str(error.value) and not other.exists()
+
+
+@pytest.mark.parametrize("net", [tiny.LOOKS, tiny.HOLES])
+def test_what_reads_no_text_is_not_written_as_published(net, tmp_path):
+  make_an_audio_parts.write_orbax(tmp_path / "own", tiny.parts(net), None)
+  to = tmp_path / "theirs"
+  with pytest.raises(InputError, match="own reads no text, and the published"):
+    export.convert(tmp_path / "own", to, to="make-an-audio")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from audiogen_jax import families
 from audiogen_jax.audio import io
+from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.text import pictures
@@ -147,8 +148,8 @@ class Source:
     """What CLIP makes of the picture, or of some frames of the video."""
     if loaded.clip is None:
       raise InputError(
-        f"{name} reads text and does not look: leave out {self.seen}, or load a"
-        " model for pictures"
+        f"{name} does not look at pictures: leave out {self.seen}, or load a"
+        " model for them, such as ta54"
       )
     if self.image is not None:
       images = [pictures.read_image(self.image)]
@@ -178,6 +179,11 @@ def _looking(loaded: families.TextToAudio) -> Callable[..., np.ndarray]:
   def call(texts: Sequence[str | None], **asked: Any) -> np.ndarray:
     if any(texts):
       raise InputError("a picture says what to hear: leave the prompt out")
+    if "negative" in asked:
+      raise InputError(
+        f"negative {shown(asked['negative'])}: a picture alone says what to"
+        " hear; leave it out"
+      )
     return loaded.generate_from(**asked)
 
   return call

@@ -143,6 +143,11 @@ def _convert_latent(
     )
   parts = make_an_audio_parts.open_parts(source)
   make_an_audio_loading.check_stored(parts)
+  if to != "orbax" and parts.text is None:
+    raise InputError(
+      f"{source} reads no text, and the published layout of such models is"
+      " another, which is not written; convert it to orbax"
+    )
   words = parts.text and make_an_audio_loading.tokenizer(parts)
 
   def ready(tree: Tree) -> Tree:

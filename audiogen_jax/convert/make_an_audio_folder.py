@@ -42,6 +42,7 @@ _YAMLS = (
   "configs/inpaint/txt2audio_args.yaml",
   "configs/img_to_audio/img2audio_args.yaml",
 )
+_MOST_YAMLS = 16
 _VOCODER, _CLAP = f"{_FILES}/bigvgan", f"{_FILES}/CLAP/CLAP_weights_2022.pth"
 _CLIP, _CLIP_HUB = "clip", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 _WORDS, _WORDS_HUB = "bert-base-uncased", "google-bert/bert-base-uncased"
@@ -84,7 +85,7 @@ def open_folder(folder: epath.Path) -> Parts:
   )
 
 
-def write(folder: Path, parts: Parts, words: WordPieces | None) -> None:
+def write(folder: Path, parts: Parts, words: WordPieces) -> None:
   """Writes a folder as the published program wants it, from trees of arrays.
 
   Args:
@@ -93,14 +94,8 @@ def write(folder: Path, parts: Parts, words: WordPieces | None) -> None:
     words: Its tokenizer.
 
   Raises:
-    InputError: If the folder exists or cannot be written, or the model reads no
-      text, whose published layout is another.
+    InputError: If the folder exists or cannot be written.
   """
-  if words is None:
-    raise InputError(
-      "a model that fills holes alone has another published layout, which is"
-      " not written; convert it to orbax"
-    )
   ratio, m = parts.autoencoder.ratio, parts.autoencoder.mel
   columns = round(parts.window_s * m.rate_hz / m.hop / ratio)
   checkpoint = Checkpoint(
@@ -162,13 +157,20 @@ def _read(top: Path, file: Path, words: Path | None) -> Checkpoint:
       f" txt2audio_args.yaml of its release into {Path(_TEXT_YAML).parent}/, or"
       " beside the checkpoint"
     )
+  if len(found) > _MOST_YAMLS:  # each is held against the whole checkpoint
+    raise InputError(
+      f"{top} holds {len(found)} YAML files; leave the one with the sizes of"
+      f" {file.name}"
+    )
   reasons = []
   for settings in dict.fromkeys(found):
     try:
       return make_an_audio.read(file, settings, words)
     except InputError as error:
-      reasons.append(error)
-  raise reasons[0]
+      reasons.append((str(error), str(settings)))
+  reason, settings = reasons[0]
+  told = "" if settings in reason else f" (sizes as {settings} says)"
+  raise InputError(f"{reason}{told}")
 
 
 def _vocoder(top: Path) -> Path:

@@ -168,9 +168,13 @@ def checked(parts: Parts, where: str) -> Parts:
       f"{where}: the U-Net reads states of {unet.context_width}, and there is"
       " nothing that makes them of a text or a picture"
     )
-  config.check_range(
-    "window_s", parts.window_s, *_RANGES["window_s"], where=f"{where}: "
-  )
+  # Our own format could not hold others.
+  for name, value in (
+    ("window_s", parts.window_s),
+    ("times", parts.schedule.times),
+    ("scale", latent.scale),
+  ):
+    config.check_range(name, value, *_RANGES[name], where=f"{where}: ")
   return parts
 
 

@@ -20,6 +20,8 @@ def read(path: Path) -> Keys:
       or no keys.
   """
   try:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+      raise InputError(f"{path} is no regular file; put the YAML file there")
     with path.open("rb") as file:
       data = file.read(_MOST_BYTES + 1)
   except OSError as error:
