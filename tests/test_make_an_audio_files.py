@@ -224,6 +224,10 @@ def test_what_is_missing_is_named_with_its_place(folder, monkeypatch):
   [
     ("rooms.unet.config.multipliers", [], "levels of the U-Net = 0 must lie"),
     ("rooms.unet.config.attention", [0, 1], "down_0_attention_0/"),
+    ("rooms.text.config.bert.heads", 0, "heads = 0 must lie in 1 to 1024"),
+    ("rooms.text.config.bert.padding", 15, "padding 15 is no row of 15"),
+    ("rooms.text.config.bert.kinds", 0, "kinds = 0 must lie in 1 to"),
+    ("rooms.text.config.bert.first_position", -1, "= -1 must lie in 0 to"),
     ("rooms.text.config.bert.vocabulary", 16, "asks for [16, 32]; copy the"),
   ],
 )
@@ -248,3 +252,27 @@ def test_what_reads_no_text_is_not_written_as_published(net, tmp_path):
   to = tmp_path / "theirs"
   with pytest.raises(InputError, match="own reads no text, and the published"):
     export.convert(tmp_path / "own", to, to="make-an-audio")
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "said"),
+  [
+    ("window_length", 0, "window_length = 0 must lie in 1 to 65536"),
+    ("under_root", -1, "under_root = -1.0 must lie in 0 to 1"),
+    ("range_db", [1e308, 0], "range_db = 1e+308 must lie in -1000 to 1000"),
+    (
+      "padding",
+      "none",
+      "makes 5 frames of 8 hops (padding 'none', n_fft 1024)",
+    ),
+    ("n_fft", 1023, "makes 7 frames of 8 hops (padding 'hops', n_fft 1023)"),
+  ],
+)
+def test_mel_recipes_nobody_has(ours, tmp_path, name, value, said):
+  folder = shutil.copytree(ours, tmp_path / "model")
+  file = folder / "config.json"
+  values = json.loads(file.read_text())
+  for room in ("autoencoder", "vocoder"):
+    values["rooms"][room]["config"]["mel"][name] = value
+  file.write_text(json.dumps(values))
+  assert said in said_of(folder)
