@@ -228,8 +228,11 @@ class TextToLatents:
       **others,
     )
     self.check(sampling)
-    if self.text is None and any(asked.texts):
-      raise InputError("this model reads no text: leave the prompt out")
+    if self.text is None and any([*asked.texts, *(asked.negative or ())]):
+      raise InputError(
+        "this model reads no text: leave the prompt, and what is not wanted,"
+        " out"
+      )
     return asked
 
   def _sampled(

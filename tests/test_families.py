@@ -51,7 +51,7 @@ def test_an_unknown_family(sine):
   config = json.loads((sine / "config.json").read_text())
   (sine / "config.json").write_text(json.dumps(config | {"family": "song"}))
   with pytest.raises(
-    InputError, match="family song; known are audiogen, magnet, sine"
+    InputError, match="family song; known are audiogen, magnet, make-an-"
   ):
     ag.load(sine)
   with pytest.raises(InputError, match="of the family song, not an AudioGen"):

@@ -116,6 +116,7 @@ def test_pictures_become_sounds(run, fails, folder, tmp_path):
   run("generate", "--image", picture, *model, "-o", out)
   assert len(io.read(out)[0]) == 8000
   fails("leave the", "wind", "--image", picture, *model)
+  fails("'rain': a picture", "--image", picture, "--negative", "rain", *model)
   fails("reads no text", "wind", *model)
   text = tmp_path / "text.png"
   text.write_text("no picture")

@@ -153,7 +153,8 @@ def generate(
     continue_from, inpaint, from_s, to_s, vary, amount, image, video
   )
   texts = prompts_of.read(prompts, prompts_file, source.path)
-  stems = [models.stem(text, seed + i) for i, text in enumerate(texts)]
+  seen = source.seen and source.seen.stem
+  stems = [models.stem(text or seen, seed + i) for i, text in enumerate(texts)]
   paths = io.name_outputs(output, stems, models.SUFFIXES)
   source.check(model, duration)
   sampling = changed(families.describe(model).sampling, options, model)

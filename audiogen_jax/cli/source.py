@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from audiogen_jax import families
 from audiogen_jax.audio import io
+from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds
 from audiogen_jax.text import pictures
@@ -89,6 +90,10 @@ class Source:
         )
     if self.seen is not None:
       _check_family(model, "generate_from", given[0])
+    if self.continue_from is not None:
+      _, family = families.of(model)
+      if not families.takes(family, "prompt"):
+        raise InputError(f"{model} cannot continue sounds: no --continue-from")
     if self.edited is None:
       return
     if duration_s is not None:
@@ -120,14 +125,12 @@ class Source:
 
     Raises:
       InputError: If the file cannot be read, the hole does not lie in it, or
-        the model cannot continue sounds.
+        the model does not look at pictures.
     """
     if self.path is None:
       return loaded.generate, {}
     if self.seen is not None:
       return _looking(loaded), {"embeddings": self._embedding(loaded, name)}
-    if self.edited is None and not families.takes(loaded, "prompt"):
-      raise InputError(f"{name} cannot continue sounds: no --continue-from")
     rate_hz, channels = loaded.sample_rate_hz, loaded.channels
     sound, _ = io.read(self.path, rate_hz=rate_hz, channels=channels)
     if self.edited is None:
@@ -145,8 +148,8 @@ class Source:
     """What CLIP makes of the picture, or of some frames of the video."""
     if loaded.clip is None:
       raise InputError(
-        f"{name} reads text and does not look: leave out {self.seen}, or load a"
-        " model for pictures"
+        f"{name} does not look at pictures: leave out {self.seen}, or load a"
+        " model for them, such as ta54"
       )
     if self.image is not None:
       images = [pictures.read_image(self.image)]
@@ -176,6 +179,11 @@ def _looking(loaded: families.TextToAudio) -> Callable[..., np.ndarray]:
   def call(texts: Sequence[str | None], **asked: Any) -> np.ndarray:
     if any(texts):
       raise InputError("a picture says what to hear: leave the prompt out")
+    if "negative" in asked:
+      raise InputError(
+        f"negative {shown(asked['negative'])}: a picture alone says what to"
+        " hear; leave it out"
+      )
     return loaded.generate_from(**asked)
 
   return call

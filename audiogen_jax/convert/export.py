@@ -142,6 +142,12 @@ def _convert_latent(
       f" it to orbax or {make_an_audio_folder.NAME}"
     )
   parts = make_an_audio_parts.open_parts(source)
+  make_an_audio_loading.check_stored(parts)
+  if to != "orbax" and parts.text is None:
+    raise InputError(
+      f"{source} reads no text, and the published layout of such models is"
+      " another, which is not written; convert it to orbax"
+    )
   words = parts.text and make_an_audio_loading.tokenizer(parts)
 
   def ready(tree: Tree) -> Tree:

@@ -29,6 +29,7 @@ from audiogen_jax.convert import (
   published,
   torch_file,
 )
+from audiogen_jax.convert.building import built, check_weights
 from audiogen_jax.convert.clap_parts import Tensors
 from audiogen_jax.convert.engine import Stored, Table
 from audiogen_jax.convert.keys import Keys
@@ -61,6 +62,7 @@ _DEAD = re.compile(
   r"model_ema\.|first_stage_model\.loss\.|cond_stage_model\.loss\.|logvar$"
   r"|lvlb_weights$|.*\.embeddings\.position_ids$"
 )
+_HEADS = 12  # of bert-base-uncased
 _CLOSE = 1e-6  # of stored constants and those that are computed here
 
 
@@ -251,6 +253,7 @@ def _split(state: State, where: str) -> dict[str, State]:
     if name in known or _DEAD.match(name):
       continue
     if prefix:
+      check_weights(name, tensor, where)
       parts[prefix][name.removeprefix(prefix)] = tensor
     elif not (doubled and name.startswith(_COND)):
       raise InputError(f"{where} holds unknown {name}")
@@ -278,13 +281,14 @@ def _check_constants(state: State, schedule: Schedule, where: str) -> float:
   if name in state:
     theirs, ours = state[name].read(), schedules.kept(schedule)
     same = theirs.shape == ours.shape
-    if not same or np.abs(theirs - ours).max() > _CLOSE:
+    if not (same and np.abs(theirs - ours).max() <= _CLOSE):
       raise InputError(
         f"{where}: {name} is not that of β from {schedule.first:g} to"
         f" {schedule.last:g} in {schedule.times} steps, which its settings name"
       )
   if "scale_factor" not in state:
     return 1.0
+  check_weights("scale_factor", state["scale_factor"], where)
   scale = state["scale_factor"].read()
   if scale.shape or not 0 < scale < np.inf:
     raise InputError(f"{where}: scale_factor {shown(scale)} is no scale")
@@ -292,7 +296,7 @@ def _check_constants(state: State, schedule: Schedule, where: str) -> float:
 
 
 def _text_config(state: Tensors, tokenizer: Path | None) -> ClapTextConfig:
-  heads = 12
+  heads = _HEADS
   if tokenizer is not None:
     path = tokenizer / "config.json"
     heads = Keys(read_json(path), str(path)).whole(
@@ -300,7 +304,12 @@ def _text_config(state: Tensors, tokenizer: Path | None) -> ClapTextConfig:
     )
   width, _ = state.shape("projection.linear1.weight", 2)
   sizes = clap_networks.bert_sizes(state, "base.")
-  bert = BertConfig(
-    heads=heads, first_position=0, padding=0, epsilon=1e-12, **sizes
-  )
-  return ClapTextConfig(bert=bert, width=width)
+  if tokenizer is None and sizes["width"] % heads:
+    raise InputError(
+      f"{state.where}: its text tower is {sizes['width']} wide, which are not"
+      f" the {heads} heads of bert-base-uncased; put that folder beside, whose"
+      " config.json says how many they are"
+    )
+  fixed = dict(first_position=0, padding=0, epsilon=1e-12)
+  bert = built(BertConfig, state.where, heads=heads, **fixed, **sizes)
+  return built(ClapTextConfig, state.where, bert=bert, width=width)

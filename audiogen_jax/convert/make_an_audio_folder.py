@@ -13,7 +13,7 @@ or 848 (`ta40multi`, `inpaint7`), whose mel spectrograms are others.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -42,6 +42,7 @@ _YAMLS = (
   "configs/inpaint/txt2audio_args.yaml",
   "configs/img_to_audio/img2audio_args.yaml",
 )
+_MOST_YAMLS = 16
 _VOCODER, _CLAP = f"{_FILES}/bigvgan", f"{_FILES}/CLAP/CLAP_weights_2022.pth"
 _CLIP, _CLIP_HUB = "clip", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 _WORDS, _WORDS_HUB = "bert-base-uncased", "google-bert/bert-base-uncased"
@@ -60,7 +61,8 @@ def open_folder(folder: epath.Path) -> Parts:
   read = _read(top, file, words)
   vocoder = vocoders.read(_vocoder(top), read.autoencoder.mel)
   if read.text is not None and words is None:
-    words = Path(hub.download(_WORDS_HUB, _wanted_words))
+    kind = "the tokenizer of its prompts"
+    words = _downloaded(top, kind, _WORDS_HUB, _wanted_words, _WORDS)
   clip, clip_tree = read.clip, read.clip_tree
   if read.unet.known_by_time and clip is None:
     clip, clip_tree = openclip.read(_clip(top))
@@ -83,7 +85,7 @@ def open_folder(folder: epath.Path) -> Parts:
   )
 
 
-def write(folder: Path, parts: Parts, words: WordPieces | None) -> None:
+def write(folder: Path, parts: Parts, words: WordPieces) -> None:
   """Writes a folder as the published program wants it, from trees of arrays.
 
   Args:
@@ -92,14 +94,8 @@ def write(folder: Path, parts: Parts, words: WordPieces | None) -> None:
     words: Its tokenizer.
 
   Raises:
-    InputError: If the folder exists or cannot be written, or the model reads no
-      text, whose published layout is another.
+    InputError: If the folder exists or cannot be written.
   """
-  if words is None:
-    raise InputError(
-      "a model that fills holes alone has another published layout, which is"
-      " not written; convert it to orbax"
-    )
   ratio, m = parts.autoencoder.ratio, parts.autoencoder.mel
   columns = round(parts.window_s * m.rate_hz / m.hop / ratio)
   checkpoint = Checkpoint(
@@ -161,13 +157,20 @@ def _read(top: Path, file: Path, words: Path | None) -> Checkpoint:
       f" txt2audio_args.yaml of its release into {Path(_TEXT_YAML).parent}/, or"
       " beside the checkpoint"
     )
+  if len(found) > _MOST_YAMLS:  # each is held against the whole checkpoint
+    raise InputError(
+      f"{top} holds {len(found)} YAML files; leave the one with the sizes of"
+      f" {file.name}"
+    )
   reasons = []
   for settings in dict.fromkeys(found):
     try:
       return make_an_audio.read(file, settings, words)
     except InputError as error:
-      reasons.append(error)
-  raise reasons[0]
+      reasons.append((str(error), str(settings)))
+  reason, settings = reasons[0]
+  told = "" if settings in reason else f" (sizes as {settings} says)"
+  raise InputError(f"{reason}{told}")
 
 
 def _vocoder(top: Path) -> Path:
@@ -197,12 +200,27 @@ def _clip(top: Path) -> Path:
   for folder in (top / _CLIP, top / _FILES / _CLIP):
     if folder.is_dir():
       return folder
+  kind = "CLIP, by which its model looks at pictures"
+  return _downloaded(top, kind, _CLIP_HUB, _wanted_clip, _CLIP)
+
+
+def _downloaded(
+  top: Path,
+  kind: str,
+  hub_id: str,
+  wanted: Callable[[Iterable[str]], list[str]],
+  place: str,
+) -> Path:
+  """The folder of what a published folder lacks, from the hub.
+
+  Raises:
+    InputError: If it cannot be had, with where to put it.
+  """
   try:
-    return Path(hub.download(_CLIP_HUB, _wanted_clip))
+    return Path(hub.download(hub_id, wanted))
   except InputError as error:
     raise InputError(
-      f"{top} lacks CLIP, by which its model looks at pictures: put"
-      f" {_CLIP_HUB} into {_CLIP}/ ({error})"
+      f"{top} lacks {kind}: put {hub_id} into {place}/ ({error})"
     ) from None
 
 

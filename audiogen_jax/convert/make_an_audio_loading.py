@@ -15,7 +15,7 @@ from audiogen_jax.convert import (
   placing,
 )
 from audiogen_jax.convert.make_an_audio_parts import Parts
-from audiogen_jax.core import sharding, word_pieces
+from audiogen_jax.core import checkpoint, sharding, word_pieces
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
@@ -29,6 +29,15 @@ from audiogen_jax.text.clap_encoder import ClapTextEncoder
 from audiogen_jax.text.clip_embedder import ClipEmbedder
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.vocoder import Vocoder
+
+# Rooms: their names for people, and what tells the shapes of their arrays.
+_ROOMS: dict[str, tuple[str, Callable[[Any, jax.Array], Tree]]] = {
+  "unet": ("U-Net", unet.init),
+  "autoencoder": ("autoencoder", autoencoder.init),
+  "vocoder": ("vocoder", generator.init),
+  "text": ("text tower", clap.init),
+  "clip": ("CLIP", clip.init),
+}
 
 
 def denoiser(
@@ -113,17 +122,40 @@ def tokenizer(parts: Parts) -> WordPieces:
   return words
 
 
+def check_stored(parts: Parts) -> None:
+  """Holds what lies in our own format against its configuration.
+
+  Loading does so, too; whoever only describes or copies a model has to ask.
+
+  Raises:
+    InputError: For the first array that is missing, unknown or of another
+      shape, or if a room is damaged.
+  """
+  for room, (_, init) in _ROOMS.items():
+    tree = getattr(parts, f"{room}_tree")
+    if not isinstance(tree, checkpoint.Folder):
+      continue
+    wanted = engine.abstract(init, getattr(parts, room))
+    want, have = (
+      {
+        sharding.path_name(path): list(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(each)
+      }
+      for each in (wanted, tree.abstract())
+    )
+    for name in sorted(want | have):
+      if want.get(name) != have.get(name):
+        raise InputError(
+          f"{tree.path}: {name} has shape {have.get(name)}, and config.json"
+          f" asks for {want.get(name)}; copy the whole export again"
+        )
+
+
 def rows(parts: Parts) -> list[tuple[str, str]]:
   """Names and values for people: sound, latents, sizes of the rooms, text."""
   m, latent, net = parts.autoencoder.mel, parts.autoencoder, parts.unet
   columns_hz = m.rate_hz / m.hop / latent.ratio
-  sizes = [
-    ("U-Net", unet.init, "unet"),
-    ("autoencoder", autoencoder.init, "autoencoder"),
-    ("vocoder", generator.init, "vocoder"),
-    ("text tower", clap.init, "text"),
-    ("CLIP", clip.init, "clip"),
-  ]
+  check_stored(parts)
   told = [
     ("sound", f"{m.rate_hz} Hz, 1 channel(s)"),
     ("mel", f"{m.n_mels} bands, a frame every {m.hop} samples"),
@@ -135,7 +167,7 @@ def rows(parts: Parts) -> list[tuple[str, str]]:
     ("window", f"{parts.window_s:g} s"),
     ("schedule", f"{parts.schedule.times} times"),
   ]
-  for name, init, room in sizes:
+  for room, (name, init) in _ROOMS.items():
     config = getattr(parts, room)
     if config is not None:
       tree = getattr(parts, f"{room}_tree")

@@ -15,15 +15,19 @@ and has neither.  `config.json` also holds
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from etils import epath
 
+from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
-from audiogen_jax.convert import formats, orbax
+from audiogen_jax.convert import building, formats, orbax
 from audiogen_jax.convert.keys import RANGES
 from audiogen_jax.convert.orbax import Export, Room
 from audiogen_jax.core import checkpoint, config
@@ -52,8 +56,6 @@ _RANGES = RANGES | {
   "beside": (0, 64),
   "multipliers": (1, 64),
   "attention": (0, 31),
-  "heads": (0, 1024),
-  "head_size": (0, 4096),
   "context_width": (0, 1 << 17),
   "middle": (1, 4096),
   "scale": (1e-6, 1e6),
@@ -61,8 +63,16 @@ _RANGES = RANGES | {
   "rate_hz": (1000, 768_000),
   "positions": (2, 1 << 16),
   "length": (2, 1 << 16),
+  "first_position": (0, 1 << 16),
+  "kinds": (1, 1 << 16),
+  "patch": (1, 4096),
   "times": (1, 1 << 16),
+  "window_length": (1, 1 << 16),
+  "floor": (1e-12, 1),
+  "under_root": (0, 1),
+  "range_db": (-1000, 1000),
 }
+_UNET_RANGES = _RANGES | {"heads": (0, 1024), "head_size": (0, 4096)}
 _NEEDED = ("unet", "autoencoder", "vocoder")
 
 
@@ -141,8 +151,9 @@ def checked(parts: Parts, where: str) -> Parts:
   Raises:
     InputError: If they do not; the message names the two that differ.
   """
-  _check_recipes(parts.autoencoder.mel, parts.vocoder.mel, where)
   unet, latent = parts.unet, parts.autoencoder
+  _check_recipes(latent.mel, parts.vocoder.mel, where)
+  _check_frames(latent, where)
   if unet.channels != latent.channels:
     raise InputError(
       f"{where}: the U-Net has latents of {unet.channels} channels, the"
@@ -168,6 +179,13 @@ def checked(parts: Parts, where: str) -> Parts:
       f"{where}: the U-Net reads states of {unet.context_width}, and there is"
       " nothing that makes them of a text or a picture"
     )
+  # Our own format could not hold others.
+  for name, value in (
+    ("window_s", parts.window_s),
+    ("times", parts.schedule.times),
+    ("scale", latent.scale),
+  ):
+    config.check_range(name, value, *_RANGES[name], where=f"{where}: ")
   return parts
 
 
@@ -223,7 +241,9 @@ def _open_orbax(folder: epath.Path) -> Parts:
           f"the room {shown(name)} is of kind {shown(room.kind)}; a"
           f" Make-An-Audio has {known}"
         )
-      built[name] = config.build(cls, room.config, where=name, ranges=_RANGES)
+      ranges = _UNET_RANGES if cls is UNetConfig else _RANGES
+      room_config = config.build(cls, room.config, where=name, ranges=ranges)
+      built[name] = building.checked(room_config, name)
       built[f"{name}_tree"] = room.tree
     missing = [name for name in _NEEDED if name not in built]
     if missing:
@@ -243,6 +263,19 @@ def _open_orbax(folder: epath.Path) -> Parts:
     schedule=settings.schedule,
     window_s=settings.window_s,
   )
+
+
+def _check_frames(latent: AutoencoderConfig, where: str) -> None:
+  """Raises InputError unless sounds that are edited fill whole columns."""
+  m = latent.mel
+  frames = latent.ratio * (1 + m.n_fft // (m.hop * latent.ratio))
+  sound = jax.ShapeDtypeStruct((1, frames * m.hop), jnp.float32)
+  made = jax.eval_shape(functools.partial(mel.log_spectrogram, m), sound)
+  if made.shape[1] < frames:
+    raise InputError(
+      f"{where}: its mel recipe makes {made.shape[1]} frames of {frames} hops"
+      f" (padding {m.padding!r}, n_fft {m.n_fft}); there must be one for each"
+    )
 
 
 def _check_recipes(ours: MelConfig, heard: MelConfig, where: str) -> None:

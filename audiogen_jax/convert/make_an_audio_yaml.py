@@ -12,6 +12,7 @@ import yaml
 
 from audiogen_jax.audio import mel
 from audiogen_jax.convert import yaml_file
+from audiogen_jax.convert.building import built
 from audiogen_jax.convert.keys import Keys
 from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.unet import UNetConfig
@@ -47,7 +48,9 @@ def read(path: Path) -> Settings:
     InputError: If it is missing or damaged, or a value is out of range.
   """
   cfg = yaml_file.read(path).group("model").group("params")
-  schedule = Schedule(
+  schedule = built(
+    Schedule,
+    cfg.where,
     times=cfg.whole("timesteps", "far", 1000),
     first=cfg.number("linear_start", "epsilon"),
     last=cfg.number("linear_end", "epsilon"),
@@ -135,7 +138,9 @@ def _unet_config(cfg: Keys) -> UNetConfig:
   # The class tells; nothing in its parameters does.
   target = cfg.group("unet_config").text("target") or ""
   added = _ADDED in target
-  return UNetConfig(
+  return built(
+    UNetConfig,
+    own.where,
     channels=channels,
     beside=own.whole("in_channels", "channels") - channels,
     filters=own.whole("model_channels", "filters"),
@@ -160,7 +165,9 @@ def _autoencoder_config(cfg: Keys) -> AutoencoderConfig:
   for name, only in (("in_channels", 1), ("out_ch", 1), ("double_z", True)):
     shape.only(name, only)
   older = whole == _FRAMES[mel.MAKE_AN_AUDIO_OLDER]
-  return AutoencoderConfig(
+  return built(
+    AutoencoderConfig,
+    own.where,
     mel=mel.MAKE_AN_AUDIO_OLDER if older else mel.MAKE_AN_AUDIO,
     filters=shape.whole("ch", "filters"),
     multipliers=multipliers,

@@ -46,6 +46,10 @@ def read(path: str | os.PathLike[str]) -> Any:
     InputError: The file is absent, damaged, cut short, or asks for code.
   """
   try:
+    # A pipe would be waited for; a folder the system refuses.
+    regular = os.path.isfile(path) or os.path.isdir(path)
+    if os.path.exists(path) and not regular:
+      raise InputError("is no regular file; name the one that torch.save wrote")
     with open(path, "rb") as file:
       start = file.read(len(torch_legacy.START))
       if start == torch_legacy.START:

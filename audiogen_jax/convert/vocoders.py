@@ -11,6 +11,7 @@ not, and of its two generations only whoever has the rest of the model knows.
 """
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ import yaml
 from audiogen_jax.audio import mel
 from audiogen_jax.audio.mel import MelConfig
 from audiogen_jax.convert import engine, torch_file, yaml_file
+from audiogen_jax.convert.building import built, check_weights
 from audiogen_jax.convert.engine import (
   Stored,
   Table,
@@ -226,6 +228,7 @@ def _tensors(file: Path) -> dict[str, Stored]:
   for name, tensor in saved["generator"].items():
     if not isinstance(tensor, Stored) or not isinstance(name, str):
       raise InputError(f"{file}: {shown(name)} in 'generator' is no tensor")
+    check_weights(name, tensor, str(file))
   return saved["generator"]
 
 
@@ -239,7 +242,9 @@ def _config(cfg: Keys, recipe: MelConfig) -> VocoderConfig:
       "last_bias": cfg.flag("use_bias_at_final", True),
       "limit": "tanh" if tanh else "clip",
     }
-  return VocoderConfig(
+  return built(
+    VocoderConfig,
+    cfg.where,
     mel=_recipe(cfg, recipe),
     filters=cfg.whole("upsample_initial_channel", "filters"),
     ratios=cfg.wholes("upsample_rates", "ratios"),
@@ -260,8 +265,9 @@ def _recipe(cfg: Keys, recipe: MelConfig) -> MelConfig:
   if "sampling_rate" not in cfg:
     return dataclasses.replace(recipe, n_mels=bands)
   top = None if cfg.any("fmax", None) is None else cfg.number("fmax", "hz")
-  return dataclasses.replace(
-    mel.MAKE_AN_AUDIO,
+  return built(
+    functools.partial(dataclasses.replace, mel.MAKE_AN_AUDIO),
+    cfg.where,
     rate_hz=cfg.whole("sampling_rate", "sample_rate_hz"),
     n_fft=cfg.whole("n_fft", "n_fft"),
     hop=cfg.whole("hop_size", "hop"),
@@ -315,7 +321,7 @@ def _check_filters(state: dict[str, Stored], file: Path) -> None:
     if not _FILTER.match(name):
       continue
     same = tuple(tensor.shape) == (1, 1, len(ours))
-    if not same or np.abs(tensor.read()[0, 0] - ours).max() > _CLOSE:
+    if not (same and np.abs(tensor.read()[0, 0] - ours).max() <= _CLOSE):
       raise InputError(
         f"{file}: {name} is not the filter of {len(ours)} taps that BigVGAN is"
         " published with"

@@ -1,6 +1,8 @@
 """Configurations in YAML, as plain values: no tag of theirs is obeyed."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +20,8 @@ def read(path: Path) -> Keys:
       or no keys.
   """
   try:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+      raise InputError(f"{path} is no regular file; put the YAML file there")
     with path.open("rb") as file:
       data = file.read(_MOST_BYTES + 1)
   except OSError as error:
@@ -27,7 +31,12 @@ def read(path: Path) -> Keys:
       f"{path} has more than {_MOST_BYTES:,} bytes; no configuration does"
     )
   try:
-    values = yaml.safe_load(data.decode("utf-8-sig"))
+    loader = yaml.SafeLoader(data.decode("utf-8-sig"))
+    node = loader.get_single_node()
+    _check_references(node, str(path))
+    values = loader.construct_document(node) if node else None
+  except InputError:
+    raise
   except RecursionError:
     raise InputError(f"{path} is nested too deeply") from None
   except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
@@ -37,3 +46,27 @@ def read(path: Path) -> Keys:
   if not isinstance(values, dict):
     raise InputError(f"{path} holds no keys and values")
   return Keys(values, str(path))
+
+
+def _check_references(top: yaml.Node | None, where: str) -> None:
+  """Raises InputError if a file becomes huge once it repeats what it refers to.
+
+  A few references to lists of references ask for more than any memory holds.
+  """
+  sizes: dict[int, float] = {}
+
+  def size(node: Any) -> float:
+    if isinstance(node, tuple):  # a key and its value
+      return sum(map(size, node))
+    if id(node) not in sizes:
+      sizes[id(node)] = math.inf  # until it is known: for one within itself
+      inner = isinstance(node, yaml.CollectionNode)
+      parts = map(size, node.value) if inner else [len(node.value)]
+      sizes[id(node)] = 1 + sum(parts)
+    return sizes[id(node)]
+
+  if top is not None and size(top) > _MOST_BYTES:
+    raise InputError(
+      f"{where} has more than {_MOST_BYTES:,} bytes once its references are"
+      " followed; write out what they name"
+    )

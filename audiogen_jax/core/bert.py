@@ -68,6 +68,10 @@ class BertConfig:
       raise InputError(
         f"width {self.width} is no multiple of {self.heads} heads"
       )
+    if not self.padding < self.vocabulary:
+      raise InputError(
+        f"padding {self.padding} is no row of {self.vocabulary} tokens"
+      )
 
   @property
   def limit(self) -> int:

@@ -37,7 +37,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
   """
   path = epath.Path(path)
   try:
-    if not path.is_file():
+    # To etils a pipe is a file, and would be waited for.
+    local = "://" not in str(path)
+    if not (os.path.isfile(path) if local else path.is_file()):
       raise InputError(f"{path} is missing, or no file")
     with path.open("rb") as file:
       data = file.read(_MOST_BYTES + 1)

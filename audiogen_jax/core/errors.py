@@ -1,5 +1,6 @@
 """The exceptions that mean no fault of the program."""
 
+import re
 import signal
 
 
@@ -25,6 +26,8 @@ def line(error: Exception) -> str:
   if len(words) > _LONGEST:
     half = _LONGEST // 2
     words = f"{words[:half]} … {words[-half:]}"
+  # Some control characters would move the cursor, or color what follows.
+  words = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: ascii(m[0])[1:-1], words)
   return words.encode(errors="backslashreplace").decode()
 
 
