@@ -29,6 +29,7 @@ from audiogen_jax.diffusion import denoiser as denoisers
 from audiogen_jax.diffusion.denoiser import POSTERIOR, START, Denoiser
 from audiogen_jax.diffusion.sampling import Diffusion, Length
 from audiogen_jax.diffusion.unet import UNetConfig
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
 from audiogen_jax.text import prompts
 from audiogen_jax.text.clap_encoder import ClapTextEncoder
@@ -164,10 +165,11 @@ class TextToLatents:
         f" most {_LONGEST_S:g} s: all of a sound is made at once, and this"
         f" model was trained on {self.window_s:g} s"
       )
-    samples, column, unit = round(duration_s * rate), self._column, self._unit
+    samples, column = round(duration_s * rate), self._column
+    unit = _unit_of(self.denoiser.config)
     if length == "exact":
-      columns = -(-samples // column)
-      return Extent(-(-columns // unit) * unit, samples)
+      wide = columns_of(samples, self.mels.config, self.denoiser.config)
+      return Extent(wide, samples)
     columns = int(duration_s * _PUBLISHED_COLUMNS_HZ)
     if length == "gen_wav":
       columns = max(-(-columns // unit), 1) * unit
@@ -198,12 +200,6 @@ class TextToLatents:
   def _column(self) -> int:
     """Samples of a column of a latent."""
     return self.mels.config.ratio * self.mels.config.mel.hop
-
-  @property
-  def _unit(self) -> int:
-    """Latents are a multiple of so many columns wide."""
-    levels = len(self.denoiser.config.multipliers)
-    return math.lcm(_COLUMNS, 2 ** (levels - 1))
 
   def _usual(self) -> Diffusion:
     """The options that suit this model."""
@@ -383,6 +379,18 @@ class TextToLatents:
       return denoisers.drawn(seeds, shape[1:], purpose)
     names = {START: "noise", POSTERIOR: "posterior_noise"}
     return denoisers.checked(noise, shape, names[purpose])
+
+
+def columns_of(samples: int, latent: AutoencoderConfig, net: UNetConfig) -> int:
+  """How many columns a latent has that holds so many samples."""
+  unit = _unit_of(net)
+  columns = -(-samples // (latent.ratio * latent.mel.hop))
+  return -(-columns // unit) * unit
+
+
+def _unit_of(config: UNetConfig) -> int:
+  """Latents are a multiple of so many columns wide."""
+  return math.lcm(_COLUMNS, config.ratio)
 
 
 def usual(config: UNetConfig) -> Diffusion:

@@ -202,6 +202,27 @@ window={size=4 stride=3 lhs_dilate=4}, dim_labels=0fb_0io->0fb
   assert Program(text).work().flops == 4 * 2 * 16 * 8 * 32
 
 
+@pytest.mark.parametrize(
+  ("dtype", "precision", "passes"),
+  [
+    ("f32", "highest", 6),
+    ("f32", "high", 3),
+    ("f32", "default", 1),
+    ("bf16", "highest", 1),  # what a TPU multiplies
+  ],
+)
+def test_float32_takes_several_passes(dtype, precision, passes):
+  text = f"""\
+ENTRY %main (a: {dtype}[8,8]) -> {dtype}[8,8] {{
+  %a = {dtype}[8,8]{{1,0}} parameter(0)
+  ROOT %c = {dtype}[8,8]{{1,0}} convolution(%a, %a), dim_labels=bf_io->bf, \
+operand_precision={{{precision},{precision}}}
+}}
+"""
+  work = Program(text).work()
+  assert (work.flops, work.passed) == (2 * 8**3, passes * 2 * 8**3)
+
+
 def test_convolutions():
   """A strided and a transposed one, against a count by hand."""
 

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from rich.progress import Progress
 
 from audiogen_jax.cli import configured, plan_tables, results, terminal
-from audiogen_jax.core import sharding
+from audiogen_jax.convert import make_an_audio_parts
+from audiogen_jax.core import sharding, types
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.plan import (
@@ -26,14 +27,22 @@ from audiogen_jax.plan import (
 from audiogen_jax.plan.chips import Chip
 from audiogen_jax.plan.compiling import Compiled
 from audiogen_jax.plan.report import ProgramReport
-from audiogen_jax.train import configuration
+from audiogen_jax.train import configuration, latents_planning
 from audiogen_jax.train.loop import RunConfig
 from audiogen_jax.train.task import Task
 
 
 def plan(
   context: typer.Context,
-  config: configured.Config,
+  config: configured.OtherwiseConfig = None,
+  model: Annotated[
+    str | None,
+    typer.Option(
+      help="In place of a configuration a Make-An-Audio, whose sampling is"
+      f" planned: a folder, or {make_an_audio_parts.FAMILY} for the published"
+      " shape."
+    ),
+  ] = None,
   topology: Annotated[
     str | None,
     typer.Option(help="TPUs, such as v5e:4x4; this machine if not given."),
@@ -45,7 +54,9 @@ def plan(
   ] = None,
   batch: Annotated[
     int | None,
-    typer.Option(min=1, help="Rows of a step; else the configuration's."),
+    typer.Option(
+      min=1, help="Rows of a step; else the configuration's.  Sounds: 1."
+    ),
   ] = None,
   sample: Annotated[
     bool, typer.Option("--sample", help="Sampling in place of training.")
@@ -71,6 +82,11 @@ def plan(
   one for everything going on at once, one for nothing overlapping.
   """
   results.check(None, json_)
+  if (config is None) == (model is None):
+    raise InputError("give one of --config and --model")
+  if model is not None and (find or context.args):
+    extra = "--search" if find else context.args[0][:100]
+    raise InputError(f"{extra!r} is for a --config; leave it out with --model")
   # A program that was kept would tell nothing of what compiling it takes.
   jax.config.update("jax_enable_compilation_cache", False)
   if topology:
@@ -80,6 +96,14 @@ def plan(
     chip, devices = chips.topology(topology, slices)
   else:
     chip, devices = chips.here()
+  title = f"{config or model} on {_named(topology, slices, devices)}"
+  if model is not None:
+    axes = sizes(mesh, ["data", "tensor"]) if mesh else {"data": -1}
+    placement = Placement.make(_arranged(axes, devices, slices))
+    found = _sampled(model, topology, batch or 1, chip, placement)
+    plan_tables.tell(title, found, chip)
+    _write(json_, found)
+    return
   values = configuration.changed(config, context.args)
   if mesh is not None:
     values.mesh = ConfigDict(sizes(mesh, list(values.mesh)))
@@ -87,14 +111,13 @@ def plan(
     values.data.batch = batch
   run, task = configuration.parse(values)
   task.check_parts()
-  title = f"{config} on {_named(topology, slices, devices)}"
   hosts: dict[int, list[int]] = {}
   with terminal.bar() as bar:
     if find:
       found = _search(run, task, chip, devices, slices, tries, bar)
     else:
-      mesh_ = sharding.arrange(run.mesh, devices)
-      _check_slices(mesh_, slices)
+      mesh_ = _arranged(run.mesh, devices, slices)
+      asked = 0.0
       if sample:
         placement = Placement.make(mesh_)
         wanted = compiling.of_sampling(task, batch or 1, placement)
@@ -102,7 +125,8 @@ def plan(
         placement = Placement.make(mesh_, run.rules)
         wanted = compiling.of_run(run, task, placement)
         hosts = reading.rows(placement, run.data.batch)
-      found = _compiled(wanted, run, task, chip, mesh_.size, bar)
+        asked = task.model_flops(run.data.batch, run.data.duration_s)
+      found = _compiled(wanted, chip, mesh_.size, bar, asked)
   if find:
     plan_tables.rank(title, found, chip)
   else:
@@ -112,10 +136,7 @@ def plan(
     plan_tables.tell_hosts(
       hosts, run.data.duration_s, found["step"], sound=sound
     )
-  if json_:
-    plain = {name: made.plain() for name, made in found.items()}
-    results.write_json(json_, {"programs": plain, "hosts": hosts})
-    results.name(json_)
+  _write(json_, found, hosts)
 
 
 def sizes(text: str, axes: list[str]) -> dict[str, int]:
@@ -133,25 +154,60 @@ def sizes(text: str, axes: list[str]) -> dict[str, int]:
   return sizes
 
 
-def _check_slices(mesh: Mesh, slices: int) -> None:
-  """A mesh that leaves slices out would plan for less than was asked."""
+def _sampled(
+  model: str,
+  topology: str | None,
+  batch: int,
+  chip: Chip,
+  placement: Placement,
+) -> dict[str, ProgramReport]:
+  """Reports of what sounds of a Make-An-Audio take."""
+  if model == make_an_audio_parts.FAMILY:
+    parts = make_an_audio_parts.published()
+  else:
+    parts = make_an_audio_parts.open_parts(model)
+  # As it is loaded on a TPU, or here.
+  dtype = types.resolve_dtype("bfloat16" if topology else None)
+  wanted = latents_planning.sampling(parts, dtype, batch, placement)
+  with terminal.bar() as bar:
+    later = compiling.later(wanted, placement)
+    return _compiled(later, chip, placement.mesh.size, bar)
+
+
+def _write(
+  file: Path | None,
+  found: Mapping[str, ProgramReport],
+  hosts: Mapping[int, Sequence[int]] = {},
+) -> None:
+  """All figures, if a file for them was given."""
+  if file:
+    plain = {name: made.plain() for name, made in found.items()}
+    results.write_json(file, {"programs": plain, "hosts": hosts})
+    results.name(file)
+
+
+def _arranged(
+  axes: Mapping[str, int], devices: Sequence[jax.Device], slices: int
+) -> Mesh:
+  """A mesh; one that leaves slices out would plan for less than was asked."""
+  mesh = sharding.arrange(axes, devices)
   used = len({getattr(d, "slice_index", 0) for d in mesh.devices.flat})
   if used < slices:
     raise InputError(
       f"the mesh {dict(mesh.shape)} takes {used} of {slices} slices; give data"
       f" a multiple of {slices}, or -1"
     )
+  return mesh
 
 
 def _compiled(
   wanted: Mapping[str, Callable[[], Compiled]],
-  run: RunConfig,
-  task: Task,
   chip: Chip,
   devices: int,
   bar: Progress,
+  step_flops: float = 0.0,
 ) -> dict[str, ProgramReport]:
-  """Reports of programs, compiled in turn."""
+  """Reports of programs, compiled in turn; a step asks for `step_flops`."""
   shown = bar.add_task("", total=len(wanted))
   found = {}
   for name, compile_ in wanted.items():
@@ -160,9 +216,7 @@ def _compiled(
       made = compile_()
     except InputError as error:
       raise InputError(f"{name}: {error}") from None
-    asked = 0.0
-    if name == "step":
-      asked = task.model_flops(run.data.batch, run.data.duration_s)
+    asked = step_flops if name == "step" else 0.0
     found[name] = report.of(made, chip, devices, model_flops=asked)
     bar.advance(shown)
   return found

@@ -13,6 +13,7 @@ _GIB = 2**30
 _HOSTS = 8  # that are shown one by one; --json has all
 # What else is read of a program than its memory; the rest is in --json.
 _TOLD = ("step", "prefill", "decode", "pass")
+_TOLD += ("text", "U-Net", "autoencoder", "vocoder")  # of Make-An-Audio
 
 
 def tell(title: str, found: dict[str, ProgramReport], chip: Chip) -> None:
@@ -43,6 +44,14 @@ def tell(title: str, found: dict[str, ProgramReport], chip: Chip) -> None:
       for label, value in _rows(found[name], chip):
         table.add_row(label, value)
       terminal.out.print(table)
+  timed = [made for made in found.values() if made.runs and made.compute_s]
+  if timed:
+    least = sum(made.runs * made.fastest_s for made in timed)
+    slowest = sum(made.runs * made.slowest_s for made in timed)
+    terminal.say(
+      f"estimated, a batch of sounds by these programs: {least:.2f} to"
+      f" {slowest:.2f} s"
+    )
   seconds = sum(made.compile_s for made in found.values())
   terminal.say(f"compiled in {seconds:.0f} s")
 

@@ -123,6 +123,20 @@ class _Settings:
   window_s: float
 
 
+def published() -> Parts:
+  """The shapes of `maa1_full.ckpt` and what belongs to it, without weights."""
+  return Parts(
+    schedule=Schedule(),
+    unet=UNetConfig(),
+    unet_tree=None,
+    autoencoder=AutoencoderConfig(),
+    autoencoder_tree=None,
+    vocoder=VocoderConfig(),
+    vocoder_tree=None,
+    text=ClapTextConfig(),
+  )
+
+
 def open_parts(source: str | Path) -> Parts:
   """The parts of a model, nothing of their values read yet.
 

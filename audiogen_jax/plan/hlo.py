@@ -32,6 +32,8 @@ _BYTES = {
   "c64": 8,
   "token": 0,
 }
+# Of a TPU's matrix unit, which multiplies bfloat16, for a float32 product.
+_PASSES = {"high": 3, "highest": 6}
 COLLECTIVES = (
   "all-gather",
   "all-reduce",
@@ -86,6 +88,8 @@ class Work(NamedTuple):
 
   Attributes:
     flops: Of matrix products and convolutions.
+    passed: The same, each as often as a TPU's matrix unit takes for it, which
+      multiplies bfloat16: six times for float32 of precision `highest`.
     traffic: Bytes that each kind of collective makes on one device.
     between: Bytes that one device sends to other slices.
     copies: Bytes and number of runs of each copy from memory to memory, by
@@ -93,6 +97,7 @@ class Work(NamedTuple):
   """
 
   flops: float
+  passed: float
   traffic: dict[str, int]
   between: int
   copies: dict[str, tuple[int, int]]
@@ -121,7 +126,7 @@ class Program:
   def work(self, computation: str | None = None) -> Work:
     """All that a computation does; the whole program if none is named."""
     computation = computation or self.entry
-    return self._work(computation) if computation else Work(0.0, {}, 0, {})
+    return self._work(computation) if computation else Work(0.0, 0.0, {}, 0, {})
 
   def loops(self) -> Iterator[tuple[Instruction, int]]:
     """Every loop of the program, and how often it runs."""
@@ -136,11 +141,13 @@ class Program:
 
   @functools.cache  # noqa: B019  lives as long as the program
   def _work(self, computation: str) -> Work:
-    flops, between, traffic, copies = 0.0, 0, collections.Counter(), {}
+    flops, passed, between = 0.0, 0.0, 0
+    traffic, copies = collections.Counter(), {}
 
     def add(other: Work, times: int) -> None:
-      nonlocal flops, between
+      nonlocal flops, passed, between
       flops += times * other.flops
+      passed += times * other.passed
       between += times * other.between
       for kind, size in other.traffic.items():
         traffic[kind] += times * size
@@ -151,7 +158,9 @@ class Program:
     for made in inside.values():
       opcode = made.opcode.removesuffix("-start")
       if opcode in ("dot", "convolution"):
-        flops += _flops(made, inside)
+        own = _flops(made, inside)
+        flops += own
+        passed += own * _passes(made, inside)
       elif opcode == "while":
         body = self.body_of(made)
         add(self._work(body), self._trips(computation, made))
@@ -183,7 +192,7 @@ class Program:
           name = made.called(attribute)
           if name in self._computations:
             add(self._work(name), 1)
-    return Work(flops, dict(traffic), between, copies)
+    return Work(flops, passed, dict(traffic), between, copies)
 
   def _trips(self, computation: str, loop: Instruction) -> int:
     """How often a loop runs: counted from where it starts to its bound."""
@@ -334,6 +343,15 @@ def _flops(made: Instruction, inside: dict[str, Instruction]) -> float:
       **given,
     )
   return total
+
+
+def _passes(made: Instruction, inside: dict[str, Instruction]) -> int:
+  """How often the matrix unit of a TPU goes over a product's operands."""
+  asked = re.search(r"operand_precision=\{(\w+)", made.attributes)
+  whole = all(
+    inside[name].arrays[0].dtype == "f32" for name in made.operands[:2]
+  )
+  return _PASSES.get(asked[1], 1) if asked and whole else 1
 
 
 def _window(attributes: str) -> dict[str, list]:

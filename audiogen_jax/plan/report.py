@@ -35,7 +35,8 @@ class ProgramReport:
     between: Bytes sent to other slices.
     copies: Bytes of copies above 1 MB, from memory to memory, in one turn of
       each loop.
-    compute_s: Seconds at the chip's peak.
+    compute_s: Seconds at the chip's peak, products of float32 counted as often
+      as the matrix unit goes over them (see `hlo.Work`).
     memory_s: Seconds to read arguments, write outputs, and do both with
       temporaries.
     links_s: Seconds to send what collectives make.
@@ -139,7 +140,7 @@ def of(
     traffic=work.traffic,
     between=work.between,
     copies=sum(_copies(program)),
-    compute_s=seconds(work.flops, chip.flops),
+    compute_s=seconds(work.passed, chip.flops),
     memory_s=seconds(passed, chip.bandwidth),
     links_s=seconds(sum(work.traffic.values()), chip.links),
     between_s=seconds(work.between, chip.network),

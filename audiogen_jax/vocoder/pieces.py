@@ -22,6 +22,8 @@ from audiogen_jax.core.types import AnyArray, Tree
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.generator import Generator, VocoderConfig
 
+_PIECE = 512  # frames
+
 _synthesize = jax.jit(generator.synthesize, static_argnames="config")
 
 
@@ -31,12 +33,26 @@ def field(config: VocoderConfig) -> ReceptiveField:
   return Generator(config).bind({}).field
 
 
+def extent(
+  config: VocoderConfig, frames: int, *, piece: int = _PIECE
+) -> tuple[int, int]:
+  """Frames that are read at once, and how often, to make sound of so many.
+
+  Args:
+    config: As for `synthesize`.
+    frames: Of a mel spectrogram.
+    piece: As for `synthesize`.
+  """
+  width = sum(field(config).context()) + piece
+  return (frames, 1) if frames <= width else (width, -(-frames // piece))
+
+
 def synthesize(
   config: VocoderConfig,
   params: Tree,
   mel: Float[AnyArray, "b t m"],
   *,
-  piece: int = 512,
+  piece: int = _PIECE,
 ) -> Float[np.ndarray, "b n 1"]:
   """Sound of mel spectrograms of any length.
 
@@ -48,9 +64,9 @@ def synthesize(
     piece: Frames that are made at once, besides those to either side of them.
   """
   frames, hop = mel.shape[1], config.mel.hop
-  left, right = field(config).context()
-  width = left + piece + right
-  if frames <= width:
+  left, _ = field(config).context()
+  width, count = extent(config, frames, piece=piece)
+  if count == 1:
     return sharding.fetch(_synthesize(config, params, mel))
   made = []
   for at in range(0, frames, piece):
