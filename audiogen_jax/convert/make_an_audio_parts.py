@@ -72,7 +72,7 @@ _RANGES = RANGES | {
   "under_root": (0, 1),
   "range_db": (-1000, 1000),
 }
-_UNET_RANGES = _RANGES | {"heads": (0, 1024), "head_size": (0, 4096)}
+UNET_RANGES = _RANGES | {"heads": (0, 1024), "head_size": (0, 4096)}
 _NEEDED = ("unet", "autoencoder", "vocoder")
 
 
@@ -255,7 +255,7 @@ def _open_orbax(folder: epath.Path) -> Parts:
           f"the room {shown(name)} is of kind {shown(room.kind)}; a"
           f" Make-An-Audio has {known}"
         )
-      ranges = _UNET_RANGES if cls is UNetConfig else _RANGES
+      ranges = UNET_RANGES if cls is UNetConfig else _RANGES
       room_config = config.build(cls, room.config, where=name, ranges=ranges)
       built[name] = building.checked(room_config, name)
       built[f"{name}_tree"] = room.tree

@@ -29,6 +29,7 @@ class WordPieces:
   Attributes:
     limit: The most ids of a sentence.
     vocabulary: Ids lie below.
+    pad_id: What pads shorter sentences.
   """
 
   def __init__(
@@ -46,6 +47,8 @@ class WordPieces:
     rules.enable_truncation(limit)
     self._rules, self._behind, self.limit = rules, behind, limit
     self.vocabulary = 1 + max(rules.get_vocab().values(), default=-1)
+    padding = (rules.token_to_id(mark) for mark in ("[PAD]", "<pad>"))
+    self.pad_id = next((mark for mark in padding if mark is not None), 0)
 
   def save(self, folder: Path) -> None:
     """Writes the rules into a folder, which is made; `load` reads them."""

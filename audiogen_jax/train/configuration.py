@@ -23,6 +23,7 @@ from audiogen_jax.convert import keys
 from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.train.codec_task import CodecTask
+from audiogen_jax.train.diffusion_task import DiffusionTask
 from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
 from audiogen_jax.train.masked_task import MaskedTask
@@ -30,7 +31,12 @@ from audiogen_jax.train.task import Task
 
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
-TASKS = {"codec": CodecTask, "lm": LMTask, "magnet": MaskedTask}
+TASKS = {
+  "codec": CodecTask,
+  "diffusion": DiffusionTask,
+  "lm": LMTask,
+  "magnet": MaskedTask,
+}
 
 # What begins a change of a key on a command line.
 PREFIX = "--config."
@@ -220,7 +226,8 @@ def parse(values: ConfigDict | Mapping) -> tuple[RunConfig, Task]:
   optim = values.get("optim")
   if isinstance(optim, Mapping | ConfigDict) and not optim.get("steps"):
     values["optim"] = dict(optim.items()) | {"steps": run.loop.steps}
-  return run, config.build(task, values, ranges=_RANGES)
+  ranges = _RANGES | dict(getattr(task, "ranges", {}))
+  return run, config.build(task, values, ranges=ranges)
 
 
 def recognised(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,17 +252,25 @@ def _task(name: Any) -> type:
   return TASKS[name]
 
 
-def _complete(cls: type, values: ConfigDict) -> None:
+def _complete(cls: type, values: ConfigDict, whole: Any = None) -> None:
+  """Fills in what is left out.
+
+  Args:
+    cls: The dataclass.
+    values: What there is.
+    whole: The instance that stands where nothing does; None for none.
+  """
   hints = typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):
     name, hint = field.name, hints[field.name]
+    default = getattr(whole, name, field.default)
     if dataclasses.is_dataclass(hint):
       if name not in values:
         values[name] = ConfigDict()
       if isinstance(values[name], ConfigDict):
-        _complete(hint, values[name])
-    elif name not in values and field.default is not dataclasses.MISSING:
-      values[name] = field.default
+        _complete(hint, values[name], default)
+    elif name not in values and default is not dataclasses.MISSING:
+      values[name] = default
 
 
 def _names(values: ConfigDict, prefix: str = "") -> dict[str, Any]:

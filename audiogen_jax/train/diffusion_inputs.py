@@ -1,0 +1,108 @@
+"""What a diffusion model is trained on: latents of sounds, tokens of texts."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from audiogen_jax.audio import mel
+from audiogen_jax.core import sharding
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.types import Tree
+from audiogen_jax.latent import autoencoder
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
+
+
+def spec(
+  config: AutoencoderConfig, *, rows: int, seconds: float, tokens: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of a batch, by name.
+
+  Args:
+    config: The autoencoder, whose recipe has the sample rate.
+    rows: Rows of the batch.
+    seconds: Seconds of a row.
+    tokens: Tokens of the text of a row.
+  """
+  shape = (rows, round(seconds * config.mel.rate_hz), 1)
+  return {
+    "audio": jax.ShapeDtypeStruct(shape, jnp.float32),
+    "text_ids": jax.ShapeDtypeStruct((rows, tokens), jnp.int32),
+    "text_mask": jax.ShapeDtypeStruct((rows, tokens), jnp.bool_),
+  }
+
+
+def columns(
+  config: AutoencoderConfig, samples: int, levels: int, *, up: bool = False
+) -> int:
+  """Columns of the latent of a sound, as many as a U-Net of `levels` halves.
+
+  Args:
+    config: The autoencoder.
+    samples: Of the sound.
+    levels: Of the U-Net.
+    up: Whether a column that the sound does not fill counts.
+
+  Raises:
+    InputError: If there is none.
+  """
+  unit = 2 ** (levels - 1)
+  size = config.ratio * config.mel.hop * unit
+  count = -(-samples // size) if up else samples // size
+  if not count:
+    rate = config.mel.rate_hz
+    raise InputError(
+      f"rows of {samples / rate:g} s hold no column of a latent; make"
+      f" data.duration_s {size / rate:g} or more"
+    )
+  return count * unit
+
+
+def latents(
+  config: AutoencoderConfig,
+  params: Tree,
+  audio: Float[Array, "b n 1"],
+  noise: Float[Array, "b w z c"],
+) -> Float[Array, "b w z c"]:
+  """Draws of latents, not scaled, of whole columns.
+
+  Args:
+    config: The frozen autoencoder.
+    params: Its parameters.
+    audio: Sounds, of which `w` columns are looked at.
+    noise: By which latents are drawn.
+  """
+  audio = sharding.constrain(audio, "batch", None, None)
+  frames = noise.shape[1] * config.ratio
+  found = mel.log_spectrogram(config.mel, audio[..., 0])[:, :frames]
+  posterior = autoencoder.encode(config, params, found)
+  return jax.lax.stop_gradient(posterior.sample(noise))
+
+
+def scale(found: Iterable[Float[Array, "b w z c"]]) -> Float[Array, ""]:
+  """1 over the standard deviation of latents, of all batches together.
+
+  The published program takes its first batch's alone.
+
+  Raises:
+    InputError: If they do not vary, or are not finite.
+  """
+  each = [
+    [*(float(sharding.fetch(x)) for x in _sums(batch)), float(batch.size)]
+    for batch in found
+  ]
+  total, squares, count = np.sum(each, axis=0)
+  spread = (squares - total**2 / count) / (count - 1)
+  if not 0 < spread < np.inf:
+    raise InputError(
+      f"latents have a variance of {spread:g}: the autoencoder does not suit"
+      " these sounds"
+    )
+  return jnp.float32(spread**-0.5)
+
+
+@jax.jit
+def _sums(x: Float[Array, "b w z c"]) -> tuple[Array, Array]:
+  return jnp.sum(x), jnp.sum(jnp.square(x))

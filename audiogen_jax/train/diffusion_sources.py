@@ -1,0 +1,132 @@
+"""Where the frozen parts of a diffusion model's training come from, and go."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from audiogen_jax.convert import (
+  engine,
+  make_an_audio_loading,
+  make_an_audio_parts,
+  placing,
+)
+from audiogen_jax.convert.make_an_audio_parts import Parts
+from audiogen_jax.core import sharding
+from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Axes
+from audiogen_jax.core.types import Tree
+from audiogen_jax.core.word_pieces import WordPieces
+from audiogen_jax.diffusion import unet
+from audiogen_jax.diffusion.unet import UNetConfig
+from audiogen_jax.latent import autoencoder
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.text import clap
+from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.vocoder import generator
+
+_ROOMS = {"autoencoder": autoencoder, "text": clap, "vocoder": generator}
+
+
+def _axes() -> dict[str, Axes]:
+  tables = {f"extra/{name}/": room.AXES for name, room in _ROOMS.items()}
+  tables["params/unet/"] = unet.AXES
+  made: dict[str, Axes] = {"extra/(averaged|scale)": ()}
+  for prefix, table in tables.items():
+    made |= {f"{prefix}({rule})": axes for rule, axes in table.items()}
+  return made
+
+
+# Meanings of the axes of everything in the task's `TrainState`, by path.
+AXES: dict[str, Axes] = _axes()
+
+
+class Frozen(NamedTuple):
+  """The parts that are not trained.
+
+  Attributes:
+    configs: Their shapes, by name.
+  """
+
+  configs: Mapping[str, Any]
+
+  def zeros(self) -> dict[str, Tree]:
+    """Room for them."""
+    return {
+      name: jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.float32),
+        engine.abstract(_ROOMS[name].init, config),
+      )
+      for name, config in self.configs.items()
+    }
+
+  def read(self, source: str) -> dict[str, Tree]:
+    """Their weights, where the mesh wants them.
+
+    Raises:
+      InputError: If they are damaged.
+    """
+    parts = opened(source)
+    return {
+      name: _read(_ROOMS[name], config, getattr(parts, f"{name}_tree"))
+      for name, config in self.configs.items()
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def opened(source: str) -> Parts:
+  """A Make-An-Audio, no weights read yet.
+
+  Raises:
+    InputError: If there is none, or it does not read texts.
+  """
+  if not source:
+    raise InputError(
+      "no model: give --config.model=SOURCE, a Make-An-Audio whose autoencoder,"
+      " text tower and vocoder are taken"
+    )
+  parts = make_an_audio_parts.open_parts(source)
+  if parts.text is None:
+    raise InputError(f"{source} reads no text; take one that does")
+  return parts
+
+
+@functools.lru_cache(maxsize=4)
+def tokenizer(source: str) -> WordPieces:
+  """Its tokenizer.
+
+  Raises:
+    InputError: If its files are damaged.
+  """
+  return make_an_audio_loading.tokenizer(opened(source))
+
+
+def unet_weights(source: str, config: UNetConfig) -> Tree:
+  """The weights of its U-Net, in float32."""
+  return _read(unet, config, opened(source).unet_tree)
+
+
+def check(
+  net: UNetConfig, latent: AutoencoderConfig, tower: ClapTextConfig
+) -> None:
+  """Raises InputError where U-Net, autoencoder and text tower do not fit."""
+  if (net.channels, net.beside) != (latent.channels, 0):
+    raise InputError(
+      f"unet.channels {net.channels} and unet.beside {net.beside} must be the"
+      f" {latent.channels} of the autoencoder's latents, and 0"
+    )
+  if net.context_width != tower.width:
+    raise InputError(
+      f"unet.context_width {net.context_width} must be the {tower.width} of the"
+      " text tower's states"
+    )
+
+
+def _read(room: Any, config: Any, tree: Tree) -> Tree:
+  abstract = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
+    engine.abstract(room.init, config),
+  )
+  return placing.realise(tree, abstract, room.AXES, sharding.current())
