@@ -274,8 +274,9 @@ class TextToLatents:
       return self.text(texts + [None] * (rows - len(texts)))
 
     away = asked.negative or [None]
-    alike = len(set(away)) == 1  # one row will do
-    without = self.text(away[:1])[:1] if alike else states(away)
+    # One row will do where all are alike; it is read by the same program.
+    alike = len(set(away)) == 1
+    without = states(away[:1])[:1] if alike else states(away)
     return {"context": states(asked.texts), "without": without}
 
   def _seen(

@@ -286,7 +286,7 @@ def write_encodec(folder, codec, tree):
 
 
 def test_folders_of_no_kind(tmp_path, tiny):
-  words = "holds no model: it is in none of the formats audiocraft, encodec, mu"
+  words = "holds no model: it is in none of the formats audiocraft, encodec, ma"
   with pytest.raises(InputError, match=words):
     opening.open_parts(tmp_path)
   (tmp_path / "config.json").write_text('{"model_type": "bert"}')

@@ -332,7 +332,7 @@ class _Full:
     raise self.error
 
 
-@pytest.mark.parametrize("to", export.FORMATS)
+@pytest.mark.parametrize("to", ["orbax", "audiocraft", "transformers"])
 def test_a_full_disk(tiny, tmp_path, monkeypatch, to):
   full = OSError(28, "No space left on device")
   if to == "orbax":

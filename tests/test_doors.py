@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from audiogen_jax.core import seeds
+
 ROOT = Path(__file__).parents[1]
 
 # A call, and words of its error.

@@ -160,18 +160,17 @@ def _read(
   tensors: Tensors, layout: Layout, image: _Told, text: _Told
 ) -> tuple[ClipConfig, Tree]:
   state, where = tensors
-  config = ClipConfig(
-    _image_config(tensors, layout, image)
-    if _any(state, layout.image)
-    else None,
-    _text_config(tensors, layout, text) if _any(state, layout.text) else None,
-    _logit_scale(tensors),
-  )
-  if not config.image and not config.text:
+  looks, reads = _any(state, layout.image), _any(state, layout.text)
+  if not (looks or reads):
     raise InputError(
       f"{where} holds {len(state)} tensors, but none of a CLIP; name a file of"
       " OpenCLIP's, or a folder of Hugging Face's"
     )
+  config = ClipConfig(
+    _image_config(tensors, layout, image) if looks else None,
+    _text_config(tensors, layout, text) if reads else None,
+    _logit_scale(tensors),
+  )
   tree = engine.load(
     state,
     table(config, layout),
