@@ -225,6 +225,7 @@ class MakeAnAudio(TextToLatents):
       start,
       sampling,
       asked,
+      self.denoiser.plan(sampling),
       embeddings=embeddings,
       step_noise=self._steps(noise, sampling, start.shape),
       progress=progress,
@@ -276,7 +277,7 @@ class MakeAnAudio(TextToLatents):
       self.denoiser.noised(latent, start, plan),
       sampling,
       asked,
-      amount,
+      plan,
       step_noise=self._steps(given, sampling, latent.shape),
       progress=progress,
     )
@@ -347,6 +348,7 @@ class MakeAnAudio(TextToLatents):
       self._start(given, asked.seeds, mel.shape[1] // self.mels.config.ratio),
       sampling,
       asked,
+      self.denoiser.plan(sampling),
       progress=progress,
       **self._hole(mel, stays, given, sampling, asked.seeds),
     )

@@ -27,7 +27,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import AnyArray, Seconds
 from audiogen_jax.diffusion import denoiser as denoisers
 from audiogen_jax.diffusion.denoiser import POSTERIOR, START, Denoiser
-from audiogen_jax.diffusion.sampling import Diffusion, Length
+from audiogen_jax.diffusion.sampling import Diffusion, Length, Planned
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
@@ -236,7 +236,7 @@ class TextToLatents:
     start: Float[np.ndarray, "b w z c"],
     sampling: Diffusion,
     asked: prompts.Asked,
-    amount: float | int = 1.0,
+    plan: Planned,
     embeddings: Float[np.ndarray, "b e"] | None = None,
     **given: Any,
   ) -> Float[np.ndarray, "b w z c"]:
@@ -244,7 +244,7 @@ class TextToLatents:
     return self.denoiser.sample(
       start,
       sampling,
-      self.denoiser.plan(sampling, amount),
+      plan,
       seeds=asked.seeds,
       **self._contexts(asked, embeddings, sampling.guided),
       **given,
@@ -253,7 +253,7 @@ class TextToLatents:
   def _heard(
     self, latents: Float[np.ndarray, "b w z c"], extent: Extent
   ) -> Float[np.ndarray, "b n 1"]:
-    """Their sounds."""
+    """Sounds of latents, cut or padded to what was asked for."""
     audio = self.vocoder(self.mels.decode(latents))[:, : extent.samples]
     return np.pad(audio, ((0, 0), (extent.silence,) * 2, (0, 0)))
 

@@ -279,4 +279,6 @@ def test_what_does_not_fit_is_refused(task, folder):
   silent = ({**b, "audio": b["audio"] * np.nan} for b in batches(task))
   with pytest.raises(InputError, match="variance of nan"):
     task.prepare(task.init(jax.random.key(0)), silent, jax.random.key(0))
+  programs = task.sampling_programs(2, Placement.make(make_mesh(data=2)))
+  assert set(programs) == {"text", "U-Net", "autoencoder", "vocoder"}
   assert task.model_flops(2, 1.0) == 2 * task.model_flops(1, 1.0) > 0

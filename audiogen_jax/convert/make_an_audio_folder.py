@@ -234,17 +234,20 @@ def _wanted_words(names: Iterable[str]) -> list[str]:
   return sorted(wanted.intersection(names))
 
 
-def notes(top: Path) -> list[tuple[str, str]]:
-  """Names and values: the checkpoint, its generation, and CLAP's own file."""
-  file = _checkpoint(top)
-  read = _read(top, file, _tokenizer(top))
-  older = read.autoencoder.mel == mel.MAKE_AN_AUDIO_OLDER
+def notes(parts: Parts) -> list[tuple[str, str]]:
+  """Names and values: the checkpoint, its generation, and CLAP's own file.
+
+  Args:
+    parts: Of a published folder.
+  """
+  top, file = parts.published, _checkpoint(parts.published)
+  older = parts.autoencoder.mel == mel.MAKE_AN_AUDIO_OLDER
   told = [
     ("checkpoint", file.name),
     ("mels", "0 to 1, of the older generation" if older else "log10"),
   ]
   clap = top / _CLAP
-  if read.text is not None and clap.exists():
+  if parts.text is not None and clap.exists():
     differ, count = make_an_audio.differing(file, clap)
     same = f"{differ} of {count} tensors differ" if differ else "the same"
     told.append(("CLAP's own file", f"{same}; the checkpoint's count"))

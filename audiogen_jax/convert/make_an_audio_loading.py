@@ -48,7 +48,7 @@ def denoiser(
   Raises:
     InputError: If weights are damaged, or not finite in `dtype`; so the others.
   """
-  params = _placed(
+  params = placed(
     unet.init, parts.unet, parts.unet_tree, unet.AXES, placement, dtype
   )
   return Denoiser(parts.unet, parts.schedule, params, placement, dtype)
@@ -58,7 +58,7 @@ def mels(
   parts: Parts, placement: Placement, dtype: jnp.dtype = jnp.float32
 ) -> MelAutoencoder:
   """The autoencoder, weights in `dtype`."""
-  params = _placed(
+  params = placed(
     autoencoder.init,
     parts.autoencoder,
     parts.autoencoder_tree,
@@ -71,7 +71,7 @@ def mels(
 
 def vocoder(parts: Parts, placement: Placement) -> Vocoder:
   """The vocoder, in float32."""
-  params = _placed(
+  params = placed(
     generator.init,
     parts.vocoder,
     parts.vocoder_tree,
@@ -86,7 +86,7 @@ def text(parts: Parts, placement: Placement) -> ClapTextEncoder | None:
   if parts.text is None:
     return None
   words = tokenizer(parts)
-  params = _placed(clap.init, parts.text, parts.text_tree, clap.AXES, placement)
+  params = placed(clap.init, parts.text, parts.text_tree, clap.AXES, placement)
   return ClapTextEncoder(parts.text, params, words, placement)
 
 
@@ -101,7 +101,7 @@ def embedder(parts: Parts, placement: Placement) -> ClipEmbedder | None:
       engine.abstract(clip.init, parts.clip)
     )
   }
-  params = _placed(clip.init, parts.clip, parts.clip_tree, axes, placement)
+  params = placed(clip.init, parts.clip, parts.clip_tree, axes, placement)
   return ClipEmbedder(parts.clip, params, placement)
 
 
@@ -175,11 +175,11 @@ def rows(parts: Parts) -> list[tuple[str, str]]:
   if net.beside:
     told.append(("fills holes", "alone: reads no text"))
   if parts.published is not None:
-    told += make_an_audio_folder.notes(parts.published)
+    told += make_an_audio_folder.notes(parts)
   return told
 
 
-def _placed(
+def placed(
   init: Callable[[Any, jax.Array], Tree],
   config: Any,
   tree: Tree,
@@ -187,7 +187,19 @@ def _placed(
   placement: Placement,
   dtype: jnp.dtype = jnp.float32,
 ) -> Tree:
-  """Parameters on the devices, in `dtype`."""
+  """Parameters on the devices, in `dtype`.
+
+  Args:
+    init: Of the room.
+    config: Its shape.
+    tree: Lazy arrays, or a `checkpoint.Folder`.
+    axes: The room's `AXES`.
+    placement: The devices.
+    dtype: Of the parameters.
+
+  Raises:
+    InputError: If weights are damaged, or not finite in `dtype`.
+  """
   abstract = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
     engine.abstract(init, config),

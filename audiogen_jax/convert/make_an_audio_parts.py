@@ -10,8 +10,8 @@ the modules name them:
     clip          `text.clip`                  kind "clip"
 
 A model reads texts (`text`), looks at pictures (`clip`), or fills holes alone
-and has neither.  `config.json` also holds
-`schedule`, of the noise, and `window_s`, the duration trained on in seconds.
+and has neither.  `config.json` also holds `schedule`, of the noise, and
+`window_s`, the duration trained on in seconds.
 """
 
 import dataclasses

@@ -68,7 +68,7 @@ class ClipConfig:
 
   @property
   def width(self) -> int:
-    """Of an embedding."""
+    """How many numbers an embedding has, of a picture or a sentence."""
     return (self.image or self.text).width
 
 

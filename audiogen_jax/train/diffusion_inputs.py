@@ -34,23 +34,19 @@ def spec(
   }
 
 
-def columns(
-  config: AutoencoderConfig, samples: int, levels: int, *, up: bool = False
-) -> int:
-  """Columns of the latent of a sound, as many as a U-Net of `levels` halves.
+def columns(config: AutoencoderConfig, samples: int, unit: int) -> int:
+  """Whole columns of the latent of a sound, a multiple of `unit`.
 
   Args:
     config: The autoencoder.
     samples: Of the sound.
-    levels: Of the U-Net.
-    up: Whether a column that the sound does not fill counts.
+    unit: What the U-Net divides them by.
 
   Raises:
     InputError: If there is none.
   """
-  unit = 2 ** (levels - 1)
   size = config.ratio * config.mel.hop * unit
-  count = -(-samples // size) if up else samples // size
+  count = samples // size
   if not count:
     rate = config.mel.rate_hz
     raise InputError(

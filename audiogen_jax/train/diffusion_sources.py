@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,6 @@ from audiogen_jax.convert import (
   engine,
   make_an_audio_loading,
   make_an_audio_parts,
-  placing,
 )
 from audiogen_jax.convert.make_an_audio_parts import Parts
 from audiogen_jax.core import sharding
@@ -43,36 +42,32 @@ def _axes() -> dict[str, Axes]:
 AXES: dict[str, Axes] = _axes()
 
 
-class Frozen(NamedTuple):
-  """The parts that are not trained.
+def zeros(configs: Mapping[str, Any]) -> dict[str, Tree]:
+  """Zeros of the shapes of the frozen parts, by name, to be read over."""
+  return {
+    name: jax.tree.map(
+      lambda x: jnp.zeros(x.shape, jnp.float32),
+      engine.abstract(_ROOMS[name].init, config),
+    )
+    for name, config in configs.items()
+  }
 
-  Attributes:
-    configs: Their shapes, by name.
+
+def frozen(source: str, configs: Mapping[str, Any]) -> dict[str, Tree]:
+  """Weights of the frozen parts, by name, where the mesh wants them.
+
+  Args:
+    source: A Make-An-Audio.
+    configs: Shapes of the parts, by name.
+
+  Raises:
+    InputError: If they are damaged.
   """
-
-  configs: Mapping[str, Any]
-
-  def zeros(self) -> dict[str, Tree]:
-    """Room for them."""
-    return {
-      name: jax.tree.map(
-        lambda x: jnp.zeros(x.shape, jnp.float32),
-        engine.abstract(_ROOMS[name].init, config),
-      )
-      for name, config in self.configs.items()
-    }
-
-  def read(self, source: str) -> dict[str, Tree]:
-    """Their weights, where the mesh wants them.
-
-    Raises:
-      InputError: If they are damaged.
-    """
-    parts = opened(source)
-    return {
-      name: _read(_ROOMS[name], config, getattr(parts, f"{name}_tree"))
-      for name, config in self.configs.items()
-    }
+  parts = opened(source)
+  return {
+    name: _read(_ROOMS[name], config, getattr(parts, f"{name}_tree"))
+    for name, config in configs.items()
+  }
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,8 +120,6 @@ def check(
 
 
 def _read(room: Any, config: Any, tree: Tree) -> Tree:
-  abstract = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32),
-    engine.abstract(room.init, config),
-  )
-  return placing.realise(tree, abstract, room.AXES, sharding.current())
+  """Weights of a room, in float32."""
+  mesh = sharding.current()
+  return make_an_audio_loading.placed(room.init, config, tree, room.AXES, mesh)

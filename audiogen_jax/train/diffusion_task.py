@@ -36,11 +36,13 @@ from audiogen_jax.diffusion.unet import UNet, UNetConfig
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.text import clap
 from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.text_to_latents import columns_of
 from audiogen_jax.train import (
   diffusion_inputs,
   diffusion_samples,
   diffusion_sources,
   gradients,
+  latents_planning,
 )
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
@@ -162,7 +164,7 @@ class DiffusionTask:
       step=jnp.int32(0),
       params=params,
       optimiser=self._tx.init(params),
-      extra=extra | self._frozen.zeros(),
+      extra=extra | diffusion_sources.zeros(self._frozen),
       average=jax.tree.map(jnp.copy, params) if self.average_every else {},
     )
 
@@ -174,7 +176,7 @@ class DiffusionTask:
     Latent diffusion (Rombach et al., 2022, appendix G): latents are divided by
     their standard deviation, here that of `scale_batches` batches.
     """
-    weights = self._frozen.read(self.model)
+    weights = diffusion_sources.frozen(self.model, self._frozen)
     params, extra = state.params, state.extra | weights
     if self.start == "model":
       params = {"unet": diffusion_sources.unet_weights(self.model, self.unet)}
@@ -276,7 +278,7 @@ class DiffusionTask:
         self.context(state, batch, none), self.context(state, batch, ~none)
       ),
       seeds,
-      columns=self._shape(1, samples, up=True)[1],
+      columns=columns_of(samples, self.autoencoder, self.unet),
       dtype=types.resolve_dtype(self.dtype),
     )
     return audio[:, :samples]
@@ -287,8 +289,7 @@ class DiffusionTask:
 
   def model_flops(self, rows: int, seconds: float) -> float:
     """Of the U-Net, forwards and twice as much backwards."""
-    samples = round(seconds * self.rate_hz)
-    shape = self._shape(1, samples)
+    shape = self._shape(1, round(seconds * self.rate_hz))
     params = jax.eval_shape(
       functools.partial(unet.init, self.unet), jax.random.key(0)
     )
@@ -310,15 +311,16 @@ class DiffusionTask:
   ) -> dict[str, Program]:
     """What the source holds, beside a state that has room for it."""
     del batch, key
-    held = {name: state.extra[name] for name in self._frozen.configs}
+    held = {name: state.extra[name] for name in self._frozen}
     return {"prepare": Program(None, (state,), outputs=(held, state.average))}
 
   def sampling_programs(
     self, rows: int, placement: Placement
   ) -> dict[str, Program]:
-    """None: `audiogen plan --sample` plans them for the model itself."""
-    del rows, placement
-    return {}
+    """Those of the model that is exported."""
+    dtype = types.resolve_dtype(self.dtype)
+    parts = self._parts(self.autoencoder.scale, {})
+    return latents_planning.sampling(parts, dtype, rows, placement)
 
   def variants(self) -> "dict[str, DiffusionTask]":
     """What the backward pass computes again."""
@@ -327,19 +329,9 @@ class DiffusionTask:
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the whole model in our format, the averaged U-Net in it."""
-    scale = float(sharding.fetch(state.extra["scale"]))
-    parts = Parts(
-      schedule=self.schedule,
-      unet=self.unet,
-      unet_tree=(state.average or state.params)["unet"],
-      autoencoder=dataclasses.replace(self.autoencoder, scale=scale),
-      autoencoder_tree=state.extra["autoencoder"],
-      vocoder=self.vocoder,
-      vocoder_tree=state.extra["vocoder"],
-      text=self.clap,
-      text_tree=state.extra["text"],
-      window_s=self.window_s,
-    )
+    trees = {name: state.extra[name] for name in self._frozen}
+    trees["unet"] = (state.average or state.params)["unet"]
+    parts = self._parts(float(sharding.fetch(state.extra["scale"])), trees)
     make_an_audio_parts.write_orbax(folder, parts, self.tokenizer())
 
   def latents(
@@ -362,15 +354,26 @@ class DiffusionTask:
     found = clap.encode(self.clap, state.extra["text"], ids)
     return jax.lax.stop_gradient(found)
 
-  @property
-  def _frozen(self) -> diffusion_sources.Frozen:
-    return diffusion_sources.Frozen(
-      {
-        "autoencoder": self.autoencoder,
-        "text": self.clap,
-        "vocoder": self.vocoder,
-      }
+  def _parts(self, scale: float, trees: Mapping[str, Tree]) -> Parts:
+    """The model that is trained, without weights where there are no trees."""
+    return Parts(
+      schedule=self.schedule,
+      unet=self.unet,
+      unet_tree=trees.get("unet"),
+      autoencoder=dataclasses.replace(self.autoencoder, scale=scale),
+      autoencoder_tree=trees.get("autoencoder"),
+      vocoder=self.vocoder,
+      vocoder_tree=trees.get("vocoder"),
+      text=self.clap,
+      text_tree=trees.get("text"),
+      window_s=self.window_s,
     )
+
+  @property
+  def _frozen(self) -> dict[str, Any]:
+    """Shapes of the parts that are not trained, by name."""
+    latent = {"autoencoder": self.autoencoder}
+    return latent | {"text": self.clap, "vocoder": self.vocoder}
 
   @functools.cached_property
   def _tx(self) -> optax.GradientTransformation:
@@ -390,11 +393,8 @@ class DiffusionTask:
       )
     return training.squares(found, example)
 
-  def _shape(
-    self, rows: int, samples: int, *, up: bool = False
-  ) -> tuple[int, int, int, int]:
-    """Of the latents of sounds."""
-    levels = len(self.unet.multipliers)
+  def _shape(self, rows: int, samples: int) -> tuple[int, int, int, int]:
+    """Of the latents of sounds that are trained on."""
     c = self.autoencoder
-    columns = diffusion_inputs.columns(c, samples, levels, up=up)
+    columns = diffusion_inputs.columns(c, samples, self.unet.ratio)
     return rows, columns, c.rows, c.channels
