@@ -44,5 +44,6 @@ def attend(
     )
     return (y / total).astype(v.dtype)  # fewer than the weights are
 
-  y = jax.lax.map(one, q).transpose(1, 0, 3, 2, 4)
+  # A backward pass makes the scores of a piece again, and keeps none.
+  y = jax.lax.map(jax.checkpoint(one), q).transpose(1, 0, 3, 2, 4)
   return y.reshape(b, -1, h, e)[:, :queries]

@@ -100,6 +100,12 @@ class Posterior(NamedTuple):
   mean: Float[AnyArray, "b w z c"]
   log_variance: Float[AnyArray, "b w z c"]
 
+  @classmethod
+  def of(cls, both: Float[Array, "b w z e"]) -> "Posterior":
+    """What an encoder makes of an image, in its two halves."""
+    mean, log_variance = jnp.split(both, 2, axis=-1)
+    return cls(mean, jnp.clip(log_variance, _LEAST, _MOST))
+
   def sample(
     self, noise: Float[AnyArray, "b w z c"]
   ) -> Float[Array, "b w z c"]:
@@ -198,6 +204,16 @@ def init(config: AutoencoderConfig, key: jax.Array) -> Tree:
   }
 
 
+def image(
+  config: AutoencoderConfig, mel: Float[Array, "b t m"]
+) -> Float[Array, "b t m"]:
+  """A mel spectrogram as the networks see it.
+
+  Where the recipe brings levels to 0 … 1 they see -1 … 1.
+  """
+  return mel if config.mel.range_db is None else 2 * mel - 1
+
+
 def encode(
   config: AutoencoderConfig,
   params: Tree,
@@ -206,8 +222,7 @@ def encode(
 ) -> Posterior:
   """What a latent may be, in float32; frames are a multiple of `ratio`.
 
-  Where the recipe brings levels to 0 … 1 the network sees -1 … 1.  `dtype` is
-  the type of matrix products.
+  `dtype` is the type of matrix products.
 
   Raises:
     InputError: For another number of frames.
@@ -218,13 +233,11 @@ def encode(
       f"{frames} frames are no multiple of the {config.ratio} of a column of a"
       " latent; pad or cut the sound"
     )
-  if config.mel.range_db is not None:
-    mel = 2 * mel - 1
+  mel = image(config, mel)
   with jax.default_matmul_precision(precision(dtype)):
     variables = winograd.variables(params["encoder"], dtype)
     both = Encoder(config, dtype).apply(variables, mel[..., None])
-  mean, log_variance = jnp.split(both, 2, axis=-1)
-  return Posterior(mean, jnp.clip(log_variance, _LEAST, _MOST))
+  return Posterior.of(both)
 
 
 def latent(

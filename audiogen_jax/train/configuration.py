@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from audiogen_jax.convert import keys
 from audiogen_jax.core import config
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.train.autoencoder_task import AutoencoderTask
 from audiogen_jax.train.codec_task import CodecTask
 from audiogen_jax.train.diffusion_task import DiffusionTask
 from audiogen_jax.train.lm_task import LMTask
@@ -32,6 +33,7 @@ from audiogen_jax.train.task import Task
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
 TASKS = {
+  "autoencoder": AutoencoderTask,
   "codec": CodecTask,
   "diffusion": DiffusionTask,
   "lm": LMTask,

@@ -32,8 +32,28 @@ def accumulated(
     InputError: If the batch does not divide into so many.
   """
   gradient = jax.value_and_grad(loss, has_aux=True)
+  return averaged(gradient, params, rows, parts)
+
+
+def averaged(
+  function: Callable[..., Tree],
+  params: Tree,
+  rows: tuple[jax.Array, ...],
+  parts: int,
+) -> Tree:
+  """What a function gives for a batch: means over parts of the batch.
+
+  Args:
+    function: Of `(params, *rows)`; gives a tree of arrays.
+    params: Its first argument.
+    rows: Arrays whose first axis is the batch.
+    parts: How many; 1 for the batch at once.
+
+  Raises:
+    InputError: If the batch does not divide into so many.
+  """
   if parts == 1:
-    return gradient(params, *rows)
+    return function(params, *rows)
   if rows[0].shape[0] % parts:
     raise InputError(
       f"batch {rows[0].shape[0]} does not divide into accumulate = {parts}"
@@ -45,10 +65,10 @@ def accumulated(
     return constrain(x, None, "batch", *[None] * (x.ndim - 2))
 
   def add(total, part):
-    return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+    return jax.tree.map(jnp.add, total, function(params, *part)), None
 
   batches = tuple(map(split, rows))
-  like = jax.eval_shape(gradient, params, *(x[0] for x in batches))
+  like = jax.eval_shape(function, params, *(x[0] for x in batches))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
   total, _ = jax.lax.scan(add, zeros, batches)
   return jax.tree.map(lambda x: x / parts, total)
