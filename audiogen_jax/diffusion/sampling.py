@@ -127,7 +127,7 @@ class Plan(NamedTuple):
     step: Which step this belongs to, for its noise.
     begins: Whether it is that step's first line.
     level: ᾱ of the latent.
-    foretold: What `p` has of latent and noise.
+    foretold: What `p` has of the latent and of what the U-Net finds.
     weights: Of `p`, and of those before.
     keeps: Whether the latent is kept for the next line.
     kept: Whether the kept latent goes on instead of this one.
@@ -218,8 +218,7 @@ def plan(
     )
   at, noisier = at[len(at) - steps :], at[: len(at) - steps]
   kept = schedules.kept(schedule)
-  ratios = np.interp(at, np.arange(len(kept)), _log_ratio(kept))
-  levels = np.append(1 / (1 + np.exp(-2 * ratios)), kept[0])
+  levels = np.append(_levels(at, schedule), kept[0])
   rows = _SOLVERS[sampling.solver](at, levels, sampling.eta)
   columns = [np.array(column) for column in zip(*rows, strict=True)]
   padded = [
@@ -231,10 +230,29 @@ def plan(
   ]
   made = Plan(*padded)
   made = made._replace(step=made.step.astype(np.int32))
+  if schedule.predicts == "velocity":
+    made = made._replace(foretold=_of_velocity(made, schedule))
   level = levels[0]
   if sampling.grid == "published" and len(noisier):
     level = kept[int(noisier[-1])]
   return Planned(made, len(rows), np.asarray(level, np.float32))
+
+
+def _of_velocity(made: Plan, schedule: Schedule) -> Float[np.ndarray, "n 2"]:
+  """What `p` has of latent and velocity: noise is √ᾱ v + √(1 - ᾱ) latent."""
+  level = _levels(made.time, schedule)
+  of_latent, of_noise = made.foretold.T
+  both = of_latent + of_noise * np.sqrt(1 - level), of_noise * np.sqrt(level)
+  return np.stack(both, axis=1).astype(np.float32)
+
+
+def _levels(
+  at: Float[np.ndarray, " s"], schedule: Schedule
+) -> Float[np.ndarray, " s"]:
+  """ᾱ at times that may lie between two of the schedule."""
+  kept = schedules.kept(schedule)
+  ratios = np.interp(at, np.arange(len(kept)), _log_ratio(kept))
+  return 1 / (1 + np.exp(-2 * ratios))
 
 
 def _line(

@@ -21,13 +21,13 @@ class Example(NamedTuple):
   Attributes:
     noised: Latents with noise.
     time: Of each.
-    noise: Of each.
+    target: The noise of each, or its velocity, as the schedule says.
     weight: Of each one's loss.
   """
 
   noised: Float[Array, "b w z c"]
   time: Int[Array, " b"]
-  noise: Float[Array, "b w z c"]
+  target: Float[Array, "b w z c"]
   weight: Float[Array, " b"]
 
 
@@ -61,21 +61,25 @@ def example(
     schedule: Of the noise.
     time: Of each.
     noise: Standard normal.
-    min_snr: γ of min-SNR weighting (Hang et al., 2023, eq. 8): times with more
+    min_snr: γ of min-SNR weighting (Hang et al., 2023, §3.4): times with more
       signal than γ times the noise weigh less; 0 weighs all alike.
   """
   level = jnp.asarray(schedules.kept(schedule), jnp.float32)[time]
-  noised = schedules.noised(latents, noise, level[:, None, None, None])
+  per_row = level[:, None, None, None]
+  noised = schedules.noised(latents, noise, per_row)
+  target, ratio = noise, level / (1 - level)
   weight = jnp.ones_like(level)
-  if min_snr:
-    ratio = level / (1 - level)
-    weight = jnp.minimum(ratio, min_snr) / ratio
-  return Example(noised, time, noise, weight)
+  if schedule.predicts == "velocity":
+    target = schedules.velocity(latents, noise, per_row)
+    weighed = jnp.minimum(ratio, min_snr) / (ratio + 1)
+  else:
+    weighed = jnp.minimum(ratio, min_snr) / ratio
+  return Example(noised, time, target, weighed if min_snr else weight)
 
 
 def squares(
   found: Float[Array, "b w z c"], example: Example
 ) -> Float[Array, " b"]:
   """The weighted mean square of each row."""
-  each = jnp.mean(jnp.square(found - example.noise), axis=(1, 2, 3))
+  each = jnp.mean(jnp.square(found - example.target), axis=(1, 2, 3))
   return example.weight * each

@@ -1,6 +1,7 @@
 """What a diffusion model is trained on: latents of sounds, tokens of texts."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,18 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
+
+
+def check_settings(task: Any) -> None:
+  """Raises InputError where a number of a `DiffusionTask` cannot be."""
+  for name in ("text_dropout", "average_decay"):
+    if not 0 <= getattr(task, name) < 1:
+      raise InputError(f"{name} {getattr(task, name)} must lie in [0, 1)")
+  for name in ("accumulate", "scale_batches"):
+    if getattr(task, name) < 1:
+      raise InputError(f"{name} {getattr(task, name)} must be 1 or more")
+  if not 0 <= task.min_snr < float("inf"):
+    raise InputError(f"min_snr {task.min_snr} must be 0 or more")
 
 
 def spec(

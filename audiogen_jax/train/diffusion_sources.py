@@ -18,7 +18,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes
 from audiogen_jax.core.types import Tree
 from audiogen_jax.core.word_pieces import WordPieces
-from audiogen_jax.diffusion import unet
+from audiogen_jax.diffusion import lora, unet
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
@@ -31,7 +31,8 @@ _ROOMS = {"autoencoder": autoencoder, "text": clap, "vocoder": generator}
 
 def _axes() -> dict[str, Axes]:
   tables = {f"extra/{name}/": room.AXES for name, room in _ROOMS.items()}
-  tables["params/unet/"] = unet.AXES
+  tables["(params|extra)/unet/"] = unet.AXES
+  tables["params/adapters/"] = lora.AXES
   made: dict[str, Axes] = {"extra/(averaged|scale)": ()}
   for prefix, table in tables.items():
     made |= {f"{prefix}({rule})": axes for rule, axes in table.items()}

@@ -22,14 +22,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from audiogen_jax.convert import make_an_audio_parts
 from audiogen_jax.convert.make_an_audio_parts import UNET_RANGES, Parts
-from audiogen_jax.core import cost, sharding, types
+from audiogen_jax.core import sharding, types
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.data.spec import SoundSpec
-from audiogen_jax.diffusion import sampler, training, unet
+from audiogen_jax.diffusion import lora, sampler, training, unet
+from audiogen_jax.diffusion.lora import LoRAConfig
 from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.training import Example
 from audiogen_jax.diffusion.unet import UNet, UNetConfig
@@ -67,6 +68,7 @@ class DiffusionTask:
     vocoder: The vocoder.
     text_dropout: Share of texts left out, for guidance.
     min_snr: γ of min-SNR weighting; 0 for none, as published.
+    lora: Adapters of its attention, trained in place of all its parameters.
     scale_batches: Batches by which the scale of the latents is measured.
     window_s: Seconds of a row, noted in the export.
     optim: The optimiser.
@@ -86,6 +88,7 @@ class DiffusionTask:
   vocoder: VocoderConfig = VocoderConfig()
   text_dropout: float = 0.1
   min_snr: float = 0.0
+  lora: LoRAConfig = LoRAConfig()
   scale_batches: int = 8
   window_s: float = Parts.window_s
   optim: OptimiserConfig = OptimiserConfig()
@@ -100,14 +103,9 @@ class DiffusionTask:
   best: ClassVar[str] = "loss"
 
   def __post_init__(self) -> None:
-    for name in ("text_dropout", "average_decay"):
-      if not 0 <= getattr(self, name) < 1:
-        raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")
-    for name in ("accumulate", "scale_batches"):
-      if getattr(self, name) < 1:
-        raise InputError(f"{name} {getattr(self, name)} must be 1 or more")
-    if not 0 <= self.min_snr < float("inf"):
-      raise InputError(f"min_snr {self.min_snr} must be 0 or more")
+    diffusion_inputs.check_settings(self)
+    if self.lora.rank and self.start != "model":
+      raise InputError("lora adapts a trained U-Net: give start=model, too")
 
   def opened(self) -> "DiffusionTask":
     """The task with what its source says of itself; reads no weights.
@@ -158,8 +156,11 @@ class DiffusionTask:
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; `prepare` fills in what comes from the source."""
-    params = {"unet": unet.init(self.unet, key)}
+    params: Tree = {"unet": unet.init(self.unet, key)}
     extra = {"averaged": jnp.float32(0), "scale": jnp.float32(1)}
+    if self.lora.rank:
+      adapters = lora.init(self.lora, params["unet"], key)
+      params, extra["unet"] = {"adapters": adapters}, params["unet"]
     return TrainState(
       step=jnp.int32(0),
       params=params,
@@ -179,7 +180,8 @@ class DiffusionTask:
     weights = diffusion_sources.frozen(self.model, self._frozen)
     params, extra = state.params, state.extra | weights
     if self.start == "model":
-      params = {"unet": diffusion_sources.unet_weights(self.model, self.unet)}
+      net = {"unet": diffusion_sources.unet_weights(self.model, self.unet)}
+      params, extra = (params, extra | net) if self.lora.rank else (net, extra)
       scale = jnp.float32(self.autoencoder.scale)
     else:
       measured = jax.jit(self.latents)
@@ -219,8 +221,8 @@ class DiffusionTask:
     """One update on given noise."""
 
     def loss(params, context, *rows):
-      each = self._squares(params, Example(*rows), context)
-      return jnp.mean(each), {}
+      net = self.net(state, params)
+      return jnp.mean(self._squares(net, Example(*rows), context)), {}
 
     (value, _), gradient = gradients.accumulated(
       loss, state.params, (context, *example), self.accumulate
@@ -247,7 +249,7 @@ class DiffusionTask:
     noise = jax.random.normal(jax.random.fold_in(key, 1), latents.shape)
     example = training.example(latents, self.schedule, time, noise)
     context = self.context(state, batch, jnp.zeros(rows, bool))
-    each = self._squares(state.average or state.params, example, context)
+    each = self._squares(self.net(state), example, context)
     valid = batch["valid"]
     return {"loss": jnp.sum(each, where=valid), "rows": jnp.sum(valid)}
 
@@ -269,7 +271,7 @@ class DiffusionTask:
     none = jnp.zeros(batch["audio"].shape[0], bool)
     audio = diffusion_samples.sample(
       self.unet,
-      (state.average or state.params)["unet"],
+      self.net(state),
       self.schedule,
       self.autoencoder,
       self.vocoder,
@@ -290,17 +292,8 @@ class DiffusionTask:
   def model_flops(self, rows: int, seconds: float) -> float:
     """Of the U-Net, forwards and twice as much backwards."""
     shape = self._shape(1, round(seconds * self.rate_hz))
-    params = jax.eval_shape(
-      functools.partial(unet.init, self.unet), jax.random.key(0)
-    )
-    forward = cost.flops(
-      UNet(self.unet).apply,
-      {"params": params},
-      jax.ShapeDtypeStruct(shape, jnp.float32),
-      jax.ShapeDtypeStruct((1,), jnp.int32),
-      jax.ShapeDtypeStruct((1, self.clap.length, self.clap.width), jnp.float32),
-    )
-    return 3 * rows * forward
+    context = 1, self.clap.length, self.clap.width
+    return 3 * rows * latents_planning.unet_flops(self.unet, shape, context)
 
   def prepare_programs(
     self,
@@ -330,9 +323,16 @@ class DiffusionTask:
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the whole model in our format, the averaged U-Net in it."""
     trees = {name: state.extra[name] for name in self._frozen}
-    trees["unet"] = (state.average or state.params)["unet"]
+    trees["unet"] = self.net(state)
     parts = self._parts(float(sharding.fetch(state.extra["scale"])), trees)
     make_an_audio_parts.write_orbax(folder, parts, self.tokenizer())
+
+  def net(self, state: TrainState, params: Tree | None = None) -> Tree:
+    """The U-Net of these parameters; without them that which is exported."""
+    params = params or state.average or state.params
+    if not self.lora.rank:
+      return params["unet"]
+    return lora.merged(self.lora, state.extra["unet"], params["adapters"])
 
   def latents(
     self, state: TrainState, batch: Batch, key: jax.Array
@@ -380,7 +380,7 @@ class DiffusionTask:
     return self.optim.make()
 
   def _squares(
-    self, params: Tree, example: Example, context: Float[Array, "b l d"]
+    self, net: Tree, example: Example, context: Float[Array, "b l d"]
   ) -> Float[Array, " b"]:
     """The loss of each row."""
     dtype = types.resolve_dtype(self.dtype)
@@ -388,9 +388,7 @@ class DiffusionTask:
     if self.remat == "full":
       apply = jax.checkpoint(apply)
     with jax.default_matmul_precision(types.precision(dtype)):
-      found = apply(
-        {"params": params["unet"]}, example.noised, example.time, context
-      )
+      found = apply({"params": net}, example.noised, example.time, context)
     return training.squares(found, example)
 
   def _shape(self, rows: int, samples: int) -> tuple[int, int, int, int]:

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from audiogen_jax import text_to_latents
 from audiogen_jax.convert import engine
 from audiogen_jax.convert.make_an_audio_parts import Parts
-from audiogen_jax.core import abstract, sharding
+from audiogen_jax.core import abstract, cost, sharding
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.diffusion import sampler, unet
 from audiogen_jax.diffusion.denoiser import Denoiser
 from audiogen_jax.diffusion.sampler import Inputs, State
+from audiogen_jax.diffusion.unet import UNet, UNetConfig
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.text import clap, clip
 from audiogen_jax.vocoder import generator, pieces
@@ -107,6 +108,28 @@ def sampling(
     runs=groups * count,
   )
   return found
+
+
+def unet_flops(
+  config: UNetConfig,
+  shape: tuple[int, int, int, int],
+  context: tuple[int, int, int],
+) -> float:
+  """Operations of one run of a U-Net.
+
+  Args:
+    config: Its shape.
+    shape: Of the latents.
+    context: Rows, tokens and width of what texts say.
+  """
+  params = engine.abstract(unet.init, config)
+  return cost.flops(
+    UNet(config).apply,
+    {"params": params},
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+    jax.ShapeDtypeStruct(shape[:1], jnp.int32),
+    jax.ShapeDtypeStruct(context, jnp.float32),
+  )
 
 
 def _weights(
