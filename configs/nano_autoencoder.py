@@ -1,4 +1,4 @@
-r"""The mel autoencoder of `nano-diffusion`: 2.4 million parameters.
+r"""The mel autoencoder of `nano-diffusion`: 3.0 million parameters.
 
     python -m audiogen_jax.train --config=configs/nano_autoencoder.py \
       --workdir=autoencoder --config.data.folders=DATASET
@@ -17,11 +17,11 @@ def get_config(variant: str = "") -> ConfigDict:
   config = maa_autoencoder.get_config(variant)
   config.autoencoder = ConfigDict(
     dict(
-      filters=32, multipliers=(1, 2, 2, 4), residual_layers=1, attention=(3,)
+      filters=32, multipliers=(1, 1, 2, 4), residual_layers=1, attention=(3,)
     )
   )
   config.adversary = ConfigDict(dict(kinds=("patch",), filters=16))
-  config.adversary_start = 1000
+  config.adversary_start = 1500
   config.r1_every = 16
   config.average_every = 1
   config.average_decay = 0.998
@@ -30,11 +30,11 @@ def get_config(variant: str = "") -> ConfigDict:
     dict(lr=5e-4, b1=0.5, b2=0.9, schedule="cosine", warmup=100)
   )
   config.data = ConfigDict(
-    dict(batch=8, duration_s=1.28, eval_duration_s=4.992, workers=0)
+    dict(batch=4, duration_s=1.28, eval_duration_s=4.992, workers=0)
   )
   config.data.eval_batch = 8
   config.loop = ConfigDict(
-    dict(steps=3000, log_every=25, eval_every=250, save_every=100)
+    dict(steps=4000, log_every=25, eval_every=250, save_every=100)
   )
   if variant == "tiny":
     config.optim.warmup = 10

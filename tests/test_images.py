@@ -52,3 +52,16 @@ def test_a_larger_image_is_convolved():
   }
   got = ours.apply({"params": params}, x)
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+  slope = jnp.asarray(noise(2, 6, 10, 4, scale=1, seed=3))
+
+  def plain(params, x):
+    large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return jnp.sum(slope * conv.apply({"params": params}, large))
+
+  def fast(params, x):
+    return jnp.sum(slope * ours.apply({"params": params}, x))
+
+  want, got = (jax.grad(each, (0, 1))(params, x) for each in (plain, fast))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, want
+  )
