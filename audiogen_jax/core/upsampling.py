@@ -60,8 +60,9 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
 
 
 def _backward(given: tuple, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Gradients as of the large image: those of the small one took 20 times as
-  long on a processor.
+  """Gradients as of the large image.
+
+  Those of the small one took 20 times as long on a processor.
   """
 
   def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
