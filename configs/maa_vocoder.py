@@ -52,11 +52,11 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
   """A small generator and adversary, small batches, a short run."""
-  config.vocoder.filters = 64
-  config.vocoder.kernels = (3, 7)
-  config.vocoder.dilations = ((1, 3), (1, 3))
+  config.vocoder.update(filters=64, ratios=(8, 8, 4), ratio_kernels=(16, 16, 8))
+  config.vocoder.update(kernels=(3, 7), dilations=((1, 3), (1, 3)))
+  config.vocoder.paired = False
   config.adversary.filters = 4
-  config.adversary.periods = (2, 5, 11)
+  config.adversary.periods = (2, 5)
   config.adversary.rates = 2
   config.adversary.resolutions = ((1024, 120, 600), (512, 50, 240))
   config.optim.lr = 1e-3
