@@ -6,6 +6,7 @@ that is too short raises `InputError` while tracing, not inside a compiled step.
 
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,17 +35,19 @@ def stft(
   *,
   n_fft: int,
   hop: int,
+  window: Literal["hann", "boxcar"] = "hann",
   window_length: int | None = None,
   symmetric: bool = False,
   center: bool = False,
   normalized: bool = False,
 ) -> Complex[Array, "*b t f"]:
-  """Short-time Fourier transform with a Hann window.
+  """Short-time Fourier transform.
 
   Frame t covers samples [t * hop, t * hop + n_fft); samples behind the last
   whole frame are not seen.  f = n_fft // 2 + 1.
 
   Args:
+    window: Its kind; a boxcar is 1 throughout.
     window_length: Samples under the window, which sits in the middle of the
       frame; n_fft when None.
     symmetric: Whether the window's last sample equals its first; otherwise it
@@ -53,11 +56,10 @@ def stft(
       centred on sample t * hop.
     normalized: Divides by the window's energy, sqrt(sum(window ** 2)).
   """
-  window = _hann(
-    n_fft if window_length is None else window_length, n_fft, symmetric
-  )
+  length = n_fft if window_length is None else window_length
+  weights = _window(window, length, n_fft, symmetric)
   if normalized:
-    window = window / np.sqrt(np.sum(window**2))
+    weights = weights / np.sqrt(np.sum(weights**2))
   audio = audio.astype(jnp.float32)
   if center:
     audio = reflect(audio, n_fft // 2)
@@ -68,8 +70,8 @@ def stft(
       "pad the sound or use a smaller n_fft"
     )
   frames = _frames(audio, n_fft, hop)
-  window = jnp.asarray(window, jnp.float32)
-  return jnp.fft.rfft(frames * jnp.broadcast_to(window, frames.shape))
+  weights = jnp.asarray(weights, jnp.float32)
+  return jnp.fft.rfft(frames * jnp.broadcast_to(weights, frames.shape))
 
 
 # Loudness
@@ -238,13 +240,13 @@ def _filter(
 # Frames
 
 
-def _hann(length: int, n_fft: int, symmetric: bool) -> np.ndarray:
-  """Hann window in the middle of n_fft samples, float64."""
+def _window(name: str, length: int, n_fft: int, symmetric: bool) -> np.ndarray:
+  """A window in the middle of n_fft samples, float64."""
   if length > n_fft:
     raise InputError(
       f"window_length must be at most n_fft = {n_fft}, got {length}"
     )
-  window = scipy.signal.get_window("hann", length, fftbins=not symmetric)
+  window = scipy.signal.get_window(name, length, fftbins=not symmetric)
   left = (n_fft - length) // 2
   return np.pad(window, (left, n_fft - length - left))
 

@@ -220,13 +220,9 @@ def write_orbax(
   Raises:
     InputError: If the folder exists or cannot be written.
   """
-  rooms = {
-    name: Room(
-      kind,
-      config.as_dict(getattr(parts, name)),
-      getattr(parts, f"{name}_tree"),
-    )
-    for name, (kind, _) in _KINDS.items()
+  held = {
+    name: room_of(name, getattr(parts, name), getattr(parts, f"{name}_tree"))
+    for name in _KINDS
     if getattr(parts, name) is not None
   }
   settings = _Settings(parts.schedule, parts.window_s)
@@ -237,31 +233,49 @@ def write_orbax(
 
   orbax.write(
     folder,
-    Export(FAMILY, rooms, config.as_dict(settings)),
+    Export(FAMILY, held, config.as_dict(settings)),
     ready=ready,
     extras=extras,
   )
 
 
+def rooms(export: Export) -> dict[str, Any]:
+  """What an export in our own format holds, by the names of `Parts`.
+
+  Raises:
+    InputError: For a room that no Make-An-Audio has, or values that cannot be.
+  """
+  built: dict[str, Any] = {}
+  for name, room in export.rooms.items():
+    kind, cls = _KINDS.get(name, (None, None))
+    if room.kind != kind:
+      known = ", ".join(f"{n} ({k})" for n, (k, _) in _KINDS.items())
+      raise InputError(
+        f"the room {shown(name)} is of kind {shown(room.kind)}; a"
+        f" Make-An-Audio has {known}"
+      )
+    ranges = UNET_RANGES if cls is UNetConfig else _RANGES
+    room_config = config.build(cls, room.config, where=name, ranges=ranges)
+    built[name] = building.checked(room_config, name)
+    built[f"{name}_tree"] = room.tree
+  return built
+
+
+def room_of(name: str, config_: Any, tree: Tree) -> Room:
+  """A room as it is written."""
+  return Room(_KINDS[name][0], config.as_dict(config_), tree)
+
+
 def _open_orbax(folder: epath.Path) -> Parts:
   export = orbax.read(folder)
-  built: dict[str, Any] = {}
   try:
-    for name, room in export.rooms.items():
-      kind, cls = _KINDS.get(name, (None, None))
-      if room.kind != kind:
-        known = ", ".join(f"{n} ({k})" for n, (k, _) in _KINDS.items())
-        raise InputError(
-          f"the room {shown(name)} is of kind {shown(room.kind)}; a"
-          f" Make-An-Audio has {known}"
-        )
-      ranges = UNET_RANGES if cls is UNetConfig else _RANGES
-      room_config = config.build(cls, room.config, where=name, ranges=ranges)
-      built[name] = building.checked(room_config, name)
-      built[f"{name}_tree"] = room.tree
+    built = rooms(export)
     missing = [name for name in _NEEDED if name not in built]
     if missing:
-      raise InputError(f"the room {missing[0]} is missing")
+      raise InputError(
+        f"the room {missing[0]} is missing"
+        + (f"; there is {', '.join(export.rooms)} alone" if built else "")
+      )
     settings = config.build(_Settings, export.settings, ranges=_RANGES)
   except InputError as error:
     raise InputError(f"{folder / checkpoint.CONFIG}: {error}") from None
@@ -294,17 +308,17 @@ def _check_frames(latent: AutoencoderConfig, where: str) -> None:
 
 def _check_recipes(ours: MelConfig, heard: MelConfig, where: str) -> None:
   """Raises InputError unless the vocoder hears what the autoencoder makes."""
-  differ = [
-    field.name
-    for field in dataclasses.fields(MelConfig)
-    if getattr(ours, field.name) != getattr(heard, field.name)
-  ]
-  if differ:
-    told = ", ".join(
-      f"{name} {getattr(ours, name)} and {getattr(heard, name)}"
-      for name in differ[:3]
-    )
+  told = differing(ours, heard)
+  if told:
     raise InputError(
       f"{where}: the autoencoder makes other mel spectrograms than the vocoder"
       f" hears ({told}); take the vocoder of the same generation"
     )
+
+
+def differing(one: MelConfig, other: MelConfig) -> str:
+  """In what two recipes differ, for a message; empty if in nothing."""
+  names = [field.name for field in dataclasses.fields(MelConfig)]
+  pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
+  differ = [f"{name} {a} and {b}" for name, (a, b) in pairs.items() if a != b]
+  return ", ".join(differ[:3])

@@ -1,5 +1,8 @@
 """Adversarial losses: hinge and least squares, and feature matching.
 
+What a loss says of the discriminators of a kind, and of their layers, is
+averaged, or added up where the configuration says `summed`.
+
 `real` and `fake` are the outputs of `discriminators.discriminate` for
 recordings and for what the generator makes of them.
 """
@@ -29,7 +32,7 @@ def discriminator_loss(
       _fake_loss(config, f.logits) + _real_loss(config, r.logits)
       for r, f in zip(real[kind], fake[kind], strict=True)
     ]
-    total += sum(parts) / len(parts)
+    total += _total(config, parts)
   return total
 
 
@@ -46,20 +49,29 @@ def generator_losses(
   for kind in config.kinds:
     adv = [_adversarial_loss(config, f.logits) for f in fake[kind]]
     feat = [
-      feature_matching(r.features, f.features)
+      feature_matching(config, r.features, f.features)
       for r, f in zip(real[kind], fake[kind], strict=True)
     ]
-    losses[f"adv_{kind}"] = sum(adv) / len(adv)
-    losses[f"feat_{kind}"] = sum(feat) / len(feat)
+    losses[f"adv_{kind}"] = _total(config, adv)
+    losses[f"feat_{kind}"] = _total(config, feat)
   return losses
 
 
 def feature_matching(
-  real: Sequence[Float[Array, "..."]], fake: Sequence[Float[Array, "..."]]
+  config: DiscriminatorConfig,
+  real: Sequence[Float[Array, "..."]],
+  fake: Sequence[Float[Array, "..."]],
 ) -> Float[Array, ""]:
-  """Mean over the maps of their mean absolute difference."""
+  """Mean absolute difference of the maps of one discriminator."""
   apart = [jnp.mean(jnp.abs(r - f)) for r, f in zip(real, fake, strict=True)]
-  return sum(apart) / len(apart)
+  return _total(config, apart)
+
+
+def _total(
+  config: DiscriminatorConfig, parts: Sequence[Float[Array, ""]]
+) -> Float[Array, ""]:
+  """Mean or sum of what is said of several."""
+  return sum(parts) / (1 if config.summed else len(parts))
 
 
 def _real_loss(

@@ -3,8 +3,11 @@
     msstft   complex spectra at five resolutions     Défossez et al., 2022, §3.4
     mpd      the wave folded at five periods         Kong et al., 2020
     msd      the wave at three rates                 Kumar et al., 2019
+    hifi_msd the same, deeper                        Kong et al., 2020
+    mrd      magnitudes at three resolutions         Jang et al., 2021
 
-The released recipe uses the first alone.
+The released recipe of codecs uses the first alone; HiFi-GAN has `mpd` and
+`hifi_msd`, BigVGAN `mpd` and `mrd`.
 """
 
 import dataclasses
@@ -20,12 +23,12 @@ from audiogen_jax.core import weight_norm
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 
-Kind = Literal["msstft", "mpd", "msd"]
+Kind = Literal["msstft", "mpd", "msd", "hifi_msd", "mrd"]
 
 # Meanings of the parameters' axes: discriminators are small and replicated.
 AXES = {
-  r"(msstft|mpd)/.*/(kernel|kernel_v)": (None,) * 4,
-  r"msd/.*/(kernel|kernel_v)": (None,) * 3,
+  r"(msstft|mpd|mrd)/.*/(kernel|kernel_v)": (None,) * 4,
+  r"(hifi_)?msd/.*/(kernel|kernel_v)": (None,) * 3,
   r".*/(bias|kernel_g)": (None,),
 }
 
@@ -41,8 +44,12 @@ class DiscriminatorConfig:
     filters: Channels of the first layers.
     n_ffts: Windows of `msstft`, a quarter of a window apart.
     periods: Periods of `mpd`, in samples.
-    rates: Of `msd`: how often the rate is halved, and once not at all.
+    rates: Of `msd` and `hifi_msd`: the rate as it is, and halved once, twice …
+    resolutions: Of `mrd`: samples of a frame, from one frame to the next, and
+      under the window.
     slope: Slope of the leaky ReLU below 0.
+    summed: Whether losses are sums over the discriminators of a kind and their
+      layers, as vocoders have them; otherwise means.
   """
 
   kinds: tuple[Kind, ...] = ("msstft",)
@@ -51,7 +58,13 @@ class DiscriminatorConfig:
   n_ffts: tuple[int, ...] = (1024, 2048, 512, 256, 128)
   periods: tuple[int, ...] = (2, 3, 5, 7, 11)
   rates: int = 3
+  resolutions: tuple[tuple[int, ...], ...] = (
+    (1024, 120, 600),
+    (2048, 240, 1200),
+    (512, 50, 240),
+  )
   slope: float = 0.3
+  summed: bool = False
 
   def __post_init__(self) -> None:
     if len(set(self.kinds)) < len(self.kinds):
@@ -61,6 +74,17 @@ class DiscriminatorConfig:
         f"adversary.filters {self.filters} must be a multiple of 8 for msd,"
         " which splits half of them into four groups"
       )
+    if "hifi_msd" in self.kinds and (self.filters < 4 or self.filters % 4):
+      raise InputError(
+        f"adversary.filters {self.filters} must be a multiple of 4 for"
+        " hifi_msd, which splits four times as many into 16 groups"
+      )
+    for each in self.resolutions:
+      if len(each) != 3 or not 0 < each[1] <= each[2] <= each[0]:
+        raise InputError(
+          f"adversary.resolutions {each} must be samples of a frame, of a hop"
+          " and of a window, the hop the least and the frame the most"
+        )
 
 
 class Output(NamedTuple):
@@ -220,6 +244,81 @@ class ScaleDiscriminator(nn.Module):
     return Output(logits[..., 0], [*features, logits])
 
 
+class HifiScaleDiscriminator(nn.Module):
+  """One rate of `hifi_msd` (Kong et al., 2020, §2.3).
+
+  As published but for the first rate, which has weight norm here, and there
+  spectral norm, which would need a state.
+  """
+
+  config: DiscriminatorConfig
+
+  @nn.compact
+  def __call__(self, audio: Float[Array, "b n c"]) -> Output:
+    x, f, features = audio, self.config.filters, []
+    for i, (width, kernel, stride, groups) in enumerate(
+      [
+        (4 * f, 15, 1, 1),
+        (4 * f, 41, 2, 4),
+        (8 * f, 41, 2, 16),
+        (16 * f, 41, 4, 16),
+        (32 * f, 41, 4, 16),
+        (32 * f, 41, 1, 16),
+        (32 * f, 5, 1, 1),
+      ]
+    ):
+      x = _Conv(
+        width,
+        (kernel,),
+        (stride,),
+        (1,),
+        (kernel // 2,),
+        groups,
+        name=f"conv_{i}",
+      )(x)
+      x = jax.nn.leaky_relu(x, self.config.slope)
+      features.append(x)
+    logits = _Conv(1, (3,), (1,), (1,), (1,), name="conv_post")(x)
+    return Output(logits[..., 0], [*features, logits])
+
+
+class ResolutionDiscriminator(nn.Module):
+  """One resolution of `mrd` (Jang et al., 2021, §2.2, as BigVGAN has it).
+
+  Magnitudes under a window without a slope; convolutions go on in steps of two
+  frames, not frequencies.
+  """
+
+  config: DiscriminatorConfig
+  resolution: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, audio: Float[Array, "b n c"]) -> Output:
+    c, (n_fft, hop, window) = self.config, self.resolution
+    spectrum = dsp.stft(
+      dsp.reflect(jnp.moveaxis(audio, -1, 1), (n_fft - hop) // 2),
+      n_fft=n_fft,
+      hop=hop,
+      window="boxcar",
+      window_length=window,
+    )
+    x = jnp.moveaxis(jnp.abs(spectrum), 1, -1).swapaxes(1, 2)  # b f t c
+    features = []
+    for i, (width, stride) in enumerate([(9, 1), *[(9, 2)] * 3, (3, 1)]):
+      x = _Conv(
+        c.filters,
+        (3, width),
+        (1, stride),
+        (1, 1),
+        (1, width // 2),
+        name=f"conv_{i}",
+      )(x)
+      x = jax.nn.leaky_relu(x, c.slope)
+      features.append(x)
+    logits = _Conv(1, (3, 3), (1, 1), (1, 1), (1, 1), name="conv_post")(x)
+    return Output(logits[..., 0], [*features, logits])
+
+
 class _Discriminators(nn.Module):
   """All discriminators of one kind."""
 
@@ -239,9 +338,15 @@ class _Discriminators(nn.Module):
         PeriodDiscriminator(c, period, name=f"period_{period}")(audio)
         for period in c.periods
       ]
+    if self.kind == "mrd":
+      return [
+        ResolutionDiscriminator(c, each, name=f"resolution_{i}")(audio)
+        for i, each in enumerate(c.resolutions)
+      ]
+    one = ScaleDiscriminator if self.kind == "msd" else HifiScaleDiscriminator
     outputs = []
     for i in range(c.rates):
-      outputs.append(ScaleDiscriminator(c, name=f"rate_{i}")(audio))
+      outputs.append(one(c, name=f"rate_{i}")(audio))
       audio = nn.avg_pool(audio, (4,), (2,), ((2, 2),))
     return outputs
 

@@ -117,6 +117,48 @@ def paper_mel(
   return total / len(_PAPER_SCALES)
 
 
+def recipe_mel(
+  real: Float[Array, "b n c"], fake: Float[Array, "b n c"], recipe: MelConfig
+) -> Float[Array, ""]:
+  """The loss of HiFi-GAN (Kong et al., 2020, eq. 5), by a vocoder's recipe.
+
+  Mean absolute difference of log mel spectra.  Logarithms are natural ones and
+  bands go up to half the rate, whatever the vocoder reads, as published.
+  """
+  bands = dataclasses.replace(recipe, f_max_hz=None, log="ln", range_db=None)
+  real, fake = (mel.log_spectrogram(bands, _channels(x)) for x in (real, fake))
+  return jnp.mean(jnp.abs(real - fake))
+
+
+def bigvgan_mel(
+  real: Float[Array, "b n c"], fake: Float[Array, "b n c"], rate_hz: int
+) -> Float[Array, ""]:
+  """The multi-scale mel loss of BigVGAN's second version.
+
+  Mean absolute differences of log10 mel magnitudes, windows of 32 to 2048
+  samples with 5 to 320 bands; their sum over the scales.
+
+  Raises:
+    InputError: For sounds too short to be reflected at their ends.
+  """
+  total = 0.0
+  for i, scale in enumerate(_PAPER_SCALES):
+    bands = MelConfig(
+      rate_hz,
+      n_fft=2**scale,
+      hop=2**scale // 4,
+      n_mels=5 * 2**i,
+      scale="slaney",
+      area_norm=True,
+      magnitude=True,
+      padding="center",
+      clamp=True,
+    )
+    logs = [mel.log_spectrogram(bands, _channels(x)) for x in (real, fake)]
+    total += jnp.mean(jnp.abs(logs[0] - logs[1]))
+  return total
+
+
 def negative_si_snr(
   real: Float[Array, "b n c"], fake: Float[Array, "b n c"], rate_hz: int
 ) -> Float[Array, ""]:

@@ -29,6 +29,7 @@ from audiogen_jax.train.lm_task import LMTask
 from audiogen_jax.train.loop import RunConfig
 from audiogen_jax.train.masked_task import MaskedTask
 from audiogen_jax.train.task import Task
+from audiogen_jax.train.vocoder_task import VocoderTask
 
 # What `config.task` may say; the rest of the configuration is the task's own
 # fields, beside those of `RunConfig`.
@@ -38,6 +39,7 @@ TASKS = {
   "diffusion": DiffusionTask,
   "lm": LMTask,
   "magnet": MaskedTask,
+  "vocoder": VocoderTask,
 }
 
 # What begins a change of a key on a command line.
@@ -71,6 +73,7 @@ _RANGES = keys.RANGES | {
   "weight_decay": (0, 1e3),
   "warmup": _COUNT,
   "decay": _COUNT,  # steps of a schedule, or a share: each says which
+  "decay_rate": _SHARE,
   "clip": _WEIGHT,
   "accumulate": (1, 1 << 20),
   "average_decay": _SHARE,
@@ -89,6 +92,7 @@ _RANGES = keys.RANGES | {
   "l2": _WEIGHT,
   "msspec": _WEIGHT,
   "mel": _WEIGHT,
+  "multi_mel": _WEIGHT,
   "paper_mel": _WEIGHT,
   "si_snr": _WEIGHT,
   "balance_norm": (1e-12, 1e6),

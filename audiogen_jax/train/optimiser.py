@@ -30,12 +30,15 @@ class OptimiserConfig:
     b2: Decay of the second.
     weight_decay: Decoupled decay of all parameters, times the learning rate.
     schedule: The rate after warm-up: constant; a half cosine to 0 at the
-      last step; inverse square root of the step; or constant and then straight
-      to 0 over the last `decay` steps (WSD, Hu et al., 2024).
+      last step; inverse square root of the step; constant and then straight
+      to 0 over the last `decay` steps (WSD, Hu et al., 2024); or exponential,
+      `decay_rate` times as high after each `decay` steps.
     warmup: Steps over which the rate rises from 0.
     steps: Length of the schedules `cosine` and `wsd`; 0 for that of training,
       which `configuration.parse` puts here: `loop.steps`.
-    decay: Steps of the final decay of `wsd`.
+    decay: Steps of the final decay of `wsd`; of `exponential`, those after
+      which the rate is `decay_rate` times as high, falling at each of them.
+    decay_rate: Of `exponential`, in (0, 1].
     clip: Longest gradient, over all parameters; 0 for any.
   """
 
@@ -44,10 +47,13 @@ class OptimiserConfig:
   b1: float = 0.5
   b2: float = 0.9
   weight_decay: float = 0.0
-  schedule: Literal["constant", "cosine", "inverse_sqrt", "wsd"] = "constant"
+  schedule: Literal[
+    "constant", "cosine", "inverse_sqrt", "wsd", "exponential"
+  ] = "constant"
   warmup: int = 0
   steps: int = 0
   decay: int = 0
+  decay_rate: float = 1.0
   clip: float = 0.0
 
   def __post_init__(self) -> None:
@@ -71,6 +77,13 @@ class OptimiserConfig:
       )
     if self.schedule == "inverse_sqrt" and self.warmup < 1:
       raise InputError("optim.warmup of inverse_sqrt must be 1 or more")
+    if self.schedule == "exponential" and self.decay < 1:
+      raise InputError(
+        f"optim.decay {self.decay} of exponential must be 1 or more, such as"
+        " the steps of an epoch"
+      )
+    if not 0 < self.decay_rate <= 1:
+      raise InputError(f"optim.decay_rate {self.decay_rate} must lie in (0, 1]")
 
   def rate(self) -> optax.Schedule:
     """The learning rate by the number of updates made so far."""
@@ -89,6 +102,8 @@ class OptimiserConfig:
       fall = optax.linear_schedule(self.lr, 0.0, self.decay)
       flat = self.steps - self.warmup - self.decay
       rate = optax.join_schedules([rate, fall], [flat])
+    if self.schedule == "exponential":
+      rate = optax.exponential_decay(self.lr, self.decay, self.decay_rate)
     if self.warmup:
       rise = optax.linear_schedule(0.0, self.lr, self.warmup)
       rate = optax.join_schedules([rise, rate], [self.warmup])
