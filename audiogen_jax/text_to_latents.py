@@ -32,8 +32,8 @@ from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
 from audiogen_jax.text import prompts
-from audiogen_jax.text.clap_encoder import ClapTextEncoder
 from audiogen_jax.text.clip_embedder import ClipEmbedder
+from audiogen_jax.text.tower import TextTower
 from audiogen_jax.vocoder.vocoder import Vocoder
 
 _LONGEST_S = 60.0  # every place of a latent attends to all others
@@ -95,7 +95,7 @@ class TextToLatents:
     denoiser: Denoiser,
     mels: MelAutoencoder,
     vocoder: Vocoder,
-    text: ClapTextEncoder | None = None,
+    text: TextTower | None = None,
     clip: ClipEmbedder | None = None,
     *,
     window_s: Seconds = Parts.window_s,

@@ -17,7 +17,7 @@ from audiogen_jax.latent import mel_autoencoder
 from audiogen_jax.make_an_audio import MakeAnAudio
 from audiogen_jax.plan import compiling
 from audiogen_jax.plan.compiling import Compiled
-from audiogen_jax.text import clap_encoder
+from audiogen_jax.text import tower
 from audiogen_jax.train import latents_planning
 from audiogen_jax.vocoder import pieces
 
@@ -57,7 +57,7 @@ def test_what_is_planned_is_what_runs(folder, monkeypatch):
 
     monkeypatch.setattr(module, attribute, run)
 
-  watch(clap_encoder, "_encode", "text", 1)
+  watch(tower, "_encode", "text", 1)
   watch(denoiser, "_run", "U-Net", 0)
   watch(mel_autoencoder, "_decode", "autoencoder", 1)
   watch(pieces, "_synthesize", "vocoder", 1)

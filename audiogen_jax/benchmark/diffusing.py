@@ -25,7 +25,7 @@ from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
 from audiogen_jax.make_an_audio import MakeAnAudio
 from audiogen_jax.text import clap
 from audiogen_jax.text.clap import ClapTextConfig
-from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.text.tower import TextTower
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.generator import VocoderConfig
 from audiogen_jax.vocoder.vocoder import Vocoder
@@ -120,6 +120,6 @@ def random(
       Denoiser(net, Schedule(), nets[0], placement, compute),
       MelAutoencoder(latent, nets[1], placement, compute),
       Vocoder(sound, nets[2], placement),
-      ClapTextEncoder(tower, nets[3], words, placement),
+      TextTower(tower, nets[3], words, placement),
     )
   )

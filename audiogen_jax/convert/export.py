@@ -23,6 +23,7 @@ from audiogen_jax.core import checkpoint, writing
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.text import tokenizer
+from audiogen_jax.text.clap import ClapTextConfig
 
 FORMATS = ("orbax", "audiocraft", "transformers", make_an_audio_folder.NAME)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -147,6 +148,11 @@ def _convert_latent(
     raise InputError(
       f"{source} reads no text, and the published layout of such models is"
       " another, which is not written; convert it to orbax"
+    )
+  if to != "orbax" and not isinstance(parts.text, ClapTextConfig):
+    raise InputError(
+      f"{source} reads with a T5, which the published layout does not hold;"
+      " convert it to orbax"
     )
   words = parts.text and make_an_audio_loading.tokenizer(parts)
 

@@ -19,14 +19,16 @@ from audiogen_jax.core import checkpoint, sharding, word_pieces
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
-from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.diffusion import unet
 from audiogen_jax.diffusion.denoiser import Denoiser
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
-from audiogen_jax.text import clap, clip
-from audiogen_jax.text.clap_encoder import ClapTextEncoder
+from audiogen_jax.text import clip, tower
+from audiogen_jax.text import tokenizer as tokenizers
 from audiogen_jax.text.clip_embedder import ClipEmbedder
+from audiogen_jax.text.t5_text import T5TextConfig
+from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tower import TextTower, TowerConfig
 from audiogen_jax.vocoder import generator
 from audiogen_jax.vocoder.vocoder import Vocoder
 
@@ -35,7 +37,7 @@ _ROOMS: dict[str, tuple[str, Callable[[Any, jax.Array], Tree]]] = {
   "unet": ("U-Net", unet.init),
   "autoencoder": ("autoencoder", autoencoder.init),
   "vocoder": ("vocoder", generator.init),
-  "text": ("text tower", clap.init),
+  "text": ("text tower", tower.init),
   "clip": ("CLIP", clip.init),
 }
 
@@ -81,13 +83,15 @@ def vocoder(parts: Parts, placement: Placement) -> Vocoder:
   return Vocoder(parts.vocoder, params, placement)
 
 
-def text(parts: Parts, placement: Placement) -> ClapTextEncoder | None:
-  """CLAP's text tower with its tokenizer, in float32; None without one."""
+def text(parts: Parts, placement: Placement) -> TextTower | None:
+  """The text tower with its tokenizer, in float32; None without one."""
   if parts.text is None:
     return None
-  words = tokenizer(parts)
-  params = placed(clap.init, parts.text, parts.text_tree, clap.AXES, placement)
-  return ClapTextEncoder(parts.text, params, words, placement)
+  rules = tokenizer(parts)
+  params = placed(
+    tower.init, parts.text, parts.text_tree, tower.AXES, placement
+  )
+  return TextTower(parts.text, params, rules, placement)
 
 
 def embedder(parts: Parts, placement: Placement) -> ClipEmbedder | None:
@@ -105,21 +109,32 @@ def embedder(parts: Parts, placement: Placement) -> ClipEmbedder | None:
   return ClipEmbedder(parts.clip, params, placement)
 
 
-def tokenizer(parts: Parts) -> WordPieces:
-  """The tokenizer of the text tower.
+def tokenizer(parts: Parts) -> Tokenizer:
+  """The tokenizer of the text tower; `words` says what it raises."""
+  return words(parts.text, parts.tokenizer)
+
+
+def words(text: TowerConfig, place: str | None) -> Tokenizer:
+  """The tokenizer of a text tower.
+
+  Args:
+    text: The tower.
+    place: The folder with its files; None where it reads bytes.
 
   Raises:
     InputError: If its files are damaged, or it has more words than the tower.
   """
-  folder = Path(parts.tokenizer)
-  words = word_pieces.load(folder, "bert", limit=parts.text.length)
-  rows = parts.text.bert.vocabulary
-  if words.vocabulary > rows:
+  if isinstance(text, T5TextConfig):
+    return tokenizers.load(place, rows=text.t5.vocabulary)
+  folder = Path(place)
+  found = word_pieces.load(folder, "bert", limit=text.length)
+  rows = text.bert.vocabulary
+  if found.vocabulary > rows:
     raise InputError(
-      f"{folder} has {words.vocabulary} words, the text tower {rows} rows;"
+      f"{folder} has {found.vocabulary} words, the text tower {rows} rows;"
       " take the tokenizer that it was trained with"
     )
-  return words
+  return found
 
 
 def check_stored(parts: Parts) -> None:

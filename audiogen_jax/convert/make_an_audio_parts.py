@@ -7,6 +7,8 @@ the modules name them:
     autoencoder   `latent.autoencoder`         kind "kl_autoencoder"
     vocoder       `vocoder.generator`          kind "mel_vocoder"
     text          `text.clap`, and a folder `tokenizer`   kind "clap_text"
+                  `text.t5_text`, and such a folder, but
+                  where it reads bytes                    kind "t5_text"
     clip          `text.clip`                  kind "clip"
 
 A model reads texts (`text`), looks at pictures (`clip`), or fills holes alone
@@ -34,23 +36,28 @@ from audiogen_jax.core import checkpoint, config
 from audiogen_jax.core.config import shown
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Seconds, Tree
-from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.text.clap import ClapTextConfig
 from audiogen_jax.text.clip import ClipConfig
+from audiogen_jax.text.t5_text import T5TextConfig
+from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tower import TowerConfig
 from audiogen_jax.vocoder.generator import VocoderConfig
 
 FAMILY = "make-an-audio"
 TOKENIZER = "tokenizer"
+# Kinds of rooms: the room's name, and the class of its configuration.
 _KINDS = {
   "unet": ("unet", UNetConfig),
-  "autoencoder": ("kl_autoencoder", AutoencoderConfig),
-  "vocoder": ("mel_vocoder", VocoderConfig),
-  "text": ("clap_text", ClapTextConfig),
+  "kl_autoencoder": ("autoencoder", AutoencoderConfig),
+  "mel_vocoder": ("vocoder", VocoderConfig),
+  "clap_text": ("text", ClapTextConfig),
+  "t5_text": ("text", T5TextConfig),
   "clip": ("clip", ClipConfig),
 }
+_ROOMS = tuple(dict.fromkeys(name for name, _ in _KINDS.values()))
 # The least and the most of what these rooms have of their own.
 _RANGES = RANGES | {
   "beside": (0, 64),
@@ -73,6 +80,7 @@ _RANGES = RANGES | {
   "range_db": (-1000, 1000),
 }
 UNET_RANGES = _RANGES | {"heads": (0, 1024), "head_size": (0, 4096)}
+_BYTE_ROWS = 384  # ByT5's, spare tokens included
 _NEEDED = ("unet", "autoencoder", "vocoder")
 
 
@@ -90,11 +98,11 @@ class Parts:
     autoencoder_tree: Its parameters.
     vocoder: Shape of the vocoder.
     vocoder_tree: Its parameters.
-    text: Shape of CLAP's text tower, of a model that reads.
+    text: Shape of the text tower, of a model that reads.
     text_tree: Its parameters.
     clip: Shape of CLIP, of a model that looks at pictures.
     clip_tree: Its parameters.
-    tokenizer: The folder of its tokenizer.
+    tokenizer: The folder of its tokenizer; None where it reads bytes.
     window_s: The duration trained on.
     published: The published folder that it was read from, if it was.
   """
@@ -106,7 +114,7 @@ class Parts:
   autoencoder_tree: Tree
   vocoder: VocoderConfig
   vocoder_tree: Tree
-  text: ClapTextConfig | None = None
+  text: TowerConfig | None = None
   text_tree: Tree | None = None
   clip: ClipConfig | None = None
   clip_tree: Tree | None = None
@@ -179,7 +187,7 @@ def checked(parts: Parts, where: str) -> Parts:
       f" should be none, or {latent.channels + 1} (of inpainting)"
     )
   widths = {
-    "CLAP": parts.text and parts.text.width,
+    "the text tower": parts.text and parts.text.width,
     "CLIP": parts.clip and parts.clip.width,
   }
   for name, width in widths.items():
@@ -206,7 +214,7 @@ def checked(parts: Parts, where: str) -> Parts:
 def write_orbax(
   folder: str | os.PathLike,
   parts: Parts,
-  words: WordPieces | None,
+  words: Tokenizer | None,
   ready: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> None:
   """Writes our own format, one room at a time.
@@ -222,13 +230,13 @@ def write_orbax(
   """
   held = {
     name: room_of(name, getattr(parts, name), getattr(parts, f"{name}_tree"))
-    for name in _KINDS
+    for name in _ROOMS
     if getattr(parts, name) is not None
   }
   settings = _Settings(parts.schedule, parts.window_s)
 
   def extras(work: Path) -> None:
-    if words is not None:
+    if words is not None and not reads_bytes(parts.text):
       words.save(work / TOKENIZER)
 
   orbax.write(
@@ -247,9 +255,9 @@ def rooms(export: Export) -> dict[str, Any]:
   """
   built: dict[str, Any] = {}
   for name, room in export.rooms.items():
-    kind, cls = _KINDS.get(name, (None, None))
-    if room.kind != kind:
-      known = ", ".join(f"{n} ({k})" for n, (k, _) in _KINDS.items())
+    own, cls = _KINDS.get(room.kind, (None, None))
+    if own != name:
+      known = ", ".join(f"{n} ({k})" for k, (n, _) in _KINDS.items())
       raise InputError(
         f"the room {shown(name)} is of kind {shown(room.kind)}; a"
         f" Make-An-Audio has {known}"
@@ -263,7 +271,8 @@ def rooms(export: Export) -> dict[str, Any]:
 
 def room_of(name: str, config_: Any, tree: Tree) -> Room:
   """A room as it is written."""
-  return Room(_KINDS[name][0], config.as_dict(config_), tree)
+  kinds = {own: kind for kind, own in _KINDS.items()}
+  return Room(kinds[name, type(config_)], config.as_dict(config_), tree)
 
 
 def _open_orbax(folder: epath.Path) -> Parts:
@@ -280,17 +289,23 @@ def _open_orbax(folder: epath.Path) -> Parts:
   except InputError as error:
     raise InputError(f"{folder / checkpoint.CONFIG}: {error}") from None
   words = folder / TOKENIZER
-  if "text" in built and not words.exists():
+  needed = "text" in built and not reads_bytes(built["text"])
+  if needed and not words.exists():
     raise InputError(
       f"{words} is missing, the tokenizer of the text tower; copy the whole"
       " export again"
     )
   return Parts(
     **built,
-    tokenizer=str(words) if "text" in built else None,
+    tokenizer=str(words) if needed else None,
     schedule=settings.schedule,
     window_s=settings.window_s,
   )
+
+
+def reads_bytes(text: TowerConfig) -> bool:
+  """Whether a text tower needs no tokenizer: T5s of few rows read bytes."""
+  return isinstance(text, T5TextConfig) and text.t5.vocabulary <= _BYTE_ROWS
 
 
 def _check_frames(latent: AutoencoderConfig, where: str) -> None:

@@ -297,6 +297,23 @@ def open_text(source: str | Path) -> tuple[T5Config, Tree, str]:
     raise InputError(f"text encoder: {error}") from None
 
 
+def open_reader(source: str | Path) -> tuple[T5Config, Tree, str | None]:
+  """The T5 of a model that has one, or a T5 by itself.
+
+  Returns:
+    What it is, its parameters, the folder of its tokenizer; None for bytes.
+
+  Raises:
+    InputError: If there is none, or it is damaged.
+  """
+  if formats.recognise(formats.locate(source)).name == "t5":
+    return open_text(source)
+  parts = open_parts(source, family=None)
+  if parts.text is None:
+    raise InputError(f"{source} holds no text encoder; name a T5")
+  return parts.text, parts.text_tree, parts.tokenizer
+
+
 def _with_text(parts: Parts, source: str | Path) -> Parts:
   text, tree, folder = open_text(source)
   if text.width != parts.lm.text_width:

@@ -21,8 +21,9 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from audiogen_jax.audio import mel
-from audiogen_jax.convert import make_an_audio_parts
-from audiogen_jax.convert.make_an_audio_parts import UNET_RANGES, Parts
+from audiogen_jax.convert import make_an_audio_rooms
+from audiogen_jax.convert.make_an_audio_parts import UNET_RANGES
+from audiogen_jax.convert.make_an_audio_rooms import Part
 from audiogen_jax.core import cost, types
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
@@ -118,8 +119,7 @@ class AutoencoderTask:
     """
     if self.start == "random":
       return self
-    parts = diffusion_sources.opened(self.model)
-    return dataclasses.replace(self, autoencoder=parts.autoencoder)
+    return dataclasses.replace(self, autoencoder=self._source.config)
 
   def check_parts(self) -> None:
     """The autoencoder fits itself; rows are looked at with their length."""
@@ -164,9 +164,8 @@ class AutoencoderTask:
     """Reads the autoencoder that training starts from, if any."""
     if self.start == "random":
       return state
-    source = {"autoencoder": self.autoencoder}
-    weights = diffusion_sources.frozen(self.model, source)
-    return self._state(state.params | weights)
+    weights = diffusion_sources.read(autoencoder, self._source)
+    return self._state(state.params | {"autoencoder": weights})
 
   def train_step(
     self, state: TrainState, batch: Batch, key: jax.Array
@@ -322,10 +321,8 @@ class AutoencoderTask:
 
   def export(self, state: TrainState, folder: epath.Path) -> None:
     """Writes the autoencoder in our format, as a part of a Make-An-Audio."""
-    parts = Parts(
-      autoencoder=self.autoencoder, autoencoder_tree=self._exported(state)
-    )
-    make_an_audio_parts.write_orbax(folder, parts, None)
+    tree = self._exported(state)
+    make_an_audio_rooms.write(folder, "autoencoder", self.autoencoder, tree)
 
   def images(self, audio: Float[Array, "b n 1"]) -> Float[Array, "b t m"]:
     """Mel spectrograms of whole columns, as the networks see them."""
@@ -371,6 +368,16 @@ class AutoencoderTask:
     """Parameters after an update, and the state of their optimiser."""
     updates, moments = self._tx.update(gradient, moments, params)
     return optax.apply_updates(params, updates), moments
+
+  @property
+  def _source(self) -> Part:
+    """The autoencoder that training starts from, no weights read."""
+    if not self.model:
+      raise InputError(
+        "start=model: give --config.model=SOURCE, whose autoencoder is trained"
+        " on"
+      )
+    return make_an_audio_rooms.read(self.model, "autoencoder")
 
   @functools.cached_property
   def _tx(self) -> optax.GradientTransformation:

@@ -1,12 +1,12 @@
 """What a diffusion model is trained on: latents of sounds, tokens of texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from audiogen_jax.audio import mel
 from audiogen_jax.core import sharding
@@ -14,6 +14,9 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.text import tower
+from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tower import TowerConfig
 
 
 def check_settings(task: Any) -> None:
@@ -26,6 +29,8 @@ def check_settings(task: Any) -> None:
       raise InputError(f"{name} {getattr(task, name)} must be 1 or more")
   if not 0 <= task.min_snr < float("inf"):
     raise InputError(f"min_snr {task.min_snr} must be 0 or more")
+  if task.lora.rank and task.start != "model":
+    raise InputError("lora adapts a trained U-Net: give start=model, too")
 
 
 def spec(
@@ -88,6 +93,28 @@ def latents(
   found = mel.log_spectrogram(config.mel, audio[..., 0])[:, :frames]
   posterior = autoencoder.encode(config, params, found)
   return jax.lax.stop_gradient(posterior.sample(noise))
+
+
+def context(
+  config: TowerConfig,
+  params: Tree,
+  words: Tokenizer,
+  batch: Mapping[str, Array],
+  dropped: Bool[Array, " b"],
+) -> Float[Array, "b l d"]:
+  """States of the texts of a batch; of those dropped, of no text.
+
+  Args:
+    config: The frozen text tower.
+    params: Its parameters.
+    words: Its tokenizer.
+    batch: With `text_ids` and `text_mask`.
+    dropped: Which are left out.
+  """
+  nothing = tower.network(config).token_ids(config, words, [None])
+  absent = dropped | ~batch["text_mask"].any(axis=1)
+  ids = jnp.where(absent[:, None], nothing, batch["text_ids"])
+  return jax.lax.stop_gradient(tower.encode(config, params, ids))
 
 
 def scale(found: Iterable[Float[Array, "b w z c"]]) -> Float[Array, ""]:

@@ -1,32 +1,38 @@
 """Where the frozen parts of a diffusion model's training come from, and go."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from audiogen_jax.convert import (
   engine,
+  formats,
   make_an_audio_loading,
   make_an_audio_parts,
+  make_an_audio_rooms,
+  opening,
 )
 from audiogen_jax.convert.make_an_audio_parts import Parts
+from audiogen_jax.convert.make_an_audio_rooms import Part
 from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes
 from audiogen_jax.core.types import Tree
-from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.diffusion import lora, unet
 from audiogen_jax.diffusion.unet import UNetConfig
 from audiogen_jax.latent import autoencoder
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
-from audiogen_jax.text import clap
-from audiogen_jax.text.clap import ClapTextConfig
+from audiogen_jax.text import tower
+from audiogen_jax.text.t5_text import T5TextConfig
+from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tower import TowerConfig
 from audiogen_jax.vocoder import generator
 
-_ROOMS = {"autoencoder": autoencoder, "text": clap, "vocoder": generator}
+_ROOMS = {"autoencoder": autoencoder, "text": tower, "vocoder": generator}
 
 
 def _axes() -> dict[str, Axes]:
@@ -54,58 +60,137 @@ def zeros(configs: Mapping[str, Any]) -> dict[str, Tree]:
   }
 
 
-def frozen(source: str, configs: Mapping[str, Any]) -> dict[str, Tree]:
-  """Weights of the frozen parts, by name, where the mesh wants them.
+@dataclasses.dataclass(frozen=True)
+class Sources:
+  """Where parts come from that are not those of one whole model.
+
+  Attributes:
+    autoencoder: A Make-An-Audio, or the export of an autoencoder's training;
+      empty for that of the model, as are the others.
+    vocoder: The same of a vocoder.
+    text: A Make-An-Audio, an AudioGen or MAGNeT with its T5, or a T5.
+  """
+
+  autoencoder: str = ""
+  vocoder: str = ""
+  text: str = ""
+
+
+class Frozen(NamedTuple):
+  """What a training does not train, no weights read yet.
+
+  Attributes:
+    autoencoder: The autoencoder.
+    vocoder: The vocoder.
+    text: The text tower.
+    tokenizer: The folder of its tokenizer; None where it reads bytes.
+    model: The whole model, where one was named.
+  """
+
+  autoencoder: Part
+  vocoder: Part
+  text: Part
+  tokenizer: str | None
+  model: Parts | None
+
+  def words(self) -> Tokenizer:
+    """The tokenizer of the text tower.
+
+    Raises:
+      InputError: If its files are damaged.
+    """
+    return make_an_audio_loading.words(self.text.config, self.tokenizer)
+
+
+@functools.lru_cache(maxsize=4)
+def opened(source: str, sources: Sources) -> Frozen:
+  """What does not learn, from where it is.
 
   Args:
-    source: A Make-An-Audio.
-    configs: Shapes of the parts, by name.
+    source: A Make-An-Audio; empty where the others name all.
+    sources: Of parts that are to be others than the model's.
+
+  Raises:
+    InputError: If something is missing, or does not fit the rest.
+  """
+  model = make_an_audio_parts.open_parts(source) if source else None
+  parts = {
+    name: _part(name, getattr(sources, name), model)
+    for name in ("autoencoder", "vocoder")
+  }
+  told = make_an_audio_parts.differing(
+    parts["autoencoder"].config.mel, parts["vocoder"].config.mel
+  )
+  if told:
+    raise InputError(
+      "the autoencoder makes other mel spectrograms than the vocoder hears"
+      f" ({told}); take two of one recipe"
+    )
+  return Frozen(**parts, **_text(sources.text, model), model=model)
+
+
+def told(parts: Frozen, *, whole: bool) -> dict[str, Any]:
+  """What a `DiffusionTask` learns from its sources, by its fields.
+
+  Args:
+    parts: What was opened.
+    whole: Whether the U-Net and its schedule are the model's.
+
+  Raises:
+    InputError: If there is no model to take them of.
+  """
+  text = parts.text.config
+  reads = "t5" if isinstance(text, T5TextConfig) else "clap"
+  found = {"reads": reads, reads: text}
+  for name in ("autoencoder", "vocoder"):
+    found[name] = getattr(parts, name).config
+  if whole:
+    if parts.model is None:
+      raise InputError("start=model: give --config.model=SOURCE, its U-Net")
+    found |= {"unet": parts.model.unet, "schedule": parts.model.schedule}
+  return found
+
+
+def _part(name: str, source: str, model: Parts | None) -> Part:
+  """A part by its own source, or of the model."""
+  if source:
+    return make_an_audio_rooms.read(source, name)
+  if model is None:
+    raise InputError(
+      f"no {name}: give --config.model=SOURCE, a Make-An-Audio whose"
+      " autoencoder, text tower and vocoder are taken, or"
+      f" --config.sources.{name}=SOURCE"
+    )
+  return Part(getattr(model, name), getattr(model, f"{name}_tree"))
+
+
+def _text(source: str, model: Parts | None) -> dict[str, Any]:
+  """The text tower and its tokenizer."""
+  if not source:
+    part = _part("text", "", model)
+    if part.config is None:
+      raise InputError("the model reads no text; take one that does")
+    return {"text": part, "tokenizer": model.tokenizer}
+  folder = formats.locate(source)
+  if formats.recognise(folder).family(folder) == make_an_audio_parts.FAMILY:
+    return _text("", make_an_audio_parts.open_parts(source))
+  config, tree, words = opening.open_reader(source)
+  return {"text": Part(T5TextConfig(config), tree), "tokenizer": words}
+
+
+def weights(parts: Frozen) -> dict[str, Tree]:
+  """Weights of the frozen parts, by name, where the mesh wants them.
 
   Raises:
     InputError: If they are damaged.
   """
-  parts = opened(source)
   return {
-    name: _read(_ROOMS[name], config, getattr(parts, f"{name}_tree"))
-    for name, config in configs.items()
+    name: read(room, getattr(parts, name)) for name, room in _ROOMS.items()
   }
 
 
-@functools.lru_cache(maxsize=4)
-def opened(source: str) -> Parts:
-  """A Make-An-Audio, no weights read yet.
-
-  Raises:
-    InputError: If there is none, or it does not read texts.
-  """
-  if not source:
-    raise InputError(
-      "no model: give --config.model=SOURCE, a Make-An-Audio whose autoencoder,"
-      " text tower and vocoder are taken"
-    )
-  parts = make_an_audio_parts.open_parts(source)
-  if parts.text is None:
-    raise InputError(f"{source} reads no text; take one that does")
-  return parts
-
-
-@functools.lru_cache(maxsize=4)
-def tokenizer(source: str) -> WordPieces:
-  """Its tokenizer.
-
-  Raises:
-    InputError: If its files are damaged.
-  """
-  return make_an_audio_loading.tokenizer(opened(source))
-
-
-def unet_weights(source: str, config: UNetConfig) -> Tree:
-  """The weights of its U-Net, in float32."""
-  return _read(unet, config, opened(source).unet_tree)
-
-
 def check(
-  net: UNetConfig, latent: AutoencoderConfig, tower: ClapTextConfig
+  net: UNetConfig, latent: AutoencoderConfig, text: TowerConfig
 ) -> None:
   """Raises InputError where U-Net, autoencoder and text tower do not fit."""
   if (net.channels, net.beside) != (latent.channels, 0):
@@ -113,14 +198,14 @@ def check(
       f"unet.channels {net.channels} and unet.beside {net.beside} must be the"
       f" {latent.channels} of the autoencoder's latents, and 0"
     )
-  if net.context_width != tower.width:
+  if net.context_width != text.width:
     raise InputError(
-      f"unet.context_width {net.context_width} must be the {tower.width} of the"
+      f"unet.context_width {net.context_width} must be the {text.width} of the"
       " text tower's states"
     )
 
 
-def _read(room: Any, config: Any, tree: Tree) -> Tree:
-  """Weights of a room, in float32."""
+def read(room: Any, part: Part) -> Tree:
+  """Weights of a part, in float32, where the mesh wants them."""
   mesh = sharding.current()
-  return make_an_audio_loading.placed(room.init, config, tree, room.AXES, mesh)
+  return make_an_audio_loading.placed(room.init, *part, room.AXES, mesh)

@@ -20,7 +20,7 @@ from audiogen_jax.diffusion.denoiser import Denoiser
 from audiogen_jax.diffusion.sampler import Inputs, State
 from audiogen_jax.diffusion.unet import UNet, UNetConfig
 from audiogen_jax.latent import autoencoder
-from audiogen_jax.text import clap, clip
+from audiogen_jax.text import clip, tower
 from audiogen_jax.vocoder import generator, pieces
 from audiogen_jax.vocoder.generator import VocoderConfig
 
@@ -81,7 +81,7 @@ def sampling(
   if parts.text is not None:
     ids = row(rows, tokens, dtype=jnp.int32)
     # Once for what is wanted, and once for what guidance leads away from.
-    encode = partial(clap.encode, parts.text)
+    encode = partial(tower.encode, parts.text)
     found["text"] = program("text", encode, ids, runs=2)
   found["U-Net"] = program(
     "U-Net",
@@ -164,7 +164,7 @@ def _weights(
     "vocoder, as read": of(generator.init, parts.vocoder, generator.AXES),
   }
   if parts.text is not None:
-    found["text"] = of(clap.init, parts.text, clap.AXES)
+    found["text"] = of(tower.init, parts.text, tower.AXES)
   if parts.clip is not None:
     found["CLIP"] = _whole(engine.abstract(clip.init, parts.clip), placement)
   return found
