@@ -30,6 +30,7 @@ from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.shards import BuildReport
 from audiogen_jax.data.spec import SoundSpec
@@ -171,6 +172,13 @@ def read(
   mix: Annotated[
     bool, typer.Option("--mix", help="Mix half of the rows, as in the paper.")
   ] = False,
+  bank: Annotated[
+    str | None,
+    typer.Option(
+      help="Datasets of sounds with one label each, separated by commas: join"
+      " some of them to the rows and tell of them, as Make-An-Audio does."
+    ),
+  ] = None,
   seed: Annotated[int, typer.Option()] = LoaderConfig.seed,
   workers: Annotated[
     int, typer.Option(help="Processes that prepare batches.")
@@ -185,6 +193,7 @@ def read(
     batch=batch,
     duration_s=duration,
     mix=MixConfig() if mix else None,
+    reprogram=None if bank is None else ReprogramConfig(bank=bank),
     seed=seed,
     epochs=1,
     workers=workers,
