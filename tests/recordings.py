@@ -30,10 +30,12 @@ def dataset(
   spec=SPEC,
   make=None,
   tags=None,
+  captions=None,
 ):
   """Writes sounds of these lengths; sound i has the caption "sound i".
 
-  `make(i, length)` may make other sounds than ramps, `tags(i)` their tags.
+  `make(i, length)` may make other sounds than ramps, `tags(i)` their tags,
+  `captions(i)` other captions.
   """
   about = About(name, spec.features, "", dataclasses.asdict(spec))
   items = {split: [Item(i) for i in range(len(lengths))] for split in splits}
@@ -43,7 +45,7 @@ def dataset(
         {
           "id": str(i),
           "audio": (make or sound)(i, lengths[i]),
-          "caption": f"sound {i}",
+          "caption": captions(i) if captions else f"sound {i}",
           "tags": tags(i) if tags else [],
           "source": name,
           "licence": "",

@@ -11,10 +11,11 @@ from virtual_pod import Pod
 
 import audiogen_jax as ag
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import codes, mixing, reading, shards, witness
+from audiogen_jax.data import bank, codes, mixing, reading, shards, witness
 from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.spec import SoundSpec
 
@@ -88,6 +89,11 @@ def test_the_loader_reads_codes(sounds, codec, tmp_path):
   mixed = LoaderConfig(batch=8, mix=MixConfig())
   with pytest.raises(InputError, match="codes cannot be mixed: mix before"):
     Loader([Part(tmp_path / "codes")], mixed)
+  anew = LoaderConfig(batch=8, reprogram=ReprogramConfig(bank=str(sounds)))
+  with pytest.raises(InputError, match="codes, which cannot be reprogrammed"):
+    Loader([Part(tmp_path / "codes")], anew)
+  with pytest.raises(InputError, match="the bank .* holds codes, and events"):
+    bank.Bank(str(tmp_path / "codes"), "train", {})
 
 
 def test_copies_are_mixed_with_other_clips(sounds, codec, tmp_path):

@@ -182,6 +182,36 @@ def confusions(
   _save(figure, path)
 
 
+def histograms(
+  path: str | os.PathLike,
+  rows: Mapping[str, Sequence[float]],
+  *,
+  across: str,
+) -> None:
+  """Draws a PNG: histograms below each other, on one axis.
+
+  Args:
+    rows: What is counted, by title.
+    across: What the axis is.
+  """
+  path = pathlib.Path(path)
+  check_png(path)
+  figure = _figure(7.0, 0.8 + 1.3 * len(rows))
+  grid = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
+  every = np.concatenate([np.asarray(values) for values in rows.values()])
+  margin = 0.05 * max(float(np.ptp(every)), 0.01)
+  edges = np.linspace(every.min() - margin, every.max() + margin, 41)
+  for axes, (title, values) in zip(grid, rows.items(), strict=True):
+    axes.hist(values, bins=edges, color="#3b4a8c")
+    middle = float(np.median(values))
+    axes.axvline(middle, color="#b3403a", linestyle="--")
+    told = f"{title}: {len(values):,}, median {middle:.3f}"
+    axes.set_title(_short(told, 70), **_TITLE | {"fontsize": 9})
+    axes.spines[["top", "right"]].set_visible(False)
+  grid[-1].set_xlabel(across)
+  _save(figure, path)
+
+
 def intervals(
   path: str | os.PathLike,
   rows: Sequence[tuple[str, float, tuple[float, float], float | None]],

@@ -1,4 +1,4 @@
-"""`audiogen data build`, `info`, `read` and `tokenize`."""
+"""`audiogen data build`, `info`, `read` and `tokenize`; and `enhance`."""
 
 import contextlib
 import re
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from audiogen_jax.audio import io
 from audiogen_jax.cli import terminal
+from audiogen_jax.cli.enhance import enhance
 from audiogen_jax.convert.loading import load_codec
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
@@ -30,6 +31,7 @@ from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.codes import TokenizeConfig
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.shards import BuildReport
 from audiogen_jax.data.spec import SoundSpec
@@ -37,6 +39,8 @@ from audiogen_jax.data.spec import SoundSpec
 app = typer.Typer(
   no_args_is_help=True, help="Datasets of sounds and captions, for training."
 )
+
+app.command()(enhance)
 
 _SHOWN = 5  # of what was left out; the report has the rest
 
@@ -80,6 +84,13 @@ def build(
       " paper, dropped where they dominate]",
     ),
   ] = None,
+  bare: Annotated[
+    bool,
+    typer.Option(
+      "--keep-bare",
+      help="Keep sounds with neither caption nor tags, for `data enhance`.",
+    ),
+  ] = CaptionRules.bare,
   beam_options: Annotated[
     str | None,
     typer.Option(
@@ -91,7 +102,9 @@ def build(
 ) -> None:
   """Turn recordings and captions into a TFDS dataset."""
   spec = SoundSpec(rate_hz=rate, channels=channels)
-  rules = CaptionRules(lower=lower, stop_words=stop_words, lemmas=lemmas)
+  rules = CaptionRules(
+    lower=lower, stop_words=stop_words, lemmas=lemmas, bare=bare
+  )
   drop_speech = None if speech is None else not speech
   options = dict(spec=spec, rules=rules, drop_speech=drop_speech)
   if beam_options is not None:
@@ -171,6 +184,13 @@ def read(
   mix: Annotated[
     bool, typer.Option("--mix", help="Mix half of the rows, as in the paper.")
   ] = False,
+  bank: Annotated[
+    str | None,
+    typer.Option(
+      help="Datasets of sounds with one label each, separated by commas: join"
+      " some of them to the rows and tell of them, as Make-An-Audio does."
+    ),
+  ] = None,
   seed: Annotated[int, typer.Option()] = LoaderConfig.seed,
   workers: Annotated[
     int, typer.Option(help="Processes that prepare batches.")
@@ -185,6 +205,7 @@ def read(
     batch=batch,
     duration_s=duration,
     mix=MixConfig() if mix else None,
+    reprogram=None if bank is None else ReprogramConfig(bank=bank),
     seed=seed,
     epochs=1,
     workers=workers,

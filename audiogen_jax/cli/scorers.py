@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
 from audiogen_jax.evaluate import clap_scorer
 from audiogen_jax.evaluate.choosing import ClassScorer, Scorer
 from audiogen_jax.evaluate.clap_scorer import ClapScorer
@@ -24,8 +25,15 @@ PAGE_HELP = (
 )
 
 
-def clap(name: str) -> ClapScorer:
+def clap(
+  name: str, weights: Path | None = None, placement: Placement | None = None
+) -> ClapScorer:
   """The CLAP of the protocol of that name.
+
+  Args:
+    name: Of the protocol.
+    weights: The folder with networks' weights; None for the usual one.
+    placement: Devices that share sounds out; None for one device.
 
   Raises:
     InputError: If there is none, or its weights are missing.
@@ -34,7 +42,7 @@ def clap(name: str) -> ClapScorer:
     raise InputError(
       f"{name!r} is no CLAP: take {' or '.join(clap_scorer.NAMES)}"
     )
-  return ClapScorer(name)
+  return ClapScorer(name, weights=weights, placement=placement)
 
 
 def opened(

@@ -32,11 +32,13 @@ class CaptionRules:
     lower: Lower case.
     stop_words: Leave out "a", "the", "is" and their like, and numbers.
     lemmas: Words as in a dictionary; needs the extra `lemmas`.
+    bare: Keep sounds that have neither a caption nor tags.
   """
 
   lower: bool = False
   stop_words: bool = False
   lemmas: bool = False
+  bare: bool = False
 
   def apply(self, caption: str) -> str:
     """The caption by these rules.

@@ -30,6 +30,7 @@ from jaxtyping import Int
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data import reading
+from audiogen_jax.data.bank import Bank
 from audiogen_jax.data.rows import LoaderConfig, Rows
 from audiogen_jax.text.tokenizer import Tokenizer
 
@@ -67,7 +68,8 @@ class Loader:
 
   Raises:
     InputError: If the datasets differ in kind, rate or channels, are smaller
-      than a batch, or hold codes that are to be mixed.
+      than a batch, or hold codes that are to be mixed or reprogrammed; if the
+      bank of events has no labels, or other sounds.
   """
 
   def __init__(
@@ -86,7 +88,8 @@ class Loader:
     self.settings = _agreed(parts, builders)
     self._examples = _examples(parts, builders, config)
     self.folders = ", ".join(str(part.folder) for part in parts)
-    self.digest = _digest(parts, builders, config)
+    self._bank = _bank(self.folders, self.settings, config)
+    self.digest = _digest(parts, builders, config, self._bank)
     if config.mix and "frame_rate_hz" in self.settings:
       raise InputError(
         "codes cannot be mixed: mix before (audiogen data tokenize --copies N)"
@@ -153,7 +156,12 @@ class Loader:
 
   def _rows(self, buckets: tuple[int, ...]) -> Rows:
     return Rows(
-      self._examples, self.config, self.settings, self._tokenizer, buckets
+      self._examples,
+      self.config,
+      self.settings,
+      self._tokenizer,
+      buckets,
+      self._bank,
     )
 
 
@@ -295,15 +303,35 @@ def _agreed(
   return first
 
 
+def _bank(
+  folders: str, settings: Mapping[str, Any], config: LoaderConfig
+) -> Bank | None:
+  """The bank of events, if there are to be any."""
+  if not config.reprogram:
+    return None
+  if "frame_rate_hz" in settings:
+    raise InputError(
+      f"{folders} holds codes, which cannot be reprogrammed: name the dataset"
+      " of sounds that they were made of, or leave the bank of events away"
+    )
+  return Bank(config.reprogram.bank, config.reprogram.bank_split, settings)
+
+
 def _digest(
   parts: Sequence[Part],
   builders: Sequence[tfds.core.DatasetBuilder],
   config: LoaderConfig,
+  bank: Bank | None,
 ) -> str:
   """SHA-256 of all that decides which rows a loader gives."""
   facts = dataclasses.asdict(config)
   for name in ("text_buckets", "workers", "prefetch"):
     del facts[name]
+  # Without it, the facts of older versions: their states go on.
+  reprogram = facts.pop("reprogram")
+  if bank:
+    del reprogram["bank"]  # wherever it lies
+    facts["reprogram"] = [reprogram, bank.facts]
   if config.mix:  # which it was not always: older versions drew other mixes
     facts["drawn by"] = "Philox"
   for part, builder in zip(parts, builders, strict=True):

@@ -1,4 +1,4 @@
-"""One row of a batch: cropped, mixed, and by its number alone."""
+"""One row of a batch: cropped, mixed, told anew, and by its number alone."""
 
 import dataclasses
 import functools
@@ -9,8 +9,10 @@ import grain
 import numpy as np
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import mixing
+from audiogen_jax.data import mixing, reprogramming
+from audiogen_jax.data.bank import Bank
 from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.text.tokenizer import Tokenizer, padded
 
 
@@ -26,7 +28,8 @@ class LoaderConfig:
       heard more often, and models learn to fall silent (as the published
       configuration notes).
     mix: How pairs are mixed; None for no mixing.
-    seed: Seed of order, crops and mixing.
+    reprogram: How events are joined to rows, after mixing; None for no events.
+    seed: Seed of order, crops, mixing and events.
     shuffle: Whether the order is random, another one each epoch.
     epochs: How often all is read; None for ever.
     text_buckets: Lengths that token ids are padded to: the smallest that fits.
@@ -40,6 +43,7 @@ class LoaderConfig:
   duration_s: float = 10.0
   min_fraction: float = 1.0
   mix: MixConfig | None = None
+  reprogram: ReprogramConfig | None = None
   seed: int = 0
   shuffle: bool = True
   epochs: int | None = None
@@ -62,6 +66,8 @@ class LoaderConfig:
     for name in ("seed", "workers", "prefetch"):
       if not 0 <= getattr(self, name) < 2**32:
         raise InputError(f"{name} {getattr(self, name)} must lie in [0, 2^32)")
+    if self.reprogram:
+      self.reprogram.check(self.duration_s)
 
 
 class Rows:
@@ -74,12 +80,13 @@ class Rows:
     settings: Mapping[str, Any],
     tokenizer: Tokenizer | None,
     buckets: tuple[int, ...],
+    bank: Bank | None = None,
   ) -> None:
-    self._examples, self._config = examples, config
+    self._examples, self._config, self._bank = examples, config, bank
     self._tokenizer, self._buckets = tokenizer, buckets
     self._kind = "codes" if "frame_rate_hz" in settings else "audio"
-    rate_hz = settings.get("frame_rate_hz") or settings["rate_hz"]
-    self._length = max(1, round(config.duration_s * rate_hz))
+    self._rate_hz = settings.get("frame_rate_hz") or settings["rate_hz"]
+    self._length = max(1, round(config.duration_s * self._rate_hz))
 
   def __len__(self) -> int:
     # Where there is no end Grain says 2^63 - 1, and computes with it in floats.
@@ -92,8 +99,27 @@ class Rows:
 
   def __getitem__(self, row: int) -> dict[str, Any]:
     c = self._config
-    if c.mix:
-      return self._pair(*divmod(row, c.batch))
+    made = self._pair(*divmod(row, c.batch)) if c.mix else self._single(row)
+    # Without a caption there is nothing to tell events beside.
+    anew = c.reprogram and made["caption"]
+    return self._told_anew(made, row) if anew else made
+
+  def _told_anew(self, made: dict[str, Any], row: int) -> dict[str, Any]:
+    """A row with events before, behind or over it, perhaps."""
+    c = self._config
+    plan = reprogramming.draw(
+      c.seed, row, len(self._bank), c.duration_s, c.reprogram
+    )
+    if plan is None:
+      return made
+    sounds, labels = zip(*map(self._bank.__getitem__, plan.events), strict=True)
+    return made | {
+      "audio": reprogramming.join(plan, made["audio"], sounds, self._rate_hz),
+      "caption": reprogramming.tell(plan, made["caption"], labels),
+    }
+
+  def _single(self, row: int) -> dict[str, Any]:
+    """A crop of one example, or what fills the last batch."""
     valid = row < len(self._examples)
     example = self._crop(row if valid else 0)
     if not valid:

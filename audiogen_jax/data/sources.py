@@ -82,11 +82,11 @@ def read(
     if drop_speech and captions.is_about_speech(caption, tags):
       left_out.append(LeftOut(row.path, 'is about speech ("speech" is in it)'))
       continue
-    if not caption:
+    if not (caption or rules.bare):
       left_out.append(LeftOut(row.path, "has no caption and no tags"))
       continue
     said, caption = caption, rules.apply(caption)
-    if not caption:
+    if said and not caption:
       reason = f"nothing is left of its caption {said!r} by the rules"
       left_out.append(LeftOut(row.path, reason))
       continue

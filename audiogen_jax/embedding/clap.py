@@ -8,6 +8,7 @@ Published CLAPs differ in both networks, in the projection behind them, and in
 how a clip of any length becomes one of theirs; `ClapConfig` names it all.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from audiogen_jax.core import bert, winograd
+from audiogen_jax.core import bert, sharding, winograd
 from audiogen_jax.core.bert import Bert, BertConfig
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
 from audiogen_jax.core.types import Tree, bucket
 from audiogen_jax.core.word_pieces import WordPieces
 from audiogen_jax.embedding import batching, cnn14, gpt2, htsat
@@ -219,6 +221,20 @@ class Clap:
     self.scale = scale
     self._words, self._quantise = words, quantise
     self._network = winograd.variables(params["audio"])
+    self._placement: Placement | None = None
+    self._ways = 1
+
+  def spread(self, placement: Placement) -> "Clap":
+    """The same with its parameters on all devices, which share out sounds."""
+    made = copy.copy(self)
+    made._placement, made._ways = placement, placement.ways("batch")
+
+    def everywhere(tree: Tree) -> Tree:
+      return jax.tree.map(placement.put, tree)
+
+    made.params = everywhere(self.params)
+    made._network = everywhere(self._network)
+    return made
 
   def embed(self, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Heard]:
     """One vector a clip, of its first window.
@@ -231,11 +247,20 @@ class Clap:
     """
     made = batching.in_batches(
       [self._window(sound) for sound in sounds],
-      lambda batch, _: (_hear(self.config, self.params, batch, self._network),),
+      self._hear,
       padded=lambda samples: samples,
-      most=_CLIPS * self.config.samples,
+      most=_CLIPS * self._ways * self.config.samples,
     )
     return [Heard(row[None]) for (row,) in made]
+
+  def _hear(
+    self, batch: Float[np.ndarray, "b n"], _: Int[np.ndarray, " b"]
+  ) -> tuple[Array]:
+    """Windows, each device its share of them, and zeros behind."""
+    if self._placement:
+      rows = -(-len(batch) // self._ways) * self._ways
+      batch = self._placement.put(sharding.padded(batch, rows), "batch", None)
+    return (_hear(self.config, self.params, batch, self._network),)
 
   def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
     """One vector a sentence; what is longer than the model's limit is cut."""

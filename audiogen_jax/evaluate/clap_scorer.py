@@ -8,7 +8,9 @@ from jaxtyping import Float
 
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
+from audiogen_jax.core.sharding import Placement
 from audiogen_jax.embedding import agreement, hearing, protocols
+from audiogen_jax.embedding.clap import Clap
 from audiogen_jax.embedding.extractor import TextExtractor
 
 # Protocols that have a CLAP score, and so say which CLAP and how it hears.
@@ -31,6 +33,7 @@ class ClapScorer:
     *,
     weights: Path | None = None,
     extractor: TextExtractor | None = None,
+    placement: Placement | None = None,
   ) -> None:
     """Loads the network.
 
@@ -38,6 +41,7 @@ class ClapScorer:
       protocol: Of `NAMES`.
       weights: The folder with networks' weights; None for `judges.folder()`.
       extractor: The network, if it is loaded already.
+      placement: Devices that share sounds out; None for one device.
 
     Raises:
       InputError: If the protocol has no CLAP, or its weights are missing.
@@ -53,6 +57,35 @@ class ClapScorer:
     if not isinstance(loaded, TextExtractor):
       raise InputError(f"{loaded.name} reads no sentences; take a CLAP")
     self._extractor = loaded
+    if placement and isinstance(loaded, Clap):
+      self._extractor = loaded.spread(placement)
+
+  @property
+  def identity(self) -> str:
+    """What tells it from other networks: its name and the hash of its file."""
+    return f"{self._extractor.name} {self._extractor.sha256[:12]}".strip()
+
+  def hear(
+    self, sounds: Sequence[Float[np.ndarray, "_ c"]], rate_hz: int
+  ) -> Float[np.ndarray, "b d"]:
+    """One vector a sound, the mean of its windows'.
+
+    Raises:
+      InputError: If a sound is too short for the network.
+    """
+    heard = self._extractor.embed(
+      [
+        hearing.prepare(
+          self._hearing, sound, rate_hz, self._extractor.sample_rate_hz
+        )
+        for sound in sounds
+      ]
+    )
+    return np.stack([each.embeddings.mean(axis=0) for each in heard])
+
+  def read(self, texts: Sequence[str]) -> Float[np.ndarray, "m d"]:
+    """One vector a sentence."""
+    return self._extractor.embed_texts(texts)
 
   def check(self, texts: Sequence[str | None]) -> None:
     """Raises InputError for a sound without a text."""
@@ -73,17 +106,9 @@ class ClapScorer:
       InputError: As `check`, or if a sound is too short for the network.
     """
     self.check(texts)
-    heard = self._extractor.embed(
-      [
-        hearing.prepare(
-          self._hearing, sound, rate_hz, self._extractor.sample_rate_hz
-        )
-        for sound in sounds
-      ]
-    )
-    means = np.stack([each.embeddings.mean(axis=0) for each in heard])
     found = agreement.cosines(
-      means, self._extractor.embed_texts([text or "" for text in texts])
+      self.hear(list(sounds), rate_hz),
+      self.read([text or "" for text in texts]),
     )
     silent = ~np.abs(sounds).max(axis=(1, 2)).astype(bool)
     return np.where(silent, -np.inf, found)

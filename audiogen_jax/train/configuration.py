@@ -106,6 +106,10 @@ _RANGES = keys.RANGES | {
   "min_level_db": _DB,
   "max_level_db": _DB,
   "peak": (1e-6, 1),
+  "chances": _SHARE,
+  "min_event_s": (1e-3, 3600),
+  "max_event_s": (1e-3, 3600),
+  "share": (1e-6, 0.4),
 }
 
 

@@ -8,6 +8,7 @@ from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
 from audiogen_jax.data.loader import Loader, Part
 from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.train.state import Batch
 from audiogen_jax.train.task import Task
@@ -27,6 +28,8 @@ class DataConfig:
     min_fraction: The share of a row that is sound, at least.
     mix: Mix pairs of sounds: one row of a batch is made of two clips.
     mixing: How (AudioGen, §3.3).
+    reprogram: Join events to sounds, and tell them in the captions (Make-An-
+      Audio); off as long as it has no `bank`.
     workers: Processes that prepare batches.
     prefetch: Batches that wait on the device.
     eval_batch: Rows of a batch in evaluations.
@@ -41,6 +44,7 @@ class DataConfig:
   min_fraction: float = 1.0
   mix: bool = False
   mixing: MixConfig = MixConfig()
+  reprogram: ReprogramConfig = ReprogramConfig()
   workers: int = 0
   prefetch: int = 2
   eval_batch: int = 16
@@ -61,6 +65,7 @@ def train_loader(
     duration_s=data.duration_s,
     min_fraction=data.min_fraction,
     mix=data.mixing if data.mix else None,
+    reprogram=data.reprogram if data.reprogram.bank else None,
     seed=seed,
     workers=data.workers,
     prefetch=data.prefetch,
