@@ -206,10 +206,10 @@ def test_it_goes_on_where_it_stopped(sounds, codec, tmp_path, monkeypatch):
 
 def test_what_cannot_be_tokenised(sounds, codec, tmp_path):
   other = dataset(tmp_path / "a", [500], spec=SoundSpec(rate_hz=24_000))
-  with pytest.raises(InputError, match="24000.*the codec takes.*--rate 16000"):
+  with pytest.raises(InputError, match="24000.*encoder takes.*--rate 16000"):
     codes.tokenize(other, codec, tmp_path / "b")
   codes.tokenize(sounds, codec, tmp_path / "c", config=CONFIG)
-  with pytest.raises(InputError, match="holds .*codebooks.*, the codec takes"):
+  with pytest.raises(InputError, match="holds .*codebooks.*encoder takes"):
     codes.tokenize(tmp_path / "c", codec, tmp_path / "b")
   for values, words in (
     (dict(min_duration_s=-1.0), "duration -1.0 s must be 0 or more"),

@@ -6,14 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_codes
 import tiny_make_an_audio as tiny
 from etils import epath
+from recordings import dataset
 from test_diffusion_task import ADAM, RULES, batches, folder, start, task
 
 import audiogen_jax as ag
 from audiogen_jax import InputError
 from audiogen_jax.convert import make_an_audio_parts, make_an_audio_rooms
+from audiogen_jax.convert.make_an_audio_loading import load_autoencoder
 from audiogen_jax.core.sharding import Placement, make_mesh
+from audiogen_jax.data import latents
+from audiogen_jax.data.encoding import TokenizeConfig
+from audiogen_jax.data.loader import Loader, Part
+from audiogen_jax.data.mixing import MixConfig
+from audiogen_jax.data.rows import LoaderConfig
+from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.diffusion import sampling, training
 from audiogen_jax.diffusion import schedule as schedules
 from audiogen_jax.diffusion.lora import LoRAConfig
@@ -60,6 +69,57 @@ def test_parts_come_from_where_they_are(folder, tmp_path):
   with pytest.raises(InputError, match="has no vocoder"):
     wrong = dataclasses.replace(task.sources, vocoder=names["autoencoder"])
     dataclasses.replace(task, sources=wrong).opened()
+
+
+def test_cached_latents_are_those_of_sounds(task, start, folder, tmp_path):
+  """The joint of dataset, autoencoder and task."""
+  noise = np.random.default_rng(0)
+  sounds = dataset(
+    tmp_path / "sounds", [8192] * 4, spec=SoundSpec(), make=test_codes.noise
+  )
+  model = load_autoencoder(folder)
+  config = TokenizeConfig(min_duration_s=0.5, batch=3)
+  latents.tokenize(sounds, model, tmp_path / "latents", config=config)
+  cached = dataclasses.replace(task, cached_latents=True)
+  config = LoaderConfig(batch=2, duration_s=0.512, epochs=1, text_buckets=(77,))
+  both = []
+  for one, place in ((task, sounds), (cached, tmp_path / "latents")):
+    words, alone = one.tokenizer(), Placement.make(make_mesh(data=1))
+    loader = Loader([Part(place)], config, tokenizer=words, placement=alone)
+    one.wants.check(loader.settings, str(place))
+    one.check_data(loader.settings, str(place))
+    with loader.batches() as rows:
+      batch = dict(next(iter(rows)))
+    batch.pop("caption")
+    batch = {k: jnp.asarray(np.asarray(v)) for k, v in batch.items()}
+    spec = one.batch_spec(2, 0.512)
+    for name in set(spec) - {"text_ids", "text_mask"}:
+      assert batch[name].shape == spec[name].shape
+    both.append((one, batch))
+  means = [one._posterior(start, batch).mean for one, batch in both]
+  np.testing.assert_allclose(*means, atol=2e-2)  # of 16 bits, and crops
+  step = jax.jit(cached.train_step)
+  _, metrics = step(start, both[1][1], jax.random.key(0))
+  assert np.isfinite(float(metrics["loss"]))
+  made = jax.jit(cached.samples)(start, both[1][1])
+  assert made["original"].shape == made["generated"].shape
+  with pytest.raises(InputError, match="cached_latents=True"):
+    task.wants.check(loader.settings, "x")
+  other = tmp_path / "other"
+  shaken = dataclasses.replace(
+    tiny.parts(),
+    autoencoder_tree=jax.tree.map(
+      lambda x: x + 0.3 * noise.standard_normal(x.shape).astype("f"),
+      tiny.parts().autoencoder_tree,
+    ),
+  )
+  make_an_audio_parts.write_orbax(other, shaken, tiny.words())
+  with pytest.raises(InputError, match="made by another autoencoder"):
+    dataclasses.replace(cached, model=str(other)).opened().check_data(
+      loader.settings, "x"
+    )
+  with pytest.raises(InputError, match="latents cannot be mixed"):
+    Loader([Part(tmp_path / "latents")], LoaderConfig(batch=1, mix=MixConfig()))
 
 
 def test_adapters_are_trained_alone_and_merged(task, start, tmp_path):

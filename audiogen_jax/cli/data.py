@@ -15,13 +15,16 @@ from rich.table import Table
 from audiogen_jax.audio import io
 from audiogen_jax.cli import terminal
 from audiogen_jax.cli.enhance import enhance
+from audiogen_jax.convert import make_an_audio_rooms
 from audiogen_jax.convert.loading import load_codec
+from audiogen_jax.convert.make_an_audio_loading import load_autoencoder
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.data import (
   beam,
   builder,
   codes,
+  latents,
   reading,
   shards,
   sources,
@@ -126,7 +129,10 @@ def build(
 def tokenize(
   dataset: Annotated[Path, typer.Argument(help="A dataset of sounds.")],
   model: Annotated[
-    str, typer.Option(help="Whose codec: hub id, folder or gs:// URI.")
+    str,
+    typer.Option(
+      help="Whose codec, or whose mel autoencoder: hub id, folder or gs:// URI."
+    ),
   ],
   out: Annotated[
     Path, typer.Option(help="A new folder, or one where this was killed.")
@@ -151,7 +157,7 @@ def tokenize(
     ),
   ] = False,
 ) -> None:
-  """Turn a dataset of sounds into one of codes."""
+  """Turn a dataset of sounds into one of codes, or of latents."""
   config = TokenizeConfig(
     min_duration_s=min_duration, copies=copies, batch=batch, seed=seed
   )
@@ -159,13 +165,16 @@ def tokenize(
     process = jax.process_index(), jax.process_count()
     with terminal.bar(shown=process[0] == 0) as bar:
       task = bar.add_task(f"loading {model}", total=None)
-      codec = load_codec(model)
+      if make_an_audio_rooms.belongs(model):
+        encode, coder = latents.tokenize, load_autoencoder(model)
+      else:
+        encode, coder = codes.tokenize, load_codec(model)
 
       def progress(done: int, total: int) -> None:
         bar.update(task, description="clips", completed=done, total=total)
 
-      report = codes.tokenize(
-        dataset, codec, out, config=config, process=process, progress=progress
+      report = encode(
+        dataset, coder, out, config=config, process=process, progress=progress
       )
     if report:
       _tell(out, report)
@@ -231,7 +240,9 @@ def _save(
 ) -> None:
   """Rows of a batch, each under the first words of its caption."""
   if "audio" not in rows:
-    raise InputError("codes cannot be heard; save sounds before tokenising")
+    raise InputError(
+      "codes and latents cannot be heard; save sounds before tokenising"
+    )
   width = len(str(len(rows["caption"])))
   for i, (audio, caption) in enumerate(
     zip(np.asarray(rows["audio"]), rows["caption"], strict=True)

@@ -12,6 +12,7 @@ from audiogen_jax.convert import (
   description,
   engine,
   make_an_audio_folder,
+  make_an_audio_rooms,
   placing,
 )
 from audiogen_jax.convert.make_an_audio_parts import Parts
@@ -22,6 +23,7 @@ from audiogen_jax.core.types import Tree
 from audiogen_jax.diffusion import unet
 from audiogen_jax.diffusion.denoiser import Denoiser
 from audiogen_jax.latent import autoencoder
+from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.latent.mel_autoencoder import MelAutoencoder
 from audiogen_jax.text import clip, tower
 from audiogen_jax.text import tokenizer as tokenizers
@@ -60,15 +62,31 @@ def mels(
   parts: Parts, placement: Placement, dtype: jnp.dtype = jnp.float32
 ) -> MelAutoencoder:
   """The autoencoder, weights in `dtype`."""
-  params = placed(
-    autoencoder.init,
-    parts.autoencoder,
-    parts.autoencoder_tree,
-    autoencoder.AXES,
-    placement,
-    dtype,
+  return of_autoencoder(
+    parts.autoencoder, parts.autoencoder_tree, placement, dtype
   )
-  return MelAutoencoder(parts.autoencoder, params, placement, dtype)
+
+
+def of_autoencoder(
+  config: AutoencoderConfig,
+  tree: Tree,
+  placement: Placement,
+  dtype: jnp.dtype = autoencoder.Decoder.dtype,
+) -> MelAutoencoder:
+  """An autoencoder of its shape and its tree, weights in `dtype`."""
+  init, axes = autoencoder.init, autoencoder.AXES
+  params = placed(init, config, tree, axes, placement, dtype)
+  return MelAutoencoder(config, params, placement, dtype)
+
+
+def load_autoencoder(source: str | Path) -> MelAutoencoder:
+  """That of a Make-An-Audio, or one alone, on this process's own devices.
+
+  Raises:
+    InputError: If there is none, or it is damaged.
+  """
+  part = make_an_audio_rooms.read(source, "autoencoder")
+  return of_autoencoder(*part, Placement.make(None))
 
 
 def vocoder(parts: Parts, placement: Placement) -> Vocoder:

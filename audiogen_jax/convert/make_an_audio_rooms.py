@@ -77,6 +77,16 @@ def read(source: str | Path, name: str) -> Part:
   return Part(held[name], held[f"{name}_tree"])
 
 
+def belongs(source: str | Path) -> bool:
+  """Whether a source is a Make-An-Audio, whole or a part of one.
+
+  Raises:
+    InputError: If there is nothing that can be read.
+  """
+  folder = formats.locate(source)
+  return formats.recognise(folder).family(folder) == FAMILY
+
+
 def exchanged(parts: Parts, name: str, source: str | Path) -> Parts:
   """A model with a room of another source in the place of its own.
 

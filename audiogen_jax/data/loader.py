@@ -29,7 +29,7 @@ from jaxtyping import Int
 
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement
-from audiogen_jax.data import reading
+from audiogen_jax.data import reading, spec
 from audiogen_jax.data.bank import Bank
 from audiogen_jax.data.rows import LoaderConfig, Rows
 from audiogen_jax.text.tokenizer import Tokenizer
@@ -55,7 +55,8 @@ class Loader:
   A batch has
 
       audio b n c   float32 in [-1, 1], or for tokenised datasets
-      codes b k t   int32
+      codes b k t   int32, or
+      latents b w z e   float32, means and log-variances
       text_ids b l, text_mask b l   with a tokenizer
       caption b     strings, which stay on the host
       valid b       False for rows that only fill the last batch of all
@@ -90,10 +91,11 @@ class Loader:
     self.folders = ", ".join(str(part.folder) for part in parts)
     self._bank = _bank(self.folders, self.settings, config)
     self.digest = _digest(parts, builders, config, self._bank)
-    if config.mix and "frame_rate_hz" in self.settings:
+    kind = spec.kind_of(self.settings)
+    if config.mix and kind != "sounds":
       raise InputError(
-        "codes cannot be mixed: mix before (audiogen data tokenize --copies N)"
-        " and train with --config.data.mix=False"
+        f"{kind} cannot be mixed: mix before (audiogen data tokenize --copies"
+        " N) and train with --config.data.mix=False"
       )
     self._rows_in_all = len(self._rows(config.text_buckets))
     if self._rows_in_all < config.batch:
@@ -309,9 +311,10 @@ def _bank(
   """The bank of events, if there are to be any."""
   if not config.reprogram:
     return None
-  if "frame_rate_hz" in settings:
+  kind = spec.kind_of(settings)
+  if kind != "sounds":
     raise InputError(
-      f"{folders} holds codes, which cannot be reprogrammed: name the dataset"
+      f"{folders} holds {kind}, which cannot be reprogrammed: name the dataset"
       " of sounds that they were made of, or leave the bank of events away"
     )
   return Bank(config.reprogram.bank, config.reprogram.bank_split, settings)

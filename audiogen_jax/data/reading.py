@@ -80,7 +80,7 @@ class Examples:
 def _check_files(folder: epath.Path, builder: tfds.core.DatasetBuilder) -> None:
   """Refuses a dataset whose shards are not those that it was written with."""
   settings = builder.info.metadata
-  kinds = ({"rate_hz", "channels"}, {"frame_rate_hz"})
+  kinds = ({"rate_hz", "channels"}, {"frame_rate_hz"}, {"column_rate_hz"})
   numbers = all(
     isinstance(settings.get(name), int | float) and settings[name] > 0
     for kind in kinds

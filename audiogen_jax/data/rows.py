@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import mixing, reprogramming
+from audiogen_jax.data import mixing, reprogramming, spec
 from audiogen_jax.data.bank import Bank
 from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.reprogramming import ReprogramConfig
@@ -84,8 +84,9 @@ class Rows:
   ) -> None:
     self._examples, self._config, self._bank = examples, config, bank
     self._tokenizer, self._buckets = tokenizer, buckets
-    self._kind = "codes" if "frame_rate_hz" in settings else "audio"
-    self._rate_hz = settings.get("frame_rate_hz") or settings["rate_hz"]
+    kind = spec.kind_of(settings)
+    self._kind = "audio" if kind == "sounds" else kind
+    self._rate_hz = spec.rate_hz(settings)
     self._length = max(1, round(config.duration_s * self._rate_hz))
 
   def __len__(self) -> int:
@@ -148,7 +149,11 @@ class Rows:
     }
 
   def _crop(self, number: int) -> dict[str, Any]:
-    """A stretch of example `number`, filled up with silence, or codes of -1."""
+    """A stretch of example `number`, which is filled up where it is short.
+
+    Sounds with silence, codes with -1; latents are said again from the start,
+    as Make-An-Audio's loader does.
+    """
     example = self._examples[number]
     whole, length = example[self._kind], self._length
     latest = max(0, len(whole) - int(length * self._config.min_fraction))
@@ -160,6 +165,9 @@ class Rows:
     if self._kind == "audio":
       made = np.zeros((length, whole.shape[1]), np.float32)
       np.multiply(stretch, np.float32(2**-15), out=made[: len(stretch)])
+    elif self._kind == "latents":
+      made = np.take(stretch, np.arange(length) % len(stretch), axis=0)
+      made = made.astype(np.float32)
     else:
       # Codes of silence are not known here: what is missing is not learnt.
       made = np.full((length, whole.shape[1]), -1, np.int32)

@@ -1,13 +1,23 @@
-"""What the examples of a dataset hold: sounds, or the codes of sounds."""
+"""What the examples of a dataset hold: sounds, or codes or latents of them."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from audiogen_jax.core.errors import InputError
+
+Kind = Literal["codes", "latents", "sounds"]
+
+# The setting by which a dataset tells what it holds, and how much of it is a
+# second.
+_KEYS: dict[Kind, str] = {
+  "codes": "frame_rate_hz",
+  "latents": "column_rate_hz",
+  "sounds": "rate_hz",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +43,7 @@ class SoundSpec:
       settings: What the datasets say of themselves.
       folders: Where they are, for the message.
     """
-    if "codebooks" in settings:
-      raise InputError(
-        f"{folders} holds codes and the configuration wants sounds: set"
-        " --config.cached_codes=True, or name another dataset"
-      )
+    _check_kind("sounds", settings, folders)
     _check_equal(self, settings, folders)
 
   @property
@@ -78,11 +84,7 @@ class CodeSpec:
       settings: What the datasets say of themselves.
       folders: Where they are, for the message.
     """
-    if "codebooks" not in settings:
-      raise InputError(
-        f"{folders} holds sounds and the configuration wants codes: set"
-        " --config.cached_codes=False, or name another dataset"
-      )
+    _check_kind("codes", settings, folders)
     _check_equal(self, settings, folders)
 
   @property
@@ -96,8 +98,74 @@ class CodeSpec:
     return tfds.features.FeaturesDict(_described() | {"codes": codes})
 
 
+@dataclasses.dataclass(frozen=True)
+class LatentSpec:
+  """What all latents of a dataset have in common.
+
+  Attributes:
+    latent_rows: Rows of a column.
+    latent_channels: Of a value; its mean and its log-variance are stored.
+    column_rate_hz: Columns a second.
+  """
+
+  latent_rows: int
+  latent_channels: int
+  column_rate_hz: float
+
+  def check(self, settings: Mapping[str, Any], folders: str) -> None:
+    """Raises InputError unless datasets hold such latents.
+
+    Args:
+      settings: What the datasets say of themselves.
+      folders: Where they are, for the message.
+    """
+    _check_kind("latents", settings, folders)
+    _check_equal(self, settings, folders)
+
+  @property
+  def features(self) -> tfds.features.FeaturesDict:
+    """The fields of an example."""
+    latents = tfds.features.Tensor(
+      shape=(None, self.latent_rows, 2 * self.latent_channels),
+      dtype=np.float16,
+      encoding=tfds.features.Encoding.BYTES,
+    )
+    return tfds.features.FeaturesDict(_described() | {"latents": latents})
+
+
+def kind_of(settings: Mapping[str, Any]) -> Kind:
+  """What a dataset holds, by its settings."""
+  for kind, key in _KEYS.items():
+    if key in settings:
+      return kind
+  raise InputError(f"a dataset of neither {', nor '.join(_KEYS)}")
+
+
+def rate_hz(settings: Mapping[str, Any]) -> float:
+  """Samples, frames or columns a second of what a dataset holds."""
+  return settings[_KEYS[kind_of(settings)]]
+
+
+def _check_kind(
+  wanted: Kind, settings: Mapping[str, Any], folders: str
+) -> None:
+  """Raises InputError where datasets hold something else."""
+  held = kind_of(settings)
+  if held == wanted:
+    return
+  flag, value = held, "True"
+  if held == "sounds":
+    flag, value = wanted, "False"
+  raise InputError(
+    f"{folders} holds {held} and the configuration wants {wanted}: set"
+    f" --config.cached_{flag}={value}, or name another dataset"
+  )
+
+
 def _check_equal(
-  spec: "SoundSpec | CodeSpec", settings: Mapping[str, Any], folders: str
+  spec: "SoundSpec | CodeSpec | LatentSpec",
+  settings: Mapping[str, Any],
+  folders: str,
 ) -> None:
   for name, value in dataclasses.asdict(spec).items():
     if settings[name] != value:

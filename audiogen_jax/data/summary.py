@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from audiogen_jax.audio import io
-from audiogen_jax.data import reading
+from audiogen_jax.data import reading, spec
 
 _MOST = 10_000  # clips of a split that are looked at
 _FLOOR_DB = -96.0  # of 16 bits
@@ -24,7 +24,7 @@ class SplitSummary:
     clips: All of them.
     looked_at: How many the rest was read from, evenly spread.
     durations_s: Duration of each clip that was looked at.
-    levels_db: RMS of each below full scale; empty for codes.
+    levels_db: RMS of each below full scale; empty for codes and latents.
     caption_words: Words of each caption.
     tags: How often each occurs.
     sources: How often each occurs.
@@ -95,7 +95,8 @@ def _look(
     power = np.mean(np.square(samples.astype(np.float32) / 2**15))
     level = max(float(10 * np.log10(power + 1e-12)), _FLOOR_DB)
   else:
-    duration_s = len(example["codes"]) / settings["frame_rate_hz"]
+    held = example[spec.kind_of(settings)]
+    duration_s = len(held) / spec.rate_hz(settings)
   words = len(example["caption"].decode().split())
   tags = [tag.decode() for tag in example["tags"]]
   return duration_s, level, words, tags, example["source"].decode()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import reading
+from audiogen_jax.data import reading, spec
 
 _SUFFIXES = (".wav", ".flac", ".ogg")
 _SPLIT = "validation"
@@ -128,9 +128,10 @@ def _source(data: Path, split: str, wanted: dict[str, int]) -> reading.Examples:
   """A split of a dataset of sounds, by number."""
   builder = reading.read(data)
   settings = dict(builder.info.metadata)
-  if "frame_rate_hz" in settings:
+  kind = spec.kind_of(settings)
+  if kind != "sounds":
     raise InputError(
-      f"{data} holds codes, not sounds; name the dataset they were made of"
+      f"{data} holds {kind}, not sounds; name the dataset they were made of"
     )
   if settings != wanted:
     raise InputError(

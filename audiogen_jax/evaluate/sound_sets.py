@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from audiogen_jax.audio import io
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import listings, reading
+from audiogen_jax.data import listings, reading, spec
 
 MANIFEST = "manifest.jsonl"
 _SPLITS = "test", "validation"  # the first one that a dataset has
@@ -230,9 +230,10 @@ def _manifest(path: Path) -> SoundSet:
 def _dataset(root: Path, split: str | None) -> SoundSet:
   builder = reading.read(root)
   settings = dict(builder.info.metadata)
-  if "frame_rate_hz" in settings:
+  kind = spec.kind_of(settings)
+  if kind != "sounds":
     raise InputError(
-      f"{root} holds codes, not sounds; name the dataset they were made of"
+      f"{root} holds {kind}, not sounds; name the dataset they were made of"
     )
   have = list(builder.info.splits)
   split = split or next((s for s in _SPLITS if s in have), have[0])

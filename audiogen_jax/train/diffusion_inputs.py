@@ -13,7 +13,7 @@ from audiogen_jax.core import sharding
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.types import Tree
 from audiogen_jax.latent import autoencoder
-from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.latent.autoencoder import AutoencoderConfig, Posterior
 from audiogen_jax.text import tower
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.text.tower import TowerConfig
@@ -34,22 +34,40 @@ def check_settings(task: Any) -> None:
 
 
 def spec(
-  config: AutoencoderConfig, *, rows: int, seconds: float, tokens: int
+  config: AutoencoderConfig,
+  *,
+  cached: bool,
+  rows: int,
+  seconds: float,
+  tokens: int,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and types of a batch, by name.
 
   Args:
     config: The autoencoder, whose recipe has the sample rate.
+    cached: Whether rows are posteriors, `latents b w z e`, not `audio b n 1`.
     rows: Rows of the batch.
     seconds: Seconds of a row.
     tokens: Tokens of the text of a row.
   """
-  shape = (rows, round(seconds * config.mel.rate_hz), 1)
-  return {
-    "audio": jax.ShapeDtypeStruct(shape, jnp.float32),
+  samples = round(seconds * config.mel.rate_hz)
+  if cached:
+    wide = max(1, round(samples / (config.ratio * config.mel.hop)))
+    shape = (rows, wide, config.rows, 2 * config.channels)
+    sound = {"latents": jax.ShapeDtypeStruct(shape, jnp.float32)}
+  else:
+    sound = {"audio": jax.ShapeDtypeStruct((rows, samples, 1), jnp.float32)}
+  return sound | {
     "text_ids": jax.ShapeDtypeStruct((rows, tokens), jnp.int32),
     "text_mask": jax.ShapeDtypeStruct((rows, tokens), jnp.bool_),
   }
+
+
+def samples(config: AutoencoderConfig, batch: Mapping[str, Array]) -> int:
+  """Samples of a row of a batch."""
+  if "audio" in batch:
+    return batch["audio"].shape[1]
+  return batch["latents"].shape[1] * config.ratio * config.mel.hop
 
 
 def columns(config: AutoencoderConfig, samples: int, unit: int) -> int:
@@ -74,25 +92,31 @@ def columns(config: AutoencoderConfig, samples: int, unit: int) -> int:
   return count * unit
 
 
-def latents(
+def posterior(
   config: AutoencoderConfig,
   params: Tree,
-  audio: Float[Array, "b n 1"],
-  noise: Float[Array, "b w z c"],
-) -> Float[Array, "b w z c"]:
-  """Draws of latents, not scaled, of whole columns.
+  batch: Mapping[str, Array],
+  unit: int,
+) -> Posterior:
+  """What the latents of a batch may be, not scaled, of whole columns.
 
   Args:
     config: The frozen autoencoder.
     params: Its parameters.
-    audio: Sounds, of which `w` columns are looked at.
-    noise: By which latents are drawn.
+    batch: Sounds, or posteriors that are cached.
+    unit: What the U-Net divides columns by.
+
+  Raises:
+    InputError: If rows are shorter than that.
   """
-  audio = sharding.constrain(audio, "batch", None, None)
-  frames = noise.shape[1] * config.ratio
-  found = mel.log_spectrogram(config.mel, audio[..., 0])[:, :frames]
-  posterior = autoencoder.encode(config, params, found)
-  return jax.lax.stop_gradient(posterior.sample(noise))
+  wide = columns(config, samples(config, batch), unit)
+  if "latents" in batch:
+    both = sharding.constrain(batch["latents"], "batch", None, None, None)
+    return Posterior.of(both[:, :wide])
+  audio = sharding.constrain(batch["audio"], "batch", None, None)
+  found = mel.log_spectrogram(config.mel, audio[..., 0])
+  made = autoencoder.encode(config, params, found[:, : wide * config.ratio])
+  return jax.lax.stop_gradient(made)
 
 
 def context(

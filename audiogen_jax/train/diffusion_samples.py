@@ -63,7 +63,17 @@ def sample(
     guided=True,
     dtype=dtype,
   )
-  plain = dataclasses.replace(latent, scale=1.0)
   unscaled = made.latent / frozen["scale"]
+  return heard(latent, vocoder, frozen, unscaled)
+
+
+def heard(
+  latent: AutoencoderConfig,
+  vocoder: VocoderConfig,
+  frozen: Mapping[str, Tree],
+  unscaled: Float[Array, "b w z c"],
+) -> Float[Array, "b n 1"]:
+  """The sounds of latents that are not scaled."""
+  plain = dataclasses.replace(latent, scale=1.0)
   mel = autoencoder.decode(plain, frozen["autoencoder"], unscaled)
   return generator.synthesize(vocoder, frozen["vocoder"], mel)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from audiogen_jax.convert import (
   engine,
-  formats,
   make_an_audio_loading,
   make_an_audio_parts,
   make_an_audio_rooms,
@@ -171,8 +170,7 @@ def _text(source: str, model: Parts | None) -> dict[str, Any]:
     if part.config is None:
       raise InputError("the model reads no text; take one that does")
     return {"text": part, "tokenizer": model.tokenizer}
-  folder = formats.locate(source)
-  if formats.recognise(folder).family(folder) == make_an_audio_parts.FAMILY:
+  if make_an_audio_rooms.belongs(source):
     return _text("", make_an_audio_parts.open_parts(source))
   config, tree, words = opening.open_reader(source)
   return {"text": Part(T5TextConfig(config), tree), "tokenizer": words}

@@ -98,7 +98,8 @@ class DiffusionTask(LatentsTask):
     )
     context = self.context(state, batch, dropped)
     state, metrics = self.update(state, example, context)
-    rms = jnp.sqrt(jnp.mean(jnp.square(batch["audio"])))
+    heard = batch["latents" if self.cached_latents else "audio"]
+    rms = jnp.sqrt(jnp.mean(jnp.square(heard)))
     return state, {"input_rms": rms} | metrics
 
   def update(

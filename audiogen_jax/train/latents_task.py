@@ -18,18 +18,19 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array, Bool, Float, Int
 
-from audiogen_jax.convert import make_an_audio_parts
+from audiogen_jax.convert import make_an_audio_loading, make_an_audio_parts
 from audiogen_jax.convert.make_an_audio_parts import UNET_RANGES, Parts
 from audiogen_jax.core import sharding, types
 from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
-from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.data import latents as stored
+from audiogen_jax.data.spec import LatentSpec, SoundSpec
 from audiogen_jax.diffusion import lora, sampler
 from audiogen_jax.diffusion.lora import LoRAConfig
 from audiogen_jax.diffusion.schedule import Schedule
 from audiogen_jax.diffusion.unet import UNetConfig
-from audiogen_jax.latent.autoencoder import AutoencoderConfig
+from audiogen_jax.latent.autoencoder import AutoencoderConfig, Posterior
 from audiogen_jax.text.clap import ClapTextConfig
 from audiogen_jax.text.t5_text import T5TextConfig
 from audiogen_jax.text.tokenizer import Tokenizer
@@ -65,6 +66,7 @@ class LatentsTask:
     clap: CLAP's.
     t5: T5.
     vocoder: The vocoder.
+    cached_latents: The data are latents, from `audiogen data tokenize`.
     text_dropout: Share of texts left out, for guidance.
     min_snr: γ of min-SNR weighting; 0 for none, as published.
     lora: Adapters of its attention, trained in place of all its parameters.
@@ -88,6 +90,7 @@ class LatentsTask:
   clap: ClapTextConfig = ClapTextConfig()
   t5: T5TextConfig = T5TextConfig()
   vocoder: VocoderConfig = VocoderConfig()
+  cached_latents: bool = False
   text_dropout: float = 0.1
   min_snr: float = 0.0
   lora: LoRAConfig = LoRAConfig()
@@ -136,17 +139,29 @@ class LatentsTask:
     return self.autoencoder.mel.rate_hz
 
   @property
-  def wants(self) -> SoundSpec:
+  def wants(self) -> SoundSpec | LatentSpec:
     """What the rows of a dataset must hold."""
+    if self.cached_latents:
+      return stored.spec(self.autoencoder)
     return SoundSpec(self.rate_hz, 1)
 
   def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """Accepts any dataset of sounds."""
+    """Raises InputError for cached latents of another autoencoder."""
+    if self.cached_latents:
+      own = make_an_audio_loading.of_autoencoder(
+        *self._opened.autoencoder, Placement.make(None)
+      )
+      stored.check(own, settings, folders)
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Shapes and types of a batch, by name, for so many rows and seconds."""
-    c, tokens = self.autoencoder, self.text.length
-    return diffusion_inputs.spec(c, rows=rows, seconds=seconds, tokens=tokens)
+    return diffusion_inputs.spec(
+      self.autoencoder,
+      cached=self.cached_latents,
+      rows=rows,
+      seconds=seconds,
+      tokens=self.text.length,
+    )
 
   def net(self, state: TrainState, params: Tree | None = None) -> Tree:
     """The U-Net of these parameters; without them that which is exported."""
@@ -158,13 +173,13 @@ class LatentsTask:
   def samples(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """Sounds made for the texts of a batch, as long as its rows."""
     made = self.generated(state, batch, jnp.arange(len(batch["text_ids"])))
-    return {"original": batch["audio"], "generated": made}
+    return {"original": self.recorded(state, batch), "generated": made}
 
   def generated(
     self, state: TrainState, batch: Batch, seeds: Int[Array, " b"]
   ) -> Float[Array, "b n c"]:
     """Sounds made for the texts of a batch, as long as its rows."""
-    samples = batch["audio"].shape[1]
+    samples = diffusion_inputs.samples(self.autoencoder, batch)
     none = jnp.zeros(len(seeds), bool)
     made = diffusion_samples.sample(
       self.unet,
@@ -183,8 +198,16 @@ class LatentsTask:
     return made[:, :samples]
 
   def recorded(self, state: TrainState, batch: Batch) -> Float[Array, "b n c"]:
-    """The recordings that the texts of a batch describe."""
-    return batch["audio"]
+    """The recordings that the texts of a batch describe.
+
+    Of cached latents, what autoencoder and vocoder make of them.
+    """
+    if not self.cached_latents:
+      return batch["audio"]
+    means = self._posterior(state, batch).mean
+    return diffusion_samples.heard(
+      self.autoencoder, self.vocoder, state.extra, means
+    )
 
   def prepare_programs(
     self,
@@ -222,11 +245,9 @@ class LatentsTask:
     self, state: TrainState, batch: Batch, key: jax.Array
   ) -> Float[Array, "b w z c"]:
     """Scaled draws of the latents of a batch, in whole columns."""
-    noise = jax.random.normal(key, self._shape(*batch["audio"].shape[:2]))
-    found = diffusion_inputs.latents(
-      self.autoencoder, state.extra["autoencoder"], batch["audio"], noise
-    )
-    return state.extra["scale"] * found
+    posterior = self._posterior(state, batch)
+    noise = jax.random.normal(key, posterior.mean.shape)
+    return state.extra["scale"] * posterior.sample(noise)
 
   def context(
     self, state: TrainState, batch: Batch, dropped: Bool[Array, " b"]
@@ -234,6 +255,13 @@ class LatentsTask:
     """States of the texts of a batch; of those dropped, of no text."""
     return diffusion_inputs.context(
       self.text, state.extra["text"], self.tokenizer(), batch, dropped
+    )
+
+  def _posterior(self, state: TrainState, batch: Batch) -> Posterior:
+    """What the latents of a batch may be, before they are scaled."""
+    params = state.extra["autoencoder"]
+    return diffusion_inputs.posterior(
+      self.autoencoder, params, batch, self.unet.ratio
     )
 
   def _shape(self, rows: int, samples: int) -> tuple[int, int, int, int]:
