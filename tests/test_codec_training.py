@@ -46,7 +46,7 @@ SMALL = {
   "mesh.data": 1,
 }
 # A signal at the eighth step, once the checkpoint of the fifth is written.
-_SHOT = textwrap.dedent("""
+SHOT = textwrap.dedent("""
   import os, pathlib, runpy, time
   from audiogen_jax.train import metrics
 
@@ -160,7 +160,7 @@ def test_stopped_and_resumed_is_uninterrupted(train, whole, data, tmp_path):
     (None, 0, 9),
   ):
     shot = number and {
-      "script": ("-c", _SHOT),
+      "script": ("-c", SHOT),
       "env": {"SIGNAL": str(int(number))},
     }
     done = train(tmp_path, **(shot or {}))

@@ -13,7 +13,11 @@ from audiogen_jax.gan import adversarial, discriminators
 from audiogen_jax.gan.discriminators import DiscriminatorConfig, Output
 
 SMALL = DiscriminatorConfig(
-  filters=8, n_ffts=(128, 64), periods=(2, 3), rates=2
+  filters=8,
+  n_ffts=(128, 64),
+  periods=(2, 3),
+  rates=2,
+  resolutions=((128, 30, 60), (64, 20, 64)),
 )
 
 
@@ -45,8 +49,27 @@ def test_losses_by_hand(loss, of_adversary, of_codec):
   assert float(found["feat_msstft"]) == pytest.approx(3)
 
 
+def test_sums_over_discriminators_and_their_layers():
+  config = DiscriminatorConfig(loss="mse", summed=True)
+  one = said([0.5, 2], [[1, 2], [3, 3]])["msstft"]
+  other = said([-2, 1], [[2, 4], [3, 4]])["msstft"]
+  real, fake = {"msstft": one + one}, {"msstft": other + other}
+  value = adversarial.discriminator_loss(config, real, fake)
+  assert float(value) == pytest.approx(2 * (0.625 + 2.5))
+  found = adversarial.generator_losses(config, real, fake)
+  assert float(found["adv_msstft"]) == pytest.approx(2 * 4.5)
+  assert float(found["feat_msstft"]) == pytest.approx(2 * (1.5 + 0.5))
+
+
 @pytest.mark.parametrize(
-  ("kind", "count", "maps"), [("msstft", 2, 5), ("mpd", 2, 6), ("msd", 2, 7)]
+  ("kind", "count", "maps"),
+  [
+    ("msstft", 2, 5),
+    ("mpd", 2, 6),
+    ("msd", 2, 7),
+    ("hifi_msd", 2, 8),
+    ("mrd", 2, 6),
+  ],
 )
 def test_every_kind(kind, count, maps, key):
   config = dataclasses.replace(SMALL, kinds=(kind,))
@@ -119,6 +142,8 @@ def test_a_sound_shorter_than_the_longest_window(key):
   ("given", "said"),
   [
     ({"kinds": ("mpd", "mpd")}, "names one twice"),
+    ({"kinds": ("hifi_msd",), "filters": 6}, "6 must be a multiple of 4"),
+    ({"resolutions": ((512, 50, 600),)}, r"resolutions \(512, 50, 600\)"),
     ({"kinds": ("msd",), "filters": 12}, "filters 12 must be a multiple of 8"),
   ],
 )

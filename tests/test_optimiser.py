@@ -25,6 +25,11 @@ from audiogen_jax.train.optimiser import OptimiserConfig
       dict(lr=1.0, schedule="wsd", warmup=10, steps=100, decay=20),
       {0: 0.0, 10: 1.0, 80: 1.0, 90: 0.5, 100: 0.0},
     ),
+    # BigVGAN's second version: 0.9999996 a step
+    (
+      dict(lr=1.0, schedule="exponential", decay=2500, decay_rate=0.999),
+      {0: 1.0, 1: 0.9999996, 2500: 0.999, 2_500_000: 0.3677},
+    ),
     (dict(lr=0.5, warmup=2), {0: 0.0, 1: 0.25, 2: 0.5, 1000: 0.5}),
   ],
 )
@@ -77,6 +82,8 @@ def test_muon_makes_updates_of_matrices_even():
   [
     (dict(lr=0.0), "optim.lr 0.0"),
     (dict(b1=1.0), "optim.b1"),
+    (dict(schedule="exponential"), "optim.decay 0 of exponential"),
+    (dict(decay_rate=0.0), "optim.decay_rate 0.0"),
     (dict(schedule="cosine"), "the 0 steps of a cosine"),
     (dict(schedule="inverse_sqrt"), "optim.warmup of inverse_sqrt"),
     (dict(schedule="wsd", steps=10, decay=11), "optim.decay 11 of wsd"),

@@ -54,6 +54,16 @@ CODEC = ALL | {
   "data.eval_duration_s": 0.1,
   "init_batches": 1,
 }
+VOCODER = ALL | {
+  "vocoder.filters": 8,
+  "vocoder.kernels": "(3,)",
+  "vocoder.dilations": "((1,),)",
+  "adversary.filters": 2,
+  "adversary.periods": "(2,)",
+  "adversary.resolutions": "((256,50,120),)",
+  "data.duration_s": 0.1,
+  "data.eval_duration_s": 0.1,
+}
 MESHES = [
   {"mesh.data": 2, "mesh.fsdp": 4, "mesh.tensor": 2},
   {"mesh.data": 1, "mesh.fsdp": 16},
@@ -85,6 +95,8 @@ def words(made):
     config, settings = "lm_300m", LM | {"codec": made / "codec"}
     if kind == "codec":
       config, settings = "codec_16khz", CODEC
+    if kind == "vocoder":
+      config, settings = "maa_vocoder", VOCODER
     settings = settings | {"data.folders": made / "data"} | changes
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     files = [f"--config=configs/{config}.py:tiny", f"--workdir={workdir}"]
@@ -116,7 +128,7 @@ def alike(one, other, kind):
     f"{where}/{name}"
     for where, name in (
       ("train", "loss"),
-      ("eval", "mel_distance" if kind == "codec" else "loss"),
+      ("eval", "loss" if kind == "lm" else "mel_distance"),
     )
   ]
   for step, values in one.items():
@@ -128,7 +140,7 @@ def alike(one, other, kind):
 @pytest.mark.parametrize(
   "mesh", MESHES, ids=lambda mesh: " ".join(map(str, mesh.values()))
 )
-@pytest.mark.parametrize("kind", ["lm", "codec"])
+@pytest.mark.parametrize("kind", ["lm", "codec", "vocoder"])
 def test_sixteen_chips_are_one(words, whole, tmp_path, kind, mesh):
   """v5e:4x4: four hosts, whose rows are no stretches of the batch."""
   Pod("v5e:4x4").start(*words(kind, tmp_path, **mesh)).well(900)

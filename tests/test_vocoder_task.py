@@ -46,6 +46,9 @@ TASK = VocoderTask(
 )  # fmt: skip
 
 
+STEP = jax.jit(TASK.train_step)
+
+
 def batches(rows=8, samples=1030):
   """Endless; the samples do not fill their last frame."""
   for i in itertools.count():
@@ -68,7 +71,7 @@ def trained(task, state, mesh=None, steps=5):
   placement = mesh and Placement.make(mesh, {"batch": ("data",)})
   if placement:
     state = jax.device_put(state, states.shardings(state, task.axes, placement))
-  step, found = jax.jit(task.train_step), []
+  step, found = STEP if task is TASK else jax.jit(task.train_step), []
   for batch in itertools.islice(batches(), steps):
     if placement:
       batch = {
@@ -124,11 +127,11 @@ def test_the_loss_is_the_sum_of_its_parts(whole):
 def test_a_batch_that_is_learnt_is_heard(start):
   """The mel distance of held-out rows falls; both sides learn."""
   batch = next(batches())
-  step, state, losses = jax.jit(TASK.train_step), start, []
+  state, losses = start, []
   evaluate = jax.jit(TASK.eval_step)
   before = TASK.summary(jax.device_get(evaluate(start, batch)))
   for _ in range(40):
-    state, metrics = step(state, batch, jax.random.key(0))
+    state, metrics = STEP(state, batch, jax.random.key(0))
     losses.append(float(metrics["mel"]))
   assert losses[-1] < 0.8 * losses[0]
   assert float(metrics["adversary_mpd"]) < 1.5
@@ -160,10 +163,13 @@ def test_a_frame_is_a_hop_by_either_recipe(recipe):
   assert audio.shape == (2, 8192, 1) and mels.shape == (2, 32, 80)
 
 
-def test_an_export_is_a_part_of_a_make_an_audio(tmp_path, capsys):
+def test_an_export_is_a_part_of_a_make_an_audio(tmp_path):
   parts = tiny.parts()
   task = VocoderTask(vocoder=parts.vocoder, adversary=TASK.adversary)
-  state = jax.jit(task.init)(jax.random.key(2))
+  like = jax.eval_shape(task.init, jax.random.key(2))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+  voice = tiny.parts(seed=1).vocoder_tree
+  state = zeros._replace(params=zeros.params | {"vocoder": voice})
   task.export(state, epath.Path(tmp_path / "export"))
   joined = make_an_audio_rooms.exchanged(parts, "vocoder", tmp_path / "export")
   held = joined.vocoder_tree
@@ -178,12 +184,7 @@ def test_an_export_is_a_part_of_a_make_an_audio(tmp_path, capsys):
   joined = dataclasses.replace(joined, vocoder_tree=held.restore(want))
   make_an_audio_parts.write_orbax(tmp_path / "model", joined, tiny.words())
   model = ag.load(tmp_path / "model", mesh=make_mesh(data=1))
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    model.vocoder.params,
-    state.params["vocoder"],
-  )
-  assert np.isfinite(model.generate(["rain"], duration_s=0.3)).all()
+  jax.tree.map(np.testing.assert_array_equal, model.vocoder.params, voice)
   # By itself it is no model, and one line says so.
   with pytest.raises(InputError, match="unet is missing; there is vocoder al"):
     ag.load(tmp_path / "export")
@@ -193,35 +194,30 @@ def test_an_export_is_a_part_of_a_make_an_audio(tmp_path, capsys):
       model=str(tmp_path / source), start="model", adversary=TASK.adversary
     ).opened()
     assert onward.vocoder == parts.vocoder
-    fresh = onward.prepare(
-      jax.jit(onward.init)(jax.random.key(5)), iter(()), jax.random.key(6)
-    )
-    jax.tree.map(
-      np.testing.assert_array_equal,
-      fresh.params["vocoder"],
-      state.params["vocoder"],
-    )
+    fresh = onward.prepare(zeros, iter(()), jax.random.key(6))
+    jax.tree.map(np.testing.assert_array_equal, fresh.params["vocoder"], voice)
 
 
 def test_a_published_vocoder_is_trained_on(start, tmp_path):
-  recipe = dataclasses.replace(mel.MAKE_AN_AUDIO, log="ln", clip=False, hop=64)
-  voice = dataclasses.replace(VOICE, mel=dataclasses.replace(recipe, n_mels=16))
-  task = dataclasses.replace(TASK, vocoder=voice)
-  state = jax.jit(task.init)(jax.random.key(3))
-  vocoders.write(tmp_path, voice, state.params["vocoder"])
+  recipe = dataclasses.replace(
+    mel.MAKE_AN_AUDIO, n_mels=16, hop=64, log="ln", clip=False
+  )
+  voice = dataclasses.replace(VOICE, mel=recipe)
+  params = start.params["vocoder"]
+  # Its file says the length of the window, which is no other recipe.
+  written = dataclasses.replace(recipe, window_length=1024)
+  vocoders.write(tmp_path, dataclasses.replace(voice, mel=written), params)
+  other = VocoderConfig(
+    mel=recipe, ratios=(64,), ratio_kernels=(64,), filters=2
+  )
   onward = dataclasses.replace(
-    task,
-    model=str(tmp_path),
-    start="model",
-    vocoder=dataclasses.replace(VocoderConfig(mel=voice.mel, ratios=(64,),
-      ratio_kernels=(64,), filters=2)),
-  ).opened()  # fmt: skip
-  assert onward.vocoder == voice
-  fresh = onward.prepare(start, iter(()), jax.random.key(4))
+    TASK, model=str(tmp_path), start="model", vocoder=other
+  ).opened()
+  assert onward.vocoder.ratios == voice.ratios
+  zeros = jax.tree.map(jnp.zeros_like, start)
+  fresh = onward.prepare(zeros, iter(()), jax.random.key(4))
   for tree in (fresh.params, fresh.average):
-    jax.tree.map(
-      np.testing.assert_array_equal, tree["vocoder"], state.params["vocoder"]
-    )
+    jax.tree.map(np.testing.assert_array_equal, tree["vocoder"], params)
 
 
 def test_what_does_not_fit_is_refused(start, tmp_path):

@@ -333,7 +333,13 @@ def _check_recipes(ours: MelConfig, heard: MelConfig, where: str) -> None:
 
 def differing(one: MelConfig, other: MelConfig) -> str:
   """In what two recipes differ, for a message; empty if in nothing."""
-  names = [field.name for field in dataclasses.fields(MelConfig)]
-  pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
-  differ = [f"{name} {a} and {b}" for name, (a, b) in pairs.items() if a != b]
+  one, other = (
+    dataclasses.asdict(m)
+    | {
+      "window_length": m.window_length or m.n_fft,
+      "f_max_hz": m.f_max_hz or m.rate_hz / 2,
+    }
+    for m in (one, other)
+  )
+  differ = [f"{n} {a} and {other[n]}" for n, a in one.items() if a != other[n]]
   return ", ".join(differ[:3])

@@ -19,12 +19,13 @@ from audiogen_jax.train import gradients
 
 @dataclasses.dataclass(frozen=True)
 class VocoderWeights:
-  """Weights of a generator's losses; a loss of weight 0 is not computed.
+  """Weights of a generator's losses.
 
   Attributes:
     adversarial: Adversarial loss, of each kind of discriminator.
     feature: Feature matching, of each kind of discriminator.
-    mel: L1 of log mel spectra, see `losses.recipe_mel`.
+    mel: L1 of log mel spectra, see `losses.recipe_mel`; 0 for none, so of the
+      next.
     multi_mel: L1 at several scales, see `losses.bigvgan_mel`.
   """
 
@@ -107,7 +108,7 @@ def of_generator(
   )
   made = discriminators.discriminate(config, params, fake)
   for name, value in adversarial.generator_losses(config, real, made).items():
-    adversarial_one = name.startswith("adv_")
-    weight = weights.adversarial if adversarial_one else weights.feature
+    of_logits = name.startswith("adv_")
+    weight = weights.adversarial if of_logits else weights.feature
     found[name], total = value, total + weight * value
   return total, found
