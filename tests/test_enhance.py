@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -147,6 +148,9 @@ def test_eight_devices_hear_what_one_does(clap):
   np.testing.assert_allclose(
     embedded(spread, *audio), embedded(clap, *audio), atol=2e-6
   )
+  (rows,) = spread._hear(np.zeros((8, 4_000), "f"), np.zeros(8, np.int32))
+  shapes = {(s.device, s.data.shape[0]) for s in rows.addressable_shards}
+  assert shapes == {(device, 1) for device in jax.devices()}
   np.testing.assert_allclose(
     spread.embed_texts(BANK), clap.embed_texts(BANK), atol=2e-6
   )
