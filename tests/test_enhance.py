@@ -4,8 +4,10 @@ import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
+import soundfile
 from recordings import dataset
 from test_clap import heard as embedded
 from test_clap import model_of
@@ -14,7 +16,8 @@ from virtual_pod import Pod
 from audiogen_jax.convert import judges
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Placement, make_mesh
-from audiogen_jax.data import enhance, experts, reading, shards
+from audiogen_jax.data import enhance, experts, reading, shards, sources
+from audiogen_jax.data.captions import CaptionRules
 from audiogen_jax.data.enhance import EnhanceConfig
 from audiogen_jax.data.experts import Proposals
 from audiogen_jax.data.loader import Loader, Part
@@ -145,6 +148,9 @@ def test_eight_devices_hear_what_one_does(clap):
   np.testing.assert_allclose(
     embedded(spread, *audio), embedded(clap, *audio), atol=2e-6
   )
+  (rows,) = spread._hear(np.zeros((8, 4_000), "f"), np.zeros(8, np.int32))
+  shapes = {(s.device, s.data.shape[0]) for s in rows.addressable_shards}
+  assert shapes == {(device, 1) for device in jax.devices()}
   np.testing.assert_allclose(
     spread.embed_texts(BANK), clap.embed_texts(BANK), atol=2e-6
   )
@@ -195,6 +201,19 @@ def test_too_low_a_score_and_no_expert_leave_out(few, scorer, tmp_path):
   ]
 
 
+def test_sounds_without_captions_can_be_built(tmp_path):
+  for name in "ab":
+    soundfile.write(tmp_path / f"{name}.wav", noise(1, 2_000) / 2**15, RATE)
+  (tmp_path / "a.jsonl").write_text(
+    '{"path": "a.wav"}\n{"path": "b.wav", "caption": "rain"}'
+  )
+  told = [row.caption for row in sources.read("jsonl", tmp_path).records]
+  assert told == ["rain"]
+  rules = CaptionRules(bare=True, lower=True)
+  found = sources.read("jsonl", tmp_path, rules=rules)
+  assert [row.caption for row in found.records] == ["", "rain"]
+
+
 class Dying:
   """A listener that dies after so many batches, and counts them."""
 
@@ -228,7 +247,10 @@ def test_a_kill_costs_a_batch(few, scorer, tmp_path):
   last = Dying(scorer)
   with pytest.raises(InputError, match="beginnings of another dataset"):
     enhance.enhance(few, parts, last, Proposals(BANK[1:]), **given)
+  seen = []
+  given["progress"] = lambda *now: seen.append(now)
   got = enhance.enhance(few, parts, last, proposals, **given)
+  assert seen[0][0].startswith("sentences") and seen[-1] == ("clips", 20, 24)
   assert last.heard == 10 - 5 and last.texts < len(BANK) + 40
   assert got == want
   for ours, theirs in zip(rows(parts), rows(whole), strict=True):

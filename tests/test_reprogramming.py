@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from audiogen_jax.data.mixing import MixConfig
 from audiogen_jax.data.reprogramming import ReprogramConfig
 from audiogen_jax.data.rows import LoaderConfig
 from audiogen_jax.data.spec import SoundSpec
+from audiogen_jax.train import configuration, inputs
 
 RATE = 1000
 CLIPS = 12  # of originals, and of events: tones of 20, 40 … Hz
@@ -327,3 +329,36 @@ def test_banks_that_cannot_be(folder, events, tmp_path):
   refuse(several, "no clip in train of the bank .* has one label: 3 have")
   other = dataset(tmp_path / "other", [90] * 3)
   refuse(other, "'rate_hz': 100.*'rate_hz': 1000.*; build it with --rate 1000")
+
+
+@pytest.mark.parametrize(
+  "name", ["lm_300m.py:tiny", "nano_magnet.py", "maa_diffusion.py:tiny"]
+)
+def test_every_family_can_be_trained_so(name, monkeypatch):
+  words = ["bank=esc50", "chances=0.5,0.3,0.2", "min_event_s=0.2"]
+  values = configuration.changed(
+    f"configs/{name}", [f"--config.data.reprogram.{word}" for word in words]
+  )
+  run, _ = configuration.parse(values)
+  want = ReprogramConfig("esc50", chances=(0.5, 0.3, 0.2), min_event_s=0.2)
+  made = []
+
+  class Loaders:
+    settings = None
+
+    def __init__(self, parts, config, **_):
+      made.append(config.reprogram)
+
+  monkeypatch.setattr(inputs, "Loader", Loaders)
+  task = types.SimpleNamespace(
+    batch_spec=lambda *_: {},
+    tokenizer=lambda: None,
+    wants=types.SimpleNamespace(check=lambda *_: None),
+    check_data=lambda *_: None,
+  )
+  data = dataclasses.replace(run.data, folders="x")
+  inputs.train_loader(data, 0, None, task)
+  inputs.eval_loader(data, None, task)  # what is held out stays
+  plain = dataclasses.replace(data, reprogram=ReprogramConfig())
+  inputs.train_loader(plain, 0, None, task)
+  assert made == [want, None, None]

@@ -133,8 +133,10 @@ def enhance(
     total, done = sum(shard.last - shard.first for shard in mine), 0
     for shard in mine:
       source = reading.Examples(builder, shard.split)
-      report("clips", done, total)
-      examples = work.examples(source, shard)
+      before = done - shard.first
+      examples = work.examples(
+        source, shard, lambda at, n=before: report("clips", n + at, total)
+      )
       shards.write(folder, shard, about.features, examples)
       done += shard.last - shard.first
     build.wait()
@@ -194,6 +196,7 @@ def _items(
     [config.every, config.min_score, config.batch],
   ]
   made = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+  processes.check_same({"dataset, experts and options": made[:12]})
   return {
     split: [_Clip(number, made) for number in range(about.num_examples)]
     for split, about in builder.info.splits.items()
@@ -241,10 +244,20 @@ class _Work:
     self._proposals, self._reader = proposals, Reader(listener)
 
   def examples(
-    self, source: reading.Examples, shard: Shard
+    self,
+    source: reading.Examples,
+    shard: Shard,
+    reached: Callable[[int], None],
   ) -> Iterator[dict[str, Any] | LeftOut]:
-    """Examples with their captions, or why a clip has none."""
+    """Examples with their captions, or why a clip has none.
+
+    Args:
+      source: The split.
+      shard: Which of its clips.
+      reached: Called with the number of the next clip.
+    """
     for start, path in self.batches(shard):
+      reached(start)
       stop = min(start + self.config.batch, shard.last)
       clips = [source[number] for number in range(start, stop)]
       if not path.exists():

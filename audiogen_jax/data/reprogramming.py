@@ -274,8 +274,8 @@ def loudest(
   """The stretch of so many samples that has most power; all, if it is short."""
   if len(sound) <= size:
     return sound
-  power = np.square(sound, dtype=np.float64).sum(axis=1)
-  reached = np.concatenate([[0.0], np.cumsum(power)])
+  reached = np.zeros(len(sound) + 1)
+  np.cumsum(np.einsum("nc,nc->n", sound, sound), out=reached[1:])
   start = int(np.argmax(reached[size:] - reached[:-size]))
   return sound[start : start + size]
 
@@ -283,18 +283,21 @@ def loudest(
 def _sounding(sound: Float[np.ndarray, "_ c"]) -> Float[np.ndarray, "_ c"]:
   """A sound without the silence at its ends."""
   loud = np.abs(sound).max(axis=1, initial=0)
-  heard = np.flatnonzero(loud > _SILENCE * loud.max(initial=0))
-  return sound[heard[0] : heard[-1] + 1] if len(heard) else sound[:0]
+  heard = loud > _SILENCE * loud.max(initial=0)
+  if not heard.any():
+    return sound[:0]
+  return sound[int(heard.argmax()) : len(heard) - int(heard[::-1].argmax())]
 
 
 def _faded(
   sound: Float[np.ndarray, "_ c"], samples: int
 ) -> Float[np.ndarray, "_ c"]:
   """A sound that rises from silence and falls back to it."""
-  n = len(sound)
-  at = np.arange(n)
-  gain = np.minimum(np.minimum(at, n - 1 - at) + 1, samples) / samples
-  return sound * gain[:, None].astype(np.float32)
+  made, count = sound.copy(), min(samples, len(sound) // 2)
+  gain = np.arange(1, count + 1, dtype=np.float32)[:, None] / samples
+  made[:count] *= gain
+  made[len(made) - count :] *= gain[::-1]
+  return made
 
 
 def _rms(sound: Float[np.ndarray, "_ c"]) -> np.floating:
