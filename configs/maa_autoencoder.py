@@ -22,6 +22,11 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data = ConfigDict(
     dict(batch=32, duration_s=9.984, eval_duration_s=9.984, workers=4)
   )
+  # Divides over every mesh that the batch does.
+  config.data.eval_batch = config.data.get_oneway_ref("batch")
+  # Parameters lie whole on every device; only rows are split.
+  config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+  config.rules = ConfigDict({"batch": ("data", "fsdp")})
   config.loop = ConfigDict(
     dict(steps=400_000, log_every=100, eval_every=5000, save_every=5000)
   )
@@ -41,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.dtype = "float32"
     config.optim.update(lr=1e-3)
     config.data.update(
-      batch=4, eval_batch=4, duration_s=1.024, eval_duration_s=1.024, workers=0
+      batch=4, duration_s=1.024, eval_duration_s=1.024, workers=0
     )
     config.loop.update(steps=50, log_every=10, eval_every=25, save_every=25)
   elif variant:

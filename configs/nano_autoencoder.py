@@ -14,6 +14,8 @@ from configs import maa_autoencoder
 
 def get_config(variant: str = "") -> ConfigDict:
   """The recipe, or `tiny`."""
+  if variant not in ("", "tiny"):
+    raise ValueError(f"nano_autoencoder.py:{variant}: the only variant is tiny")
   config = maa_autoencoder.get_config(variant)
   config.autoencoder = ConfigDict(
     dict(

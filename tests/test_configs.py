@@ -15,6 +15,8 @@ VARIANTS = {
   "lm_1p5b": (),
   "magnet_1p5b": (),
   "lm_3b": (),
+  "maa_autoencoder": ("paper", "tiny"),
+  "maa_diffusion": ("t5", "tiny"),
   "maa_vocoder": ("tiny", "hifigan", "hifigan+tiny"),
   "paper_codec": ("2", "4", "tiny", "4+tiny"),
   "paper_lm": ("1b", "1b+2", "4", "tiny", "4+tiny"),

@@ -228,7 +228,7 @@ def test_shellcheck():
     pytest.skip("shellcheck is not on PATH")
   scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")]
   checked = subprocess.run([found, *scripts], capture_output=True, text=True)
-  assert len(scripts) == 5 and checked.returncode == 0, checked.stdout
+  assert len(scripts) == 6 and checked.returncode == 0, checked.stdout
 
 
 def jobset():

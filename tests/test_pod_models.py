@@ -11,12 +11,14 @@ import numpy as np
 import published
 import pytest
 import recordings
+import test_make_an_audio_training as training
+import tiny_make_an_audio
 from signals import noise
 from test_pod import figures, underway
 from virtual_pod import Pod
 
 import audiogen_jax as ag
-from audiogen_jax.convert import opening
+from audiogen_jax.convert import make_an_audio_parts, opening
 from audiogen_jax.data.spec import SoundSpec
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,16 +56,8 @@ CODEC = ALL | {
   "data.eval_duration_s": 0.1,
   "init_batches": 1,
 }
-VOCODER = ALL | {
-  "vocoder.filters": 8,
-  "vocoder.kernels": "(3,)",
-  "vocoder.dilations": "((1,),)",
-  "adversary.filters": 2,
-  "adversary.periods": "(2,)",
-  "adversary.resolutions": "((256,50,120),)",
-  "data.duration_s": 0.1,
-  "data.eval_duration_s": 0.1,
-}
+# Parts of a Make-An-Audio.
+PARTS = {kind: settings | ALL for kind, settings in training.KINDS.items()}
 MESHES = [
   {"mesh.data": 2, "mesh.fsdp": 4, "mesh.tensor": 2},
   {"mesh.data": 1, "mesh.fsdp": 16},
@@ -77,9 +71,12 @@ def made(tmp_path_factory):
   """A codec and sounds."""
   folder = tmp_path_factory.mktemp("made")
   opening.write_orbax(folder / "codec", published.parts_of(lm=None))
+  make_an_audio_parts.write_orbax(
+    folder / "model", tiny_make_an_audio.parts(), tiny_make_an_audio.words()
+  )
   recordings.dataset(
     folder / "data",
-    [1600] * 24,
+    [3200] * 24,
     splits=("train", "validation"),
     spec=SoundSpec(16_000),
     make=lambda i, n: np.int16(2**15 * noise(n, 1, scale=0.05, seed=i)),
@@ -95,8 +92,10 @@ def words(made):
     config, settings = "lm_300m", LM | {"codec": made / "codec"}
     if kind == "codec":
       config, settings = "codec_16khz", CODEC
-    if kind == "vocoder":
-      config, settings = "maa_vocoder", VOCODER
+    if kind in PARTS:
+      config, settings = f"maa_{kind}", PARTS[kind]
+    if kind == "diffusion":
+      settings = settings | {"model": made / "model"}
     settings = settings | {"data.folders": made / "data"} | changes
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
     files = [f"--config=configs/{config}.py:tiny", f"--workdir={workdir}"]
@@ -121,16 +120,19 @@ def whole(words, tmp_path_factory):
   return of
 
 
+# What is asked of one step and of an evaluation, where it is not the loss.
+_LOSSES = {
+  "codec": ("loss", "mel_distance"),
+  "vocoder": ("loss", "mel_distance"),
+  "autoencoder": ("mel_l1", "mel_l1"),
+}
+
+
 def alike(one, other, kind):
   """Losses; measured with the bounds."""
   assert one.keys() == other.keys()
-  losses = [
-    f"{where}/{name}"
-    for where, name in (
-      ("train", "loss"),
-      ("eval", "loss" if kind == "lm" else "mel_distance"),
-    )
-  ]
+  train, evaluation = _LOSSES.get(kind, ("loss", "loss"))
+  losses = {f"train/{train}", f"eval/{evaluation}"}
   for step, values in one.items():
     for name in values.keys() & losses:
       assert other[step][name] == pytest.approx(values[name], rel=1e-5), step
@@ -140,7 +142,7 @@ def alike(one, other, kind):
 @pytest.mark.parametrize(
   "mesh", MESHES, ids=lambda mesh: " ".join(map(str, mesh.values()))
 )
-@pytest.mark.parametrize("kind", ["lm", "codec", "vocoder"])
+@pytest.mark.parametrize("kind", ["lm", "codec", *PARTS])
 def test_sixteen_chips_are_one(words, whole, tmp_path, kind, mesh):
   """v5e:4x4: four hosts, whose rows are no stretches of the batch."""
   Pod("v5e:4x4").start(*words(kind, tmp_path, **mesh)).well(900)

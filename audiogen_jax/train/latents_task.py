@@ -104,7 +104,9 @@ class LatentsTask:
   remat: Literal["none", "full"] = "none"
 
   axes: ClassVar[Mapping[str, Axes]] = diffusion_sources.AXES
-  ranges: ClassVar[Mapping[str, tuple[float, float]]] = UNET_RANGES
+  ranges: ClassVar[Mapping[str, tuple[float, float]]] = UNET_RANGES | {
+    "rank": (0, 4096)
+  }
 
   def __post_init__(self) -> None:
     diffusion_inputs.check_settings(self)
