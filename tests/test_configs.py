@@ -90,7 +90,7 @@ def test_a_language_model_plans_with_its_codec(lm, codec, variant):
 def test_keys_and_values_that_cannot_be():
   given = config("codec_16khz")
   for path, value, said in (
-    ("task", "codecs", "config.task 'codecs' is not one of codec"),
+    ("task", "codecs", "config.task 'codecs' is not one of autoencoder"),
     ("encodec.filters", 3, "unknown configuration key 'encodec.filters'"),
     ("adversary.kinds", ("mp3",), "'mp3' is not one of"),
     ("optim.schedule", "linear", "'linear' is not one of"),

@@ -36,6 +36,18 @@ def test_a_key_of_older_versions(tmp_path, packed):
       workdir.agree(epath.Path(tmp_path), new)
 
 
+def test_keys_that_older_versions_did_not_know(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"optim": {"lr": 1.0}}))
+  new = {
+    "optim": {"lr": 1.0, "decay_rate": 1.0},
+    "data": {"reprogram": {"bank": "", "share": 0.3}},
+  }
+  workdir.agree(epath.Path(tmp_path), new)
+  new["data"]["reprogram"]["bank"] = "events"
+  with pytest.raises(InputError, match="data.reprogram.bank is not set there"):
+    workdir.agree(epath.Path(tmp_path), new)
+
+
 def test_a_damaged_configuration(tmp_path):
   (tmp_path / "config.json").write_text('{"lm": ')
   with pytest.raises(InputError, match="config.json is not JSON"):

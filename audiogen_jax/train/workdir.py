@@ -27,6 +27,14 @@ from audiogen_jax.train.optimiser import ENDING
 _LOCK = ".lock"
 # Keys that are gone, and the only value of which models are as they were.
 _RETIRED = {"lm.transformer.packed": True}
+# Keys that older versions did not know, and the value of which their runs are.
+_ADDED = {
+  "adversary.summed": False,
+  "data.reprogram.bank": "",
+  "optim.decay_rate": 1.0,
+}
+# Those that mean nothing beside such values.
+_IDLE = ("data.reprogram.", "adversary.resolutions")
 # May differ in a resumed run: they change nothing of what is computed, or only
 # for how long.
 _FREE = ("loop.", "mesh.", "rules.", "data.workers", "data.prefetch")
@@ -111,7 +119,9 @@ def agree(workdir: epath.Path, config: Mapping[str, Any]) -> None:
   lines = [
     f"{name} is {_shown(old, name)} there and {_shown(new, name)} here"
     for name in sorted((old.keys() | new.keys()) - free)
-    if not _free(name) and old.get(name, ...) != new.get(name, ...)
+    if not _free(name)
+    and old.get(name, ...) != new.get(name, ...)
+    and not (name not in old and _as_ever(name, new))
   ]
   if lines:
     raise InputError(
@@ -145,6 +155,13 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _free(name: str) -> bool:
   return name.startswith(_FREE) and name not in _BOUND
+
+
+def _as_ever(name: str, new: Mapping[str, Any]) -> bool:
+  """Whether a key that older versions did not know changes nothing."""
+  if name in _ADDED:
+    return new[name] == _ADDED[name]
+  return name.startswith(_IDLE)
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
