@@ -340,6 +340,10 @@ def test_every_family_can_be_trained_so(name, monkeypatch):
     f"configs/{name}", [f"--config.data.reprogram.{word}" for word in words]
   )
   run, _ = configuration.parse(values)
+  configuration.change(values, "data.reprogram.min_event_s", "20.0")
+  configuration.change(values, "data.reprogram.max_event_s", "20.0")
+  with pytest.raises(InputError, match="events of 20 s or more do not fit"):
+    configuration.parse(values)
   want = ReprogramConfig("esc50", chances=(0.5, 0.3, 0.2), min_event_s=0.2)
   made = []
 

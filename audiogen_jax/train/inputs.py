@@ -50,6 +50,11 @@ class DataConfig:
   eval_batch: int = 16
   eval_duration_s: float = 5.0
 
+  def __post_init__(self) -> None:
+    # At once, and not only where the loader is made.
+    if self.reprogram.bank:
+      self.reprogram.check(self.duration_s)
+
 
 def train_loader(
   data: DataConfig, seed: int, placement: Placement, task: Task
