@@ -29,7 +29,6 @@ from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement, constrain
 from audiogen_jax.core.types import Tree
-from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.gan import mel_discriminators
 from audiogen_jax.gan.mel_discriminators import MelDiscriminatorConfig
 from audiogen_jax.latent import autoencoder
@@ -43,6 +42,7 @@ from audiogen_jax.train import (
 from audiogen_jax.train import state as states
 from audiogen_jax.train.autoencoder_losses import Weights
 from audiogen_jax.train.optimiser import OptimiserConfig
+from audiogen_jax.train.sounds_task import SoundsTask
 from audiogen_jax.train.state import Batch, TrainState
 
 _TABLES = {
@@ -57,7 +57,7 @@ _AXES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderTask:
+class AutoencoderTask(SoundsTask):
   """A mel autoencoder to train: a `task.Task`.
 
   Attributes:
@@ -121,24 +121,10 @@ class AutoencoderTask:
       return self
     return dataclasses.replace(self, autoencoder=self._source.config)
 
-  def check_parts(self) -> None:
-    """The autoencoder fits itself; rows are looked at with their length."""
-
-  def tokenizer(self) -> None:
-    """Texts are not looked at."""
-
   @property
   def rate_hz(self) -> int:
     """The sample rate of the mel recipe."""
     return self.autoencoder.mel.rate_hz
-
-  @property
-  def wants(self) -> SoundSpec:
-    """What the rows of a dataset must hold."""
-    return SoundSpec(self.rate_hz, 1)
-
-  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """Whatever `wants` takes will do."""
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Shapes and types of a batch, by name, for so many rows and seconds."""
@@ -306,12 +292,6 @@ class AutoencoderTask:
     placement: Placement,
   ) -> dict[str, Program]:
     """Nothing is computed before training."""
-    return {}
-
-  def sampling_programs(
-    self, rows: int, placement: Placement
-  ) -> dict[str, Program]:
-    """An autoencoder makes no sounds of texts."""
     return {}
 
   def variants(self) -> "dict[str, AutoencoderTask]":

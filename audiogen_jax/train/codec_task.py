@@ -38,11 +38,12 @@ from audiogen_jax.gan.losses import LossWeights
 from audiogen_jax.train import codec_losses
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
+from audiogen_jax.train.sounds_task import SoundsTask
 from audiogen_jax.train.state import Batch, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class CodecTask:
+class CodecTask(SoundsTask):
   """A codec to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
@@ -91,15 +92,9 @@ class CodecTask:
         " need where a sound is silent; set init_gain to 1"
       )
 
-  def check_parts(self) -> None:
-    """There is one part alone, which fits itself."""
-
   def opened(self) -> "CodecTask":
     """The task itself: a codec is described by its configuration alone."""
     return self
-
-  def tokenizer(self) -> None:
-    """Texts are not looked at."""
 
   @property
   def axes(self) -> Mapping[str, Any]:
@@ -129,9 +124,6 @@ class CodecTask:
   def wants(self) -> SoundSpec:
     """What the rows of a dataset must hold."""
     return SoundSpec(self.rate_hz, self.encodec.channels)
-
-  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """Accepts any dataset of sounds."""
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Shapes and types of a batch, by name, for so many rows and seconds."""
@@ -329,12 +321,6 @@ class CodecTask:
         resident=state,
       ),
     }
-
-  def sampling_programs(
-    self, rows: int, placement: Placement
-  ) -> dict[str, Program]:
-    """A codec makes no sounds from texts."""
-    return {}
 
   def variants(self) -> "dict[str, CodecTask]":
     """The task as it is."""

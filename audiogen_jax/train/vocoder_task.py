@@ -31,12 +31,12 @@ from audiogen_jax.core.abstract import Program
 from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
-from audiogen_jax.data.spec import SoundSpec
 from audiogen_jax.gan import discriminators, losses
 from audiogen_jax.gan.discriminators import DiscriminatorConfig
 from audiogen_jax.train import gradients, vocoder_losses, vocoder_sources
 from audiogen_jax.train import state as states
 from audiogen_jax.train.optimiser import OptimiserConfig
+from audiogen_jax.train.sounds_task import SoundsTask
 from audiogen_jax.train.state import Batch, TrainState
 from audiogen_jax.train.vocoder_losses import VocoderWeights
 from audiogen_jax.vocoder import generator
@@ -44,7 +44,7 @@ from audiogen_jax.vocoder.generator import Generator, VocoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class VocoderTask:
+class VocoderTask(SoundsTask):
   """A vocoder to train: a `task.Task`, as `loop` calls it.
 
   Attributes:
@@ -98,24 +98,10 @@ class VocoderTask:
     part = vocoder_sources.opened(self.model, self.vocoder.mel)
     return dataclasses.replace(self, vocoder=part.config)
 
-  def check_parts(self) -> None:
-    """A generator fits any discriminators."""
-
-  def tokenizer(self) -> None:
-    """Texts are not looked at."""
-
   @property
   def rate_hz(self) -> int:
     """The sample rate of the mel recipe."""
     return self.vocoder.mel.rate_hz
-
-  @property
-  def wants(self) -> SoundSpec:
-    """What the rows of a dataset must hold."""
-    return SoundSpec(self.rate_hz, 1)
-
-  def check_data(self, settings: Mapping[str, Any], folders: str) -> None:
-    """Whatever `wants` takes will do."""
 
   def batch_spec(self, rows: int, seconds: float) -> dict[str, Any]:
     """Shapes and types of a batch, by name, for so many rows and seconds."""
@@ -272,12 +258,6 @@ class VocoderTask:
       return {}
     held = state.params["vocoder"], state.average
     return {"prepare": Program(None, (state,), outputs=held)}
-
-  def sampling_programs(
-    self, rows: int, placement: Placement
-  ) -> dict[str, Program]:
-    """A vocoder makes no sounds from texts."""
-    return {}
 
   def variants(self) -> "dict[str, VocoderTask]":
     """What the backward pass computes again."""
