@@ -281,9 +281,13 @@ def _open_orbax(folder: epath.Path) -> Parts:
     built = rooms(export)
     missing = [name for name in _NEEDED if name not in built]
     if missing:
+      held = ", ".join(export.rooms)
+      advice = (
+        f"; {held} alone is a part, which the training of a U-Net takes"
+        f" (--config.sources.{held}=FOLDER)"
+      )
       raise InputError(
-        f"the room {missing[0]} is missing"
-        + (f"; there is {', '.join(export.rooms)} alone" if built else "")
+        f"the room {missing[0]} is missing{advice if held in _NEEDED else ''}"
       )
     settings = config.build(_Settings, export.settings, ranges=_RANGES)
   except InputError as error:
