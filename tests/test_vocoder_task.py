@@ -186,7 +186,7 @@ def test_an_export_is_a_part_of_a_make_an_audio(tmp_path):
   model = ag.load(tmp_path / "model", mesh=make_mesh(data=1))
   jax.tree.map(np.testing.assert_array_equal, model.vocoder.params, voice)
   # By itself it is no model, and one line says so.
-  with pytest.raises(InputError, match="unet is missing; there is vocoder al"):
+  with pytest.raises(InputError, match="unet is missing; vocoder alone"):
     ag.load(tmp_path / "export")
   # A whole model has a vocoder, too.
   for source in ("export", "model"):
