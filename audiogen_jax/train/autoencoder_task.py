@@ -291,8 +291,12 @@ class AutoencoderTask(SoundsTask):
     key: jax.ShapeDtypeStruct,
     placement: Placement,
   ) -> dict[str, Program]:
-    """Nothing is computed before training."""
-    return {}
+    """What the source holds, beside a state that has room for it."""
+    del batch, key, placement
+    if self.start == "random":
+      return {}
+    held = state.params["autoencoder"], state.average
+    return {"prepare": Program(None, (state,), outputs=held)}
 
   def variants(self) -> "dict[str, AutoencoderTask]":
     """What the backward pass computes again."""
