@@ -5,9 +5,9 @@ r"""Make-An-Audio's mel autoencoder of 69 million parameters.
 
 The released recipe: L1 summed over a spectrogram, a KL divergence of 1e-6, a
 PatchGAN that counts after 25,000 steps, R1 at each; Adam, 4.5e-6 times the rows
-of a batch.  Products are bfloat16; as released, `--config.dtype=float32`.  `:paper` adds the paper's multi-window discriminator and looks at
-R1 every 16 steps.  No figure of ours yet at full size.  `:tiny` is for two CPU
-cores.
+of a batch.  Products are bfloat16; as released, `--config.dtype=float32`.
+`:paper` adds the paper's multi-window discriminator and looks at R1 every 16
+steps.  No figure of ours yet at full size.  `:tiny` is for two CPU cores.
 """
 
 from ml_collections import ConfigDict
