@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import packs
 import pytest
 
 from audiogen_jax.audio import io, sinc
@@ -23,7 +24,7 @@ class Pack:
     self.folder = Path(os.environ.get("AUDIOGEN_PACKS", _PACKS)) / name
     if not (self.folder / "expected.npz").is_file():
       pytest.skip(f"{self.folder} is no parity pack")
-    self.want = np.load(self.folder / "expected.npz")
+    self.want = packs.arrays(self.folder / "expected.npz")
     self.names = [str(name) for name in self.want["names"]]
 
   def path(self, name):

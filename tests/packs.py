@@ -27,6 +27,12 @@ def folder(name: str, *inside: str) -> Path:
   pytest.skip(f"no pack {name} in {' or '.join(map(str, roots))}")
 
 
+def arrays(path):
+  """What a file of numpy holds, by name; it is closed again."""
+  with np.load(path) as held:
+    return dict(held)
+
+
 def realised(tree):
   """Lazy arrays -> arrays."""
   return engine.realise(tree, lambda _, lazy: jnp.asarray(lazy.read()))
@@ -53,7 +59,7 @@ class MakeAnAudio:
 
   def __init__(self, name, checkpoint, settings, **options):
     self.folder = folder(name)
-    self.want = np.load(self.folder / "expected.npz")
+    self.want = arrays(self.folder / "expected.npz")
     (self.file,) = (self.folder / "useful_ckpts").glob(checkpoint)
     parts = make_an_audio.read(self.file, self.folder / settings, **options)
     # As read: the trees become arrays.

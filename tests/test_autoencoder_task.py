@@ -56,11 +56,6 @@ def batches(rows=4, seconds=0.45):
     yield {"audio": jnp.asarray(audio, jnp.float32), "valid": valid}
 
 
-def read(path):
-  with np.load(path) as arrays:
-    return dict(arrays)
-
-
 def conv(kernel):
   """A published kernel over bands and time, as ours over time and bands."""
   return jnp.asarray(kernel.transpose(3, 2, 1, 0))
@@ -87,7 +82,7 @@ def test_three_steps_of_make_an_audio_parity():
   yaml = "configs/text_to_audio/txt2audio_args.yaml"
   words = packs.folder("maa_tiny") / "bert-base-uncased"
   pack = packs.MakeAnAudio("maa_tiny", "maa1_*.ckpt", yaml, tokenizer=words)
-  want = read(pack.folder / "training.npz")
+  want = packs.arrays(pack.folder / "training.npz")
   b1, b2 = (float(x) for x in want["vae_betas"])
   discriminator = patches(want, "disc_init")
   task = AutoencoderTask(
@@ -153,8 +148,8 @@ def test_three_steps_of_make_an_audio_parity():
 def test_windows_of_make_an_audio_parity():
   """The paper's discriminator, its crops given and nothing left out."""
   folder = packs.folder("maa_tiny")
-  want = read(folder / "multi_window_discriminator.npz")
-  mels = read(folder / "training.npz")["mels"]
+  want = packs.arrays(folder / "multi_window_discriminator.npz")
+  mels = packs.arrays(folder / "training.npz")["mels"]
   real = jnp.asarray(mels.swapaxes(1, 2))
   params = {}
   for i in range(3):

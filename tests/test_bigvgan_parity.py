@@ -34,10 +34,10 @@ class Pack:
     self.params = realised(tree)
     file, *above = (f / "expected.npz" for f in (folder, *folder.parents))
     if file.is_file():
-      self.want = np.load(file)
+      self.want = packs.arrays(file)
       return
     # Of Make-An-Audio's the beginning of its mel is vocoded.
-    want = np.load(above[1])
+    want = packs.arrays(above[1])
     sound = want["vocoder_wav_of_mel64"]
     bands = want["mel"][None, :, : len(sound) // self.config.mel.hop]
     wav = want["wav"][: len(sound) + 2 * self.config.mel.n_fft]

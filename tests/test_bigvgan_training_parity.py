@@ -68,7 +68,7 @@ class Steps:
 
   def __init__(self, folder):
     told = json.loads((folder / "config.json").read_text())
-    self.want = dict(np.load(folder / "training.npz"))
+    self.want = packs.arrays(folder / "training.npz")
     voice = vocoders.read(folder)
     multi = told.get("use_multiscale_melloss", False)
     amount = float(told.get("lambda_melloss", 45))

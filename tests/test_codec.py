@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import packs
 import pytest
 
 import audiogen_jax as ag
@@ -349,7 +350,7 @@ def test_widths_must_agree():
 
 
 def test_parity_audiogen_codec(pack):
-  want = np.load(pack / "expected.npz")
+  want = packs.arrays(pack / "expected.npz")
   codec = ag.load_codec(pack, mesh=ag.make_mesh(data=1))
   wav = want["codec_wav_in"][None, :, None]
   odd = wav[:, : int(want["codec_odd_len"])]

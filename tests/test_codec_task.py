@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import packs
 import pytest
 from published_discriminators import adversary_of
 
@@ -38,7 +39,7 @@ class Steps:
 def steps(pack):
   if not (pack / "training.npz").is_file():
     pytest.skip(f"{pack} has no training.npz")
-  reference = dict(np.load(pack / "training.npz"))
+  reference = packs.arrays(pack / "training.npz")
   codec = load_codec(pack)
   config, adversary = adversary_of(reference)
   task = CodecTask(

@@ -56,5 +56,7 @@ def test_what_cannot_be_exported(run, tmp_path, refused):
   (tmp_path / "config.json").write_text("{")
   assert "is not JSON" in refused("export", tmp_path)
   (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
-  with pytest.raises(InputError, match="no configuration of codec or diff"):
+  with pytest.raises(
+    InputError, match="no configuration of autoencoder or codec"
+  ):
     exporting.export(tmp_path)

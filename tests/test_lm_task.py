@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import packs
 import published
 import pytest
 
@@ -36,7 +37,7 @@ from audiogen_jax.train.optimiser import OptimiserConfig
 def reference(pack):
   if not (pack / "training.npz").is_file():
     pytest.skip(f"{pack} has no training.npz")
-  return dict(np.load(pack / "training.npz"))
+  return packs.arrays(pack / "training.npz")
 
 
 @pytest.fixture(scope="module")

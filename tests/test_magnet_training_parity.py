@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import packs
 import pytest
 
 from audiogen_jax.convert import audiocraft, opening, torch_file
@@ -16,7 +17,7 @@ from audiogen_jax.train.optimiser import OptimiserConfig
 
 @pytest.fixture(scope="module")
 def want(magnet_pack):
-  return dict(np.load(magnet_pack / "expected.npz"))
+  return packs.arrays(magnet_pack / "expected.npz")
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ class Pack:
 
   def __init__(self, name):
     self.folder = packs.folder(name)
-    self.want = np.load(self.folder / "expected.npz")
+    self.want = packs.arrays(self.folder / "expected.npz")
 
   def of(self, name):
     return ours(self.want[name])

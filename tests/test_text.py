@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import packs
 import pytest
 
 import audiogen_jax as ag
@@ -301,7 +302,7 @@ def test_buckets_share_a_compilation():
 
 
 def test_parity_audiogen_text(pack):
-  want = np.load(pack / "expected.npz")
+  want = packs.arrays(pack / "expected.npz")
   config, tree = huggingface.read_t5(pack / "t5")
   params = jax.tree.map(
     lambda leaf: jnp.asarray(leaf.read()),
