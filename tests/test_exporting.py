@@ -57,6 +57,6 @@ def test_what_cannot_be_exported(run, tmp_path, refused):
   assert "is not JSON" in refused("export", tmp_path)
   (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
   with pytest.raises(
-    InputError, match="no configuration of autoencoder or codec"
+    InputError, match="no configuration of autoencoder"
   ):
     exporting.export(tmp_path)
