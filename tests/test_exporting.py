@@ -56,7 +56,5 @@ def test_what_cannot_be_exported(run, tmp_path, refused):
   (tmp_path / "config.json").write_text("{")
   assert "is not JSON" in refused("export", tmp_path)
   (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
-  with pytest.raises(
-    InputError, match="no configuration of autoencoder"
-  ):
+  with pytest.raises(InputError, match="no configuration of autoencoder"):
     exporting.export(tmp_path)
