@@ -1,8 +1,8 @@
 """Training Make-An-Audio's U-Net (Huang et al., 2023, §3.3).
 
 audio -> mel -> frozen autoencoder -> a draw of the latent, scaled
-text -> frozen text tower of CLAP -> states; some texts are left out
-latent, a random time, noise, states -> U-Net -> the noise that it finds
+text -> frozen text tower, CLAP's or T5 -> states; some texts are left out
+latent, a random time, noise, states -> U-Net -> the noise, or the velocity
       -> mean square -> clip -> optimiser -> EMA
 
 Frozen weights are in the state: a checkpoint needs nothing beside it.
