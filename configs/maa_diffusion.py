@@ -7,7 +7,7 @@ The released recipe: AdamW, 1e-5 times the rows of a batch, warm-up over 10,000
 steps, gradients clipped at 1, no EMA, a tenth of the texts left out.  MODEL is
 a Make-An-Audio whose autoencoder, text tower and vocoder are taken; with
 `--config.start=model` its U-Net is trained on.  No figure of ours yet at full
-size.  `:t5` reads texts with T5-large, as in the paper's comparison (§5.3);
+size.  `:t5` reads texts with T5-large, as in the paper's comparison;
 `:tiny` is for two CPU cores and a tiny MODEL.
 """
 

@@ -1,4 +1,4 @@
-r"""The U-Net of `nano-diffusion`: 6.6 million parameters.
+r"""The U-Net of `nano-diffusion`: 6.3 million parameters.
 
     python -m audiogen_jax.train --config=configs/nano_diffusion.py \
       --workdir=unet --config.data.folders=LATENTS \
@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.average_every = 1
   config.average_decay = 0.999
   config.window_s = 5.12
-  config.optim.update(lr=5e-4, schedule="cosine", warmup=100, weight_decay=0.01)
+  config.optim.update(lr=5e-4, schedule="cosine", warmup=100)
   config.data.update(batch=16, duration_s=5.12, eval_duration_s=5.12, workers=0)
   config.loop.update(
     steps=4000, log_every=25, eval_every=500, save_every=100, samples=4

@@ -42,7 +42,7 @@ from audiogen_jax.latent.autoencoder import AutoencoderConfig
 from audiogen_jax.text.clap import ClapTextConfig
 from audiogen_jax.text.clip import ClipConfig
 from audiogen_jax.text.t5_text import T5TextConfig
-from audiogen_jax.text.tokenizer import Tokenizer
+from audiogen_jax.text.tokenizer import BYTE_ROWS, Tokenizer
 from audiogen_jax.text.tower import TowerConfig
 from audiogen_jax.vocoder.generator import VocoderConfig
 
@@ -80,7 +80,6 @@ _RANGES = RANGES | {
   "range_db": (-1000, 1000),
 }
 UNET_RANGES = _RANGES | {"heads": (0, 1024), "head_size": (0, 4096)}
-_BYTE_ROWS = 384  # ByT5's, spare tokens included
 _NEEDED = ("unet", "autoencoder", "vocoder")
 
 
@@ -236,7 +235,7 @@ def write_orbax(
   settings = _Settings(parts.schedule, parts.window_s)
 
   def extras(work: Path) -> None:
-    if words is not None and not reads_bytes(parts.text):
+    if words is not None:
       words.save(work / TOKENIZER)
 
   orbax.write(
@@ -293,23 +292,23 @@ def _open_orbax(folder: epath.Path) -> Parts:
   except InputError as error:
     raise InputError(f"{folder / checkpoint.CONFIG}: {error}") from None
   words = folder / TOKENIZER
-  needed = "text" in built and not reads_bytes(built["text"])
-  if needed and not words.exists():
+  reads = "text" in built
+  if reads and not words.exists() and not _may_read_bytes(built["text"]):
     raise InputError(
       f"{words} is missing, the tokenizer of the text tower; copy the whole"
       " export again"
     )
   return Parts(
     **built,
-    tokenizer=str(words) if needed else None,
+    tokenizer=str(words) if reads and words.exists() else None,
     schedule=settings.schedule,
     window_s=settings.window_s,
   )
 
 
-def reads_bytes(text: TowerConfig) -> bool:
-  """Whether a text tower needs no tokenizer: T5s of few rows read bytes."""
-  return isinstance(text, T5TextConfig) and text.t5.vocabulary <= _BYTE_ROWS
+def _may_read_bytes(text: TowerConfig) -> bool:
+  """Whether a text tower may have no tokenizer: T5s of few rows."""
+  return isinstance(text, T5TextConfig) and text.t5.vocabulary <= BYTE_ROWS
 
 
 def _check_frames(latent: AutoencoderConfig, where: str) -> None:

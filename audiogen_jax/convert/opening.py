@@ -54,7 +54,7 @@ from audiogen_jax.lm.masked_sampling import Masking
 from audiogen_jax.lm.model import LMConfig
 from audiogen_jax.lm.sampling import Sampling
 from audiogen_jax.text.t5 import T5Config
-from audiogen_jax.text.tokenizer import ByteTokenizer, Tokenizer
+from audiogen_jax.text.tokenizer import BYTE_ROWS, ByteTokenizer, Tokenizer
 
 FAMILY, MASKED = "audiogen", "magnet"
 _NAMES = {FAMILY: "an AudioGen", MASKED: "a MAGNeT"}
@@ -65,7 +65,6 @@ _KINDS = {
   "lm": ("lm", LMConfig),
   "text": ("t5", T5Config),
 }
-_BYTE_ROWS = 384  # ByT5's, spare tokens included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +270,7 @@ def _words(
   if words.exists() and kind != "bytes":
     return str(words)
   # Older exports do not say; encoders of bytes have few rows.
-  few = text.vocabulary <= _BYTE_ROWS
+  few = text.vocabulary <= BYTE_ROWS
   if kind == "files" or not (kind or few):
     raise InputError(
       f"{words} is missing, the tokenizer that this text encoder of"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import captions, reading
+from audiogen_jax.data import captions, reading, spec
 
 
 class Bank:
@@ -66,9 +66,10 @@ class Bank:
   def _check(
     self, folder: str, have: Mapping[str, Any], want: Mapping[str, Any]
   ) -> None:
-    if "frame_rate_hz" in have:
+    kind = spec.kind_of(have)
+    if kind != "sounds":
       raise InputError(
-        f"the bank {folder} holds codes, and events are joined as sounds; name"
+        f"the bank {folder} holds {kind}, and events are joined as sounds; name"
         " the dataset that they were made of"
       )
     if have != want:

@@ -27,7 +27,7 @@ import tensorflow_datasets as tfds
 from audiogen_jax.audio import drawing, io
 from audiogen_jax.core import processes
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import experts, folders, reading, shards
+from audiogen_jax.data import experts, folders, reading, shards, spec
 from audiogen_jax.data.experts import Bank, Listener, Proposals, Reader
 from audiogen_jax.data.shards import About, LeftOut, Shard
 from audiogen_jax.data.spec import SoundSpec
@@ -150,9 +150,10 @@ def enhance(
 def opened(dataset: str | os.PathLike) -> tfds.core.DatasetBuilder:
   """A dataset of sounds; raises InputError for one of codes."""
   builder = reading.read(dataset)
-  if "frame_rate_hz" in builder.info.metadata:
+  kind = spec.kind_of(builder.info.metadata)
+  if kind != "sounds":
     raise InputError(
-      f"{dataset} holds codes, which nobody hears: name the dataset of sounds"
+      f"{dataset} holds {kind}, which nobody hears: name the dataset of sounds"
       " that they were made of"
     )
   return builder

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from audiogen_jax.audio import mel
 from audiogen_jax.core.errors import InputError
-from audiogen_jax.data import encoding
+from audiogen_jax.data import encoding, witness
 from audiogen_jax.data.shards import BuildReport
 from audiogen_jax.data.spec import LatentSpec
 from audiogen_jax.latent.autoencoder import AutoencoderConfig
@@ -117,10 +117,7 @@ def _witness(autoencoder: MelAutoencoder) -> str:
   """Means of the latents of a second of sound."""
   made = _Latents(autoencoder)
   count = made.rate_hz // made.hop * made.hop or made.hop
-  time = np.arange(count) / made.rate_hz
-  noise = np.random.default_rng(0).random(count) - 0.5
-  tone = np.sin(2 * np.pi * (200 + 600 * time) * time)
-  sound = (0.1 * (noise + tone)).astype(np.float32)
-  latents = made.encode(sound[None, :, None], np.array([count]))
+  heard = np.resize(witness.sound(made.rate_hz, 1), (count, 1))
+  latents = made.encode(heard[None], np.array([count]))
   means = latents[0, ..., : made.spec.latent_channels].astype(float)
   return " ".join(f"{x:.3g}" for x in means.mean(axis=0).ravel())

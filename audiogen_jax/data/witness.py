@@ -21,7 +21,8 @@ _ALIKE = (
 
 def of(codec: Encodec) -> str:
   """The codec's codes of the test sound, codebook after codebook."""
-  codes = codec.encode(_sound(codec)[None])[0]
+  heard = sound(codec.config.sample_rate_hz, codec.config.channels)
+  codes = codec.encode(heard[None])[0]
   return " ".join(map(str, codes.ravel()))
 
 
@@ -48,11 +49,10 @@ def check(codec: Encodec, settings: Mapping[str, Any], what: str) -> None:
     )
 
 
-def _sound(codec: Encodec) -> Float[np.ndarray, "n c"]:
+def sound(rate_hz: int, channels: int) -> Float[np.ndarray, "n c"]:
   """A second of noise that comes and goes, over a rising tone."""
-  rate_hz = codec.config.sample_rate_hz
   time = np.arange(rate_hz, dtype=np.float64)[:, None] / rate_hz
-  noise = np.random.default_rng(0).random((rate_hz, codec.config.channels))
+  noise = np.random.default_rng(0).random((rate_hz, channels))
   swell = 0.1 + 0.1 * np.sin(2 * np.pi * 3 * time)
   tone = 0.1 * np.sin(2 * np.pi * (200 + 600 * time) * time)
   return (swell * (noise - 0.5) + tone).astype(np.float32)

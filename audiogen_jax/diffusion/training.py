@@ -68,13 +68,13 @@ def example(
   per_row = level[:, None, None, None]
   noised = schedules.noised(latents, noise, per_row)
   target, ratio = noise, level / (1 - level)
-  weight = jnp.ones_like(level)
+  full = ratio  # what a min-SNR weight is divided by
   if schedule.predicts == "velocity":
-    target = schedules.velocity(latents, noise, per_row)
-    weighed = jnp.minimum(ratio, min_snr) / (ratio + 1)
-  else:
-    weighed = jnp.minimum(ratio, min_snr) / ratio
-  return Example(noised, time, target, weighed if min_snr else weight)
+    target, full = schedules.velocity(latents, noise, per_row), ratio + 1
+  weight = jnp.ones_like(level)
+  if min_snr:
+    weight = jnp.minimum(ratio, min_snr) / full
+  return Example(noised, time, target, weight)
 
 
 def squares(

@@ -1,6 +1,6 @@
 """T5 as the text tower of a diffusion model: sentences of one length.
 
-As Make-An-Audio's program has it (Huang et al., 2023, §5.3 compares them), all
+As in Make-An-Audio's comparison of text encoders (Huang et al., 2023), all
 sentences are padded to one length, and the padding is attended like words.
 """
 
@@ -39,7 +39,7 @@ class T5TextConfig:
 
   @property
   def width(self) -> int:
-    """Of a state."""
+    """The size of a state, T5's own."""
     return self.t5.width
 
 

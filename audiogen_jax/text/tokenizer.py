@@ -17,6 +17,8 @@ from audiogen_jax.core.types import bucket
 
 # Any of them will do; the first alone needs nothing else.
 _FILES = ("tokenizer.json", "spiece.model")
+# Rows of ByT5, spare tokens included: encoders of bytes have no more.
+BYTE_ROWS = 384
 _LONGEST = 512  # what T5 was trained on
 
 

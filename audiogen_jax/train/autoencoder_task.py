@@ -133,7 +133,7 @@ class AutoencoderTask(SoundsTask):
     return {"audio": jax.ShapeDtypeStruct((rows, samples, 1), jnp.float32)}
 
   def init(self, key: jax.Array) -> TrainState:
-    """A fresh state."""
+    """A state at step 0, all networks drawn at random."""
     keys = jax.random.split(key)
     bands = self.autoencoder.mel.n_mels
     params = {
@@ -267,7 +267,7 @@ class AutoencoderTask(SoundsTask):
     return sums | {"rows": jnp.sum(valid)}
 
   def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over rows."""
+    """Figures of an evaluation: means over its rows."""
     rows = float(sums["rows"])
     names = [name for name in sums if name != "rows"]
     return {name: float(sums[name]) / rows for name in names}

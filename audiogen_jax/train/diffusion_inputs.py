@@ -1,7 +1,6 @@
 """What a diffusion model is trained on: latents of sounds, tokens of texts."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +16,6 @@ from audiogen_jax.latent.autoencoder import AutoencoderConfig, Posterior
 from audiogen_jax.text import tower
 from audiogen_jax.text.tokenizer import Tokenizer
 from audiogen_jax.text.tower import TowerConfig
-
-
-def check_settings(task: Any) -> None:
-  """Raises InputError where a number of a `DiffusionTask` cannot be."""
-  for name in ("text_dropout", "average_decay"):
-    if not 0 <= getattr(task, name) < 1:
-      raise InputError(f"{name} {getattr(task, name)} must lie in [0, 1)")
-  for name in ("accumulate", "scale_batches"):
-    if getattr(task, name) < 1:
-      raise InputError(f"{name} {getattr(task, name)} must be 1 or more")
-  if not 0 <= task.min_snr < float("inf"):
-    raise InputError(f"min_snr {task.min_snr} must be 0 or more")
-  if task.lora.rank and task.start != "model":
-    raise InputError("lora adapts a trained U-Net: give start=model, too")
 
 
 def spec(

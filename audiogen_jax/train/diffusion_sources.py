@@ -92,14 +92,6 @@ class Frozen(NamedTuple):
   tokenizer: str | None
   model: Parts | None
 
-  def words(self) -> Tokenizer:
-    """The tokenizer of the text tower.
-
-    Raises:
-      InputError: If its files are damaged.
-    """
-    return make_an_audio_loading.words(self.text.config, self.tokenizer)
-
 
 @functools.lru_cache(maxsize=4)
 def opened(source: str, sources: Sources) -> Frozen:
@@ -126,6 +118,17 @@ def opened(source: str, sources: Sources) -> Frozen:
       f" ({told}); take two of one recipe"
     )
   return Frozen(**parts, **_text(sources.text, model), model=model)
+
+
+@functools.lru_cache(maxsize=4)
+def tokenizer(source: str, sources: Sources) -> Tokenizer:
+  """The tokenizer of the text tower, read once; arguments as of `opened`.
+
+  Raises:
+    InputError: If its files are damaged.
+  """
+  parts = opened(source, sources)
+  return make_an_audio_loading.words(parts.text.config, parts.tokenizer)
 
 
 def told(parts: Frozen, *, whole: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from audiogen_jax.convert import make_an_audio_loading, make_an_audio_parts
 from audiogen_jax.convert.make_an_audio_parts import UNET_RANGES, Parts
 from audiogen_jax.core import sharding, types
 from audiogen_jax.core.abstract import Program
+from audiogen_jax.core.errors import InputError
 from audiogen_jax.core.sharding import Axes, Placement
 from audiogen_jax.core.types import Tree
 from audiogen_jax.data import latents as stored
@@ -109,7 +110,16 @@ class LatentsTask:
   }
 
   def __post_init__(self) -> None:
-    diffusion_inputs.check_settings(self)
+    for name in ("text_dropout", "average_decay"):
+      if not 0 <= getattr(self, name) < 1:
+        raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1)")
+    for name in ("accumulate", "scale_batches"):
+      if getattr(self, name) < 1:
+        raise InputError(f"{name} {getattr(self, name)} must be 1 or more")
+    if not 0 <= self.min_snr < float("inf"):
+      raise InputError(f"min_snr {self.min_snr} must be 0 or more")
+    if self.lora.rank and self.start != "model":
+      raise InputError("lora adapts a trained U-Net: give start=model, too")
 
   def opened(self) -> "LatentsTask":
     """The task with what its source says of itself; reads no weights.
@@ -128,11 +138,11 @@ class LatentsTask:
 
   def tokenizer(self) -> Tokenizer:
     """What makes ids of captions."""
-    return self._opened.words()
+    return diffusion_sources.tokenizer(self.model, self.sources)
 
   @property
   def text(self) -> TowerConfig:
-    """The text tower."""
+    """Shape of the text tower that reads the captions."""
     return self.clap if self.reads == "clap" else self.t5
 
   @property

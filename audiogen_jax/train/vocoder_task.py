@@ -214,7 +214,7 @@ class VocoderTask(SoundsTask):
     ), metrics
 
   def eval_step(self, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """Sums over rows."""
+    """Sums over the valid rows of a batch, to be added up."""
     audio, fake = self._through(state, batch)
     rows = {
       "mel_distance": distances.mel_distance(audio, fake, self.rate_hz),
@@ -229,7 +229,7 @@ class VocoderTask(SoundsTask):
     return sums | {"rows": jnp.sum(valid)}
 
   def summary(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means over rows."""
+    """Figures of an evaluation: means over its rows."""
     rows = float(sums["rows"])
     return {n: float(x) / rows for n, x in sums.items() if n != "rows"}
 
